@@ -1,0 +1,1 @@
+"""Find inputs, name outputs, describe datasets."""

@@ -1,0 +1,1 @@
+"""What a person types: parsers, exit codes, progress."""

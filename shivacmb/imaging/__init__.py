@@ -1,0 +1,1 @@
+"""Arrays and affines: reorient, resample, mask, crop, scale, and the way back."""

@@ -1,0 +1,1 @@
+"""Nipype nodes, each a thin cover over one pure function."""

@@ -1,0 +1,1 @@
+"""Clusters of voxels to lesions, and lesions to tables."""

@@ -1,0 +1,1 @@
+"""Model bundles, architectures, engines and ensembles."""

@@ -1,0 +1,1 @@
+"""Heads and microbleeds with known truth."""
