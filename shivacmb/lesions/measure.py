@@ -175,7 +175,7 @@ def _edge_distance(
     Only background voxels that share a face with the mask can be nearest to a voxel inside it: one
     step from the nearest background voxel towards the inner voxel is nearer still, hence not
     background. A search tree over that shell gives the distance of a transform of the whole
-    volume in a tenth of the time. Holes are filled first: a bleed darker than a
+    volume in a fraction of the time. Holes are filled first: a bleed darker than a
     threshold leaves a hole in a mask made from intensities, and that hole is not the brain's edge.
     """
     if brain_mask is None:
