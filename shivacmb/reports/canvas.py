@@ -127,11 +127,10 @@ class Canvas:
         from matplotlib.figure import Figure
         from PIL import Image
 
-        figure = Figure(
-            figsize=((self.width + 0.5) / _DPI, (self.height + 0.5) / _DPI),
-            dpi=_DPI,
-            facecolor=BACKGROUND,
-        )
+        # 29 / 100 * 100 is a little less than 29, and the renderer cuts decimals off
+        inches = ((self.width + 1e-6) / _DPI, (self.height + 1e-6) / _DPI)
+        figure = Figure(figsize=inches, dpi=_DPI)
+        figure.patch.set_visible(False)
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1), zorder=1)
         axes.set_xlim(0, self.width)
