@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class _CheckImageInputSpec(BaseInterfaceInputSpec):
 class _CheckImageOutputSpec(TraitedSpec):
     out_file = File(desc='the scan, 3-D float32 and finite, on its own grid')
     warnings = traits.List(traits.Str, desc='what a user should know about this scan')
+    sha256 = traits.Str(desc='checksum of the file as found')
 
 
 class CheckImage(ScanInterface):
@@ -45,7 +47,10 @@ class CheckImage(ScanInterface):
         loaded = load_scan(Path(self.inputs.in_file))
         out_file = cwd / 'checked.nii'
         loaded.image.to_filename(out_file)
-        self._results.update(out_file=str(out_file), warnings=list(loaded.warnings))
+        sha256 = hashlib.sha256(Path(self.inputs.in_file).read_bytes()).hexdigest()
+        self._results.update(
+            out_file=str(out_file), warnings=list(loaded.warnings), sha256=sha256
+        )
 
 
 class _ReorientInputSpec(BaseInterfaceInputSpec):

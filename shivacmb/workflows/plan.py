@@ -67,6 +67,10 @@ class ScanPlan:
         A precomputed mask on the grid of the scan.
     outputs : dict
         Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
+    staging : str
+        Scratch folder of this scan and process, on the file system of the outputs.
+    out_dir : str
+        Root of the BIDS derivatives whose tables get the scan's row; '' for a single file.
     facts : dict
         What is known before the run and written into sidecars and record: source URI, contrast,
         why this file, model, parameters, versions, settings hash. JSON only.
@@ -76,6 +80,8 @@ class ScanPlan:
     image: Path
     brain_mask: Path | None
     outputs: dict[str, str]
+    staging: str
+    out_dir: str = ''
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property

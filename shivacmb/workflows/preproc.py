@@ -17,6 +17,7 @@ INPUT_FIELDS = ('in_file',)
 OUTPUT_FIELDS = (
     'scan_file',
     'warnings',
+    'input_sha256',
     'iso_file',
     'mask_file',
     'mask_method',
@@ -62,6 +63,8 @@ def init_preproc_wf(
         The scan, 3-D float32, on its own grid.
     warnings
         What a user should know about the scan.
+    input_sha256
+        Checksum of the scan as found.
     iso_file
         Reoriented isotropic image.
     mask_file
@@ -128,7 +131,11 @@ def init_preproc_wf(
         (check_image, network_input, [('out_file', 'scan_file')]),
         (iso[0], network_input, [(iso[1], 'iso_file')]),
         (mask_wf, network_input, [('outputnode.mask_file', 'mask_file')]),
-        (check_image, outputnode, [('out_file', 'scan_file'), ('warnings', 'warnings')]),
+        (check_image, outputnode, [
+            ('out_file', 'scan_file'),
+            ('warnings', 'warnings'),
+            ('sha256', 'input_sha256'),
+        ]),
         (iso[0], outputnode, [(iso[1], 'iso_file')]),
         (mask_wf, outputnode, [
             ('outputnode.mask_file', 'mask_file'),

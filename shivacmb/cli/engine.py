@@ -1,0 +1,243 @@
+"""Run workflows through nipype: plugin, memory, progress, and who failed why."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb import exceptions
+from shivacmb.exceptions import DataError, ShivaCMBError, UsageError
+
+if TYPE_CHECKING:
+    from shivacmb.cli.settings import Settings
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+# Graphs grow slow with thousands of nodes, and finished scans free their space only per node
+SCANS_PER_GRAPH = 64
+POLL_SECONDS = 0.02
+LAST_NODE = 'write_derivatives'
+LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc'})
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A nipype plugin and its arguments."""
+
+    name: str
+    args: dict[str, Any]
+
+    @property
+    def local(self) -> bool:
+        """Whether nodes run on this machine, where they can share one prediction process."""
+        return self.name in LOCAL_PLUGINS
+
+
+def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool) -> None:
+    """Set nipype up for this run: quiet, no network, no files in the user's home.
+
+    Parameters
+    ----------
+    crash_dir : Path
+        Where crash files go.
+    verbose : int
+        2 and more lets nipype's own messages through.
+    stop_on_first_crash : bool
+        Stop instead of finishing the other scans.
+    """
+    os.environ.setdefault('NO_ET', '1')
+    os.environ.setdefault('NIPYPE_NO_ET', '1')
+    from nipype import config, logging as nipype_logging  # noqa: I001
+
+    config.update_config(
+        {
+            'logging': {'log_to_file': 'false'},
+            'execution': {
+                'crashdump_dir': str(crash_dir),
+                'crashfile_format': 'txt',
+                'poll_sleep_duration': str(POLL_SECONDS),
+                'remove_unnecessary_outputs': 'false',
+                'stop_on_first_crash': str(stop_on_first_crash).lower(),
+                'check_version': 'false',
+                'hash_method': 'timestamp',
+                'use_relative_paths': 'false',
+            },
+        }
+    )
+    level = logging.INFO if verbose >= 2 else logging.CRITICAL + 1
+    nipype_logging.update_logging(config)
+    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip'):
+        logging.getLogger(name).setLevel(level)
+
+
+def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
+    """Pick the plugin: the user's, else one process for one scan, else a pool.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    n_scans : int
+        Scans to process.
+
+    Returns
+    -------
+    Plugin
+        Name and arguments.
+
+    Raises
+    ------
+    UsageError
+        If ``--use-plugin`` is not a mapping with a ``plugin``.
+    """
+    if settings.use_plugin is not None:
+        return _read_plugin(settings.use_plugin)
+    if settings.nprocs == 1 or n_scans == 1:
+        return Plugin('Linear', {})
+    args: dict[str, Any] = {
+        'n_procs': settings.nprocs,
+        'raise_insufficient': False,
+        'maxtasksperchild': None,
+    }
+    if settings.mem_mb is not None:
+        args['memory_gb'] = settings.mem_mb / 1e3
+    return Plugin('MultiProc', args)
+
+
+def _read_plugin(path: Path) -> Plugin:
+    import yaml
+
+    try:
+        if path.suffix == '.toml':
+            from shivacmb.cli.settings import tomllib
+
+            content = tomllib.loads(path.read_text('utf-8'))
+        else:
+            content = yaml.safe_load(path.read_text('utf-8'))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f'--use-plugin <{path}> cannot be read: {error}') from error
+    if not isinstance(content, dict) or not isinstance(content.get('plugin'), str):
+        raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
+    return Plugin(content['plugin'], dict(content.get('plugin_args') or {}))
+
+
+def run_graph(
+    plans: list[ScanPlan],
+    detection: Detection,
+    plugin: Plugin,
+    *,
+    service: str,
+    omp_nthreads: int,
+    work_dir: Path,
+    on_scan: Callable[[ScanPlan, dict[str, Any]], None],
+    keep_work: bool = False,
+    graph_dir: Path | None = None,
+) -> dict[str, ShivaCMBError]:
+    """Run some scans through one graph.
+
+    Parameters
+    ----------
+    plans : list of ScanPlan
+        The scans.
+    detection : Detection
+        How to detect.
+    plugin : Plugin
+        Where nodes run.
+    service : str
+        Address of the prediction service, or ''.
+    omp_nthreads : int
+        Threads of one node.
+    work_dir : Path
+        Intermediate files; a scan's part is removed as soon as it is written.
+    on_scan : callable
+        Called with the plan and nipype's status whenever a node of the scan starts or ends.
+    keep_work : bool
+        Leave intermediate files.
+    graph_dir : Path, optional
+        Where to write the graph, if wanted.
+
+    Returns
+    -------
+    dict
+        Failure by ``ScanPlan.stem``; empty when all went well.
+    """
+    from shivacmb.workflows.base import init_shivacmb_wf
+
+    workflow = init_shivacmb_wf(
+        plans=plans, detection=detection, service=service, omp_nthreads=omp_nthreads
+    )
+    workflow.base_dir = str(work_dir)
+    root = work_dir / workflow.name
+    if graph_dir is not None:
+        graph_dir.mkdir(parents=True, exist_ok=True)
+        workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+    by_name = {plan.node_name: plan for plan in plans}
+    done: set[str] = set()
+
+    def status(node: Any, state: str) -> None:
+        parts = node.fullname.split('.')
+        plan = by_name[parts[1]]
+        if state == 'end' and parts[-1] == LAST_NODE:
+            done.add(plan.stem)
+            if not keep_work:
+                shutil.rmtree(root / plan.node_name, ignore_errors=True)
+        on_scan(plan, {'node': parts[-1], 'state': state})
+
+    crash: BaseException | None = None
+    with _in_folder(work_dir):
+        try:
+            workflow.run(
+                plugin=plugin.name, plugin_args={**plugin.args, 'status_callback': status}
+            )
+        except Exception as error:  # noqa: BLE001  each scan says below what happened to it
+            crash = error
+    failures = {}
+    for plan in plans:
+        if plan.stem not in done and not Path(plan.outputs['record']).is_file():
+            failures[plan.stem] = read_failure(root / plan.node_name, crash)
+    return failures
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Work in a folder that exists: nipype changes into node folders and back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def read_failure(scan_dir: Path, crash: BaseException | None = None) -> ShivaCMBError:
+    """Find out why a scan did not finish.
+
+    Parameters
+    ----------
+    scan_dir : Path
+        Intermediate files of the scan.
+    crash : exception, optional
+        What nipype raised, for nodes that are not ours.
+
+    Returns
+    -------
+    ShivaCMBError
+        With the class and the text of the node that failed.
+    """
+    from shivacmb.interfaces.base import FAILURE_FILE
+
+    for path in sorted(scan_dir.rglob(FAILURE_FILE)):
+        content = json.loads(path.read_text('utf-8'))
+        kind = getattr(exceptions, content['kind'], DataError)
+        return kind(content['message'])
+    if crash is not None:
+        text = str(crash).strip()
+        return ShivaCMBError(text.splitlines()[-1] if text else type(crash).__name__)
+    return ShivaCMBError('did not finish; see the crash files under logs')

@@ -1,0 +1,223 @@
+"""The participant level: find, plan, process, report."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb import __version__
+from shivacmb.cli import plans as planning
+from shivacmb.cli.main import check_writable, say
+from shivacmb.exceptions import NoInputError, ShivaCMBError
+
+if TYPE_CHECKING:
+    from shivacmb.bids import Found, Scan
+    from shivacmb.cli.settings import Settings
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+EXIT_SOME_FAILED = 1
+
+
+def run_participants(settings: Settings) -> int:
+    """Process the scans of the participants asked for.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+
+    Returns
+    -------
+    int
+        0 all done, 1 some scans failed, or the failure's own code when every scan failed alike.
+    """
+    from shivacmb.models import find_bundle
+
+    bundle = find_bundle(settings.model, models_dir=settings.models_dir)
+    detection = planning.build_detection(settings, bundle)
+    planning.check_mask_tool(settings.mask)
+    if settings.boilerplate_only:
+        from shivacmb.cli.boilerplate import methods_text
+
+        sys.stdout.write(methods_text(detection, bundle) + '\n')
+        return 0
+    found = search(settings)
+    if settings.dry_run:
+        from shivacmb.cli.listing import print_listing
+
+        print_listing(found, settings, detection, bundle)
+        return 0
+    check_writable(settings.out_dir)
+    bundle.verify()
+    return _process(settings, found, detection, bundle)
+
+
+def search(settings: Settings) -> Found:
+    """Find the scans, and say which participants have none."""
+    from shivacmb.bids import find_scans, parse_labels
+
+    def labels(values: tuple[str, ...], prefix: str) -> list[str] | None:
+        return list(parse_labels(values, prefix)) if values else None
+
+    return find_scans(
+        settings.bids_dir,
+        participants=labels(settings.participant_label, 'sub'),
+        exclude=labels(settings.exclude_participant_label, 'sub') or (),
+        sessions=labels(settings.session_label, 'ses'),
+        filters=settings.bids_filter_file,
+        modality=settings.modality,
+        require_description=not settings.skip_bids_validation,
+    )
+
+
+def _process(settings: Settings, found: Found, detection: Detection, bundle: Any) -> int:
+    from shivacmb.bids import clear_outputs, is_finished, write_absence, write_dataset_description
+    from shivacmb.cli.pages import write_pages
+
+    write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
+    for participant in found.missing:
+        write_absence(settings.out_dir, participant, 'no usable scan')
+    prepared = [_prepare(settings, scan, detection, bundle) for scan in found.scans]
+    todo, skipped = [], 0
+    failures: dict[str, ShivaCMBError] = {}
+    for scan, plan in prepared:
+        if isinstance(plan, ShivaCMBError):
+            failures[scan.stem] = plan
+        elif not settings.overwrite and is_finished(
+            settings.out_dir, scan, plan.facts['record']['settings_hash']
+        ):
+            skipped += 1
+        else:
+            clear_outputs(settings.out_dir, scan)
+            todo.append(plan)
+    if todo:
+        failures.update(_run(settings, todo, detection, bundle))
+    for scan, plan in prepared:
+        if scan.stem in failures:
+            _record_failure(settings.out_dir, scan, plan, failures[scan.stem])
+    write_pages(settings.out_dir, [scan for scan, _ in prepared])
+    return _conclude(settings, found, failures, skipped)
+
+
+def _prepare(
+    settings: Settings, scan: Scan, detection: Detection, bundle: Any
+) -> tuple[Scan, ScanPlan | ShivaCMBError]:
+    """Plan one scan; what is already known to be wrong with it is returned, not raised."""
+    try:
+        scan.check()
+        return scan, planning.plan_scan(settings, scan, detection, bundle)
+    except ShivaCMBError as error:
+        return scan, error
+
+
+def _run(
+    settings: Settings, todo: list[ScanPlan], detection: Detection, bundle: Any
+) -> dict[str, ShivaCMBError]:
+    """Run the plans in graphs of a limited size, with one process that holds the networks."""
+    from shivacmb.cli.progress import progress
+    from shivacmb.models.service import EnsembleRequest, PredictionService
+
+    run_dir = settings.out_dir / 'logs' / _run_name()
+    run_dir.mkdir(parents=True)
+    (run_dir / 'settings.toml').write_text(settings.to_toml(), encoding='utf-8')
+    request = EnsembleRequest(
+        str(bundle.path),
+        detection.engine,
+        detection.device,
+        settings.omp_nthreads,
+        detection.trust_model,
+    )
+    # The networks load while nipype is imported and the first scan is read
+    service = None
+    if settings.use_plugin is None:
+        service = PredictionService(request)
+    work_dir = _work_dir(settings, run_dir.name)
+    failures: dict[str, ShivaCMBError] = {}
+    try:
+        from shivacmb.cli import engine
+        from shivacmb.cli.provenance import write_run_files
+
+        engine.configure_nipype(
+            run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
+        )
+        plugin = engine.choose_plugin(settings, len(todo))
+        if service is None and plugin.local:
+            service = PredictionService(request)
+        write_run_files(run_dir, settings, detection, bundle)
+        with progress(todo, quiet=settings.quiet) as on_scan:
+            for start in range(0, len(todo), engine.SCANS_PER_GRAPH):
+                part = todo[start : start + engine.SCANS_PER_GRAPH]
+                failures.update(
+                    engine.run_graph(
+                        part,
+                        detection,
+                        plugin,
+                        service=service.address if service else '',
+                        omp_nthreads=settings.omp_nthreads,
+                        work_dir=work_dir,
+                        on_scan=on_scan,
+                        keep_work=settings.keep_work,
+                        graph_dir=run_dir if settings.write_graph and start == 0 else None,
+                    )
+                )
+                if failures and settings.stop_on_first_crash:
+                    break
+    finally:
+        if service is not None:
+            service.close()
+        if not settings.keep_work and (not failures or settings.work_dir is None):
+            shutil.rmtree(work_dir, ignore_errors=True)
+    return failures
+
+
+def _run_name() -> str:
+    """Name of the run's folder: sorts by time, unique among array tasks that start together."""
+    now = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ')
+    return f'run-{now}-{secrets.token_hex(3)}'
+
+
+def _work_dir(settings: Settings, run_name: str) -> Path:
+    if settings.work_dir is None:
+        return Path(tempfile.mkdtemp(prefix='shivacmb-work-'))
+    work_dir = settings.work_dir / f'shivacmb-{run_name}-{os.getpid()}'
+    work_dir.mkdir(parents=True)
+    return work_dir
+
+
+def _record_failure(
+    out_dir: Path, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
+) -> None:
+    from shivacmb.bids import ScanRecord, write_record, write_scans_table
+
+    known = {} if isinstance(plan, ShivaCMBError) else plan.facts['record']
+    identity = ('participant', 'session', 'stem', 'filename', 'status', 'source', 'contrast')
+    values = {key: value for key, value in known.items() if key not in identity}
+    record = ScanRecord.of(scan, status='failed', reason=str(error), **values)
+    write_record(out_dir, record)
+    write_scans_table(out_dir, scan.participant, scan.session)
+
+
+def _conclude(
+    settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
+) -> int:
+    """Print the summary and choose the exit code."""
+    if not settings.quiet:
+        from shivacmb.cli.summary import print_summary
+
+        print_summary(settings.out_dir, found.scans, skipped)
+    for stem, error in failures.items():
+        say(f'{stem} failed: {error}')
+    for participant in found.missing:
+        say(f'sub-{participant} has no usable scan (see --dry-run)')
+    if not failures:
+        return NoInputError.exit_code if found.missing else 0
+    codes = {error.exit_code for error in failures.values()}
+    if len(failures) == len(found.scans) and len(codes) == 1:
+        return codes.pop()
+    return EXIT_SOME_FAILED
