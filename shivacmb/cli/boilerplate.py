@@ -19,7 +19,7 @@ _MASKS = {
 }
 
 
-def methods_text(detection: Detection, bundle: Any) -> str:
+def methods_text(detection: Detection, bundle: Bundle) -> str:
     """Write the paragraph that a paper may use, and what to cite.
 
     Parameters

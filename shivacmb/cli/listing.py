@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from shivacmb.workflows.plan import Detection
 
 
-def print_listing(found: Found, settings: Settings, detection: Detection, bundle: Any) -> None:
+def print_listing(found: Found, settings: Settings, detection: Detection, bundle: Bundle) -> None:
     """Print the scans, why each was chosen, and what was passed over and why.
 
     Parameters

@@ -19,6 +19,7 @@ from shivacmb.workflows.plan import Detection, ScanPlan
 if TYPE_CHECKING:
     from shivacmb.bids import Scan
     from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
 
 PACKAGES = ('nipype', 'nibabel', 'numpy', 'scipy', 'connected-components-3d')
 FSL_PROGRAMS = ('fslreorient2std', 'flirt', 'bet')
@@ -68,7 +69,7 @@ def check_mask_tool(method: str) -> None:
         )
 
 
-def build_detection(settings: Settings, bundle: Any) -> Detection:
+def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     """Join the bundle's numbers with those typed by the user.
 
     Parameters
@@ -89,36 +90,34 @@ def build_detection(settings: Settings, bundle: Any) -> Detection:
         If the bundle needs more than the one image a scan has, or an anisotropic grid.
     """
     if len(bundle.inputs) != 1:
-        names = ', '.join(item['name'] for item in bundle.inputs)
+        names = ', '.join(item.name for item in bundle.inputs)
         raise ModelError(
             f'model {bundle.name} needs {len(bundle.inputs)} channels ({names}) and a scan here '
-            'has one image; choose a model with one input'
+            'has one image; choose a model with one input (shivacmb-tools models list)'
         )
-    voxel_mm = tuple(bundle.grid['voxel_mm'])
-    if len(set(voxel_mm)) != 1:
+    grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
+    if len(set(grid.voxel_mm)) != 1:
         raise ModelError(
-            f'model {bundle.name} wants voxels of {voxel_mm} mm; only isotropic grids are supported'
+            f'model {bundle.name} wants voxels of {grid.voxel_mm} mm; only isotropic grids are '
+            'supported'
         )
-    x, y, z = bundle.grid['shape']
-    intensity, postprocess = bundle.intensity, bundle.postprocess
-    engine, device = choose_engine(settings.engine, settings.device)
     threshold, min_size = settings.threshold, settings.min_size
     return Detection(
         bundle=str(bundle.path),
-        engine=engine,
-        device=device,
+        engine=choose_engine(settings.engine, settings.device),
+        device=settings.device,
         trust_model=settings.trust_model,
         toolkit=choose_toolkit(settings.toolkit),
         mask=settings.mask,
-        voxel_mm=float(voxel_mm[0]),
-        box_shape=(int(x), int(y), int(z)),
-        percentile=float(intensity['percentile']),
-        clip=float(intensity['clip']),
-        divide=float(intensity.get('divide', 1.0)),
-        masked=bool(intensity.get('masked', False)),
-        threshold=float(postprocess['threshold'] if threshold is None else threshold),
-        min_voxels=int(postprocess['min_voxels'] if min_size is None else min_size),
-        connectivity=int(postprocess.get('connectivity', 26)),
+        voxel_mm=grid.voxel_mm[0],
+        box_shape=grid.shape,
+        percentile=intensity.percentile,
+        clip=intensity.clip,
+        divide=intensity.divide,
+        masked=intensity.masked,
+        threshold=postprocess.threshold if threshold is None else threshold,
+        min_voxels=postprocess.min_voxels if min_size is None else min_size,
+        connectivity=postprocess.connectivity,
     )
 
 
@@ -133,7 +132,7 @@ def versions(detection: Detection) -> dict[str, str]:
     return found
 
 
-def model_facts(bundle: Any) -> dict[str, Any]:
+def model_facts(bundle: Bundle) -> dict[str, Any]:
     """What sidecars and pages say about the model."""
     return {
         'Name': bundle.name,
@@ -141,7 +140,7 @@ def model_facts(bundle: Any) -> dict[str, Any]:
         'Description': bundle.description,
         'License': bundle.license,
         'IntendedUse': bundle.intended_use,
-        'Folds': [{'file': fold['file'], 'sha256': fold['sha256']} for fold in bundle.folds],
+        'Folds': [{'file': fold.file, 'sha256': fold.sha256} for fold in bundle.folds],
     }
 
 
@@ -179,7 +178,7 @@ def settings_hash(facts: dict[str, Any], mask: str) -> str:
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Any) -> ScanPlan:
+def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bundle) -> ScanPlan:
     """Plan one scan of a BIDS dataset.
 
     Parameters
@@ -234,7 +233,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Any)
     )
 
 
-def check_contrast(bundle: Any, contrast: str, image: Path) -> None:
+def check_contrast(bundle: Bundle, contrast: str, image: Path) -> None:
     """Refuse a scan whose contrast the model was not made for.
 
     Raises
@@ -242,7 +241,7 @@ def check_contrast(bundle: Any, contrast: str, image: Path) -> None:
     ModelError
         Naming both.
     """
-    accepted = bundle.inputs[0]['contrasts']
+    accepted = bundle.inputs[0].contrasts
     if contrast not in accepted:
         raise ModelError(
             f'model {bundle.name} takes {", ".join(accepted)} and <{image}> is {contrast}; choose '
@@ -251,7 +250,7 @@ def check_contrast(bundle: Any, contrast: str, image: Path) -> None:
 
 
 def scan_facts(
-    detection: Detection, bundle: Any, mask_method: str, mask: Path | None
+    detection: Detection, bundle: Bundle, mask_method: str, mask: Path | None
 ) -> dict[str, Any]:
     """Facts that do not depend on which scan it is, and the mask's checksum."""
     sources = []
@@ -266,7 +265,7 @@ def scan_facts(
     }
 
 
-def record_values(detection: Detection, bundle: Any, hashed: str) -> dict[str, Any]:
+def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:
     """Fields of a scan's record that are known before it is processed."""
     return {
         'threshold': detection.threshold,

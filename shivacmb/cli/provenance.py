@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_run_files(
-    run_dir: Path, settings: Settings, detection: Detection, bundle: Any
+    run_dir: Path, settings: Settings, detection: Detection, bundle: Bundle
 ) -> None:
     """Write ``environment.toml`` and ``CITATION.md`` of a run.
 

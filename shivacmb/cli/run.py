@@ -76,7 +76,7 @@ def search(settings: Settings) -> Found:
     )
 
 
-def _process(settings: Settings, found: Found, detection: Detection, bundle: Any) -> int:
+def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import clear_outputs, is_finished, write_absence, write_dataset_description
     from shivacmb.cli.pages import write_pages
 
@@ -106,7 +106,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Any
 
 
 def _prepare(
-    settings: Settings, scan: Scan, detection: Detection, bundle: Any
+    settings: Settings, scan: Scan, detection: Detection, bundle: Bundle
 ) -> tuple[Scan, ScanPlan | ShivaCMBError]:
     """Plan one scan; what is already known to be wrong with it is returned, not raised."""
     try:
@@ -117,7 +117,7 @@ def _prepare(
 
 
 def _run(
-    settings: Settings, todo: list[ScanPlan], detection: Detection, bundle: Any
+    settings: Settings, todo: list[ScanPlan], detection: Detection, bundle: Bundle
 ) -> dict[str, ShivaCMBError]:
     """Run the plans in graphs of a limited size, with one process that holds the networks."""
     from shivacmb.cli.progress import progress
