@@ -24,9 +24,9 @@ class Candidate:
     pairs: dict[str, str]
     suffix: str
     extension: str
-    entities: dict[str, str]
     contrast: str
     source: str
+    entities: dict[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
     named: bool = False

@@ -8,29 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shivacmb.bids.scan import LONG_NAMES, SHORT_NAMES
+from shivacmb.bids.scan import LONG_NAMES, OTHER_ENTITIES, SHORT_NAMES
 from shivacmb.exceptions import UsageError
 
 _LABEL = re.compile(r'[A-Za-z0-9+]+')
 #: Sections of a filter file: one for each kind of scan, and ``scan`` for both.
 SECTIONS: tuple[str, ...] = ('scan', 'swi', 't2starw')
-_OTHER_ENTITIES = {
-    'dir': 'direction',
-    'mod': 'modality',
-    'flip': 'flip',
-    'inv': 'inv',
-    'mt': 'mt',
-    'proc': 'proc',
-    'hemi': 'hemi',
-    'sample': 'sample',
-    'recording': 'recording',
-}
 #: Every accepted key of a filter -> the short entity key, or the property's own name.
 FILTER_KEYS: dict[str, str] = {
     **{short: short for short in LONG_NAMES if short != 'sub'},
     **{long: short for long, short in SHORT_NAMES.items() if short != 'sub'},
-    **{short: short for short in _OTHER_ENTITIES},
-    **{long: short for short, long in _OTHER_ENTITIES.items()},
+    **{short: short for short in OTHER_ENTITIES},
+    **{long: short for short, long in OTHER_ENTITIES.items()},
     **{name: name for name in ('suffix', 'datatype', 'extension')},
 }
 Filters = Mapping[str, Mapping[str, Any]]

@@ -17,7 +17,7 @@ from shivacmb.bids.rules import (
     refusal_by_metadata,
     refusal_by_name,
 )
-from shivacmb.bids.scan import LONG_NAMES, Found, PassedOver, Scan
+from shivacmb.bids.scan import LONG_NAMES, OTHER_ENTITIES, Found, PassedOver, Scan
 from shivacmb.bids.shadow import query_entities
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, FilterError, UsageError
@@ -141,21 +141,22 @@ class _Search:
 
     def read(self, folders: list[Folder]) -> None:
         """Sort the files of the folders into candidates and files passed over."""
-        images = [
-            (folder, name, f'{folder.path.relative_to(self.root).as_posix()}/{name}')
-            for folder in folders
-            for name in folder.names
-            if name.endswith(('.nii', '.nii.gz'))
-        ]
-        entities = query_entities(relative for _, _, relative in images)
-        for folder, name, relative in images:
-            outcome = self._judge(folder, name, entities.get(relative, {}))
-            if isinstance(outcome, Candidate):
-                outcome = self._filter(outcome)
-            if isinstance(outcome, Candidate):
-                self.candidates.append(outcome)
-            elif outcome is not None:
-                self.passed.append(PassedOver(folder.path / name, outcome))
+        for folder in folders:
+            for name in folder.names:
+                if not name.endswith(('.nii', '.nii.gz')):
+                    continue
+                outcome = self._judge(folder, name)
+                if isinstance(outcome, Candidate):
+                    outcome = self._filter(outcome)
+                if isinstance(outcome, Candidate):
+                    self.candidates.append(outcome)
+                elif outcome is not None:
+                    self.passed.append(PassedOver(folder.path / name, outcome))
+        entities = query_entities((item.folder.datatype, item.name) for item in self.candidates)
+        for item in self.candidates:
+            item.entities = _entities(
+                item.pairs, entities.get((item.folder.datatype, item.name), {})
+            )
 
     def first_filtered(self) -> str:
         """Return an example for the message of FilterError."""
@@ -168,9 +169,7 @@ class _Search:
         wanted = self.sections.get(section, {}).get('suffix', [])
         return any(str(item).lower() == suffix.lower() for item in wanted)
 
-    def _judge(
-        self, folder: Folder, name: str, entities: dict[str, Any]
-    ) -> Candidate | str | None:
+    def _judge(self, folder: Folder, name: str) -> Candidate | str | None:
         """Candidate, or the reason for passing a file over, or None for one of no concern."""
         extension = '.nii.gz' if name.endswith('.gz') else '.nii'
         pairs, suffix, odd = split_name(name[: -len(extension)])
@@ -204,9 +203,7 @@ class _Search:
         if refusal is not None:
             return refusal
         contrast, source = contrast_of(suffix, pairs, metadata)
-        found = Candidate(
-            folder, name, pairs, suffix, extension, _entities(pairs, entities), contrast, source
-        )
+        found = Candidate(folder, name, pairs, suffix, extension, contrast, source)
         found.metadata, found.error, found.named = metadata, error, low not in SUFFIX_FAMILY
         if folder.session is not None and 'ses' not in pairs:
             found.warnings.append(f'its name lacks ses-{folder.session}, the folder it lies in')
@@ -291,18 +288,10 @@ class _Search:
 
 
 def _entities(pairs: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, str]:
-    """Entities by pybids, completed by those of the name that pybids does not read."""
-    result = {
-        key: str(value)
-        for key, value in found.items()
-        if key not in {'suffix', 'extension', 'datatype', 'fmap', 'scans'}
-    }
-    known = set(result.values())
-    for short, value in pairs.items():
-        long = LONG_NAMES.get(short, short)
-        if long not in result and (short in LONG_NAMES or value not in known):
-            result[long] = value
-    return result
+    """Entities as pybids reads them, completed by those of the name that it does not know."""
+    names = {**LONG_NAMES, **OTHER_ENTITIES}
+    own = {names.get(short, short): value for short, value in pairs.items()}
+    return {name: str(found.get(name, value)) for name, value in own.items()}
 
 
 def _unreadable(path: Path) -> str | None:

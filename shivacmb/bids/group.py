@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import session_dir, session_prefix
 from shivacmb.bids.records import read_absence, read_records
@@ -245,6 +243,9 @@ def _participant_total(
 
 def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
     """Mean, spread and range of numbers; None where there is no number."""
+    # imported here, because finding one participant's scans should not wait for numpy
+    import numpy as np
+
     array = np.array([value for value in values if value is not None], dtype=np.float64)
     names = ('mean', 'sd', 'median', 'q1', 'q3', 'minimum', 'maximum', 'sum')
     if array.size == 0:

@@ -25,6 +25,19 @@ ENTITIES: tuple[tuple[str, str], ...] = (
 )
 LONG_NAMES: dict[str, str] = dict(ENTITIES)
 SHORT_NAMES: dict[str, str] = {long: short for short, long in ENTITIES}
+#: Entities of other images, which some names of SWI carry all the same.
+OTHER_ENTITIES: dict[str, str] = {
+    'dir': 'direction',
+    'mod': 'modality',
+    'flip': 'flip',
+    'inv': 'inv',
+    'mt': 'mt',
+    'proc': 'proc',
+    'hemi': 'hemi',
+    'sample': 'sample',
+    'recording': 'recording',
+}
+_OTHER_SHORT = {long: short for short, long in OTHER_ENTITIES.items()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,9 @@ class Scan:
         if self.session is not None:
             values['session'] = self.session
         extra = ''.join(
-            re.sub(r'[^A-Za-z0-9]', '', key.capitalize() + value.capitalize())
+            re.sub(
+                r'[^A-Za-z0-9]', '', _OTHER_SHORT.get(key, key).capitalize() + value.capitalize()
+            )
             for key, value in sorted(values.items())
             if key not in SHORT_NAMES
         )

@@ -1,9 +1,9 @@
 """Ask pybids about a few participants of a large dataset without letting it walk the dataset.
 
-pybids indexes everything below its root and stats every entry on the way. So it is given a root
-of its own: a temporary folder with empty files of the same names, for the wanted participants
-only. It parses and queries those; the dataset itself is touched by one listing per folder
-(docs/decisions/0030).
+pybids indexes everything below its root and stats every entry several times on the way. So it is
+given a root of its own: a temporary folder with empty files of the same names, for the wanted
+participants only. It parses and queries those; the dataset itself is touched by one listing per
+folder (docs/decisions/0030).
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from typing import Any
 _DESCRIPTION = {'Name': 'shadow', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
 
 
-def query_entities(relative_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return pybids' reading of NIfTI names, keyed by path.
+def query_entities(files: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return pybids' reading of NIfTI names.
 
     Parameters
     ----------
-    relative_paths
-        POSIX paths from the root of the dataset (``sub-01/anat/sub-01_T2starw.nii.gz``).
+    files
+        Pairs of datatype folder (``anat``, ``swi``) and file name. The folders of participant and
+        session are left out: pybids reads both from the name, and making and removing a folder
+        for each of ten thousand participants would cost more than all the rest.
 
     Returns
     -------
     dict
-        Entities under pybids' long names, with ``suffix``, ``extension`` and, for folders that
-        BIDS knows, ``datatype``. Paths that pybids does not index are absent.
+        For each pair the entities under pybids' long names, with ``suffix``, ``extension`` and,
+        for folders that BIDS knows, ``datatype``. Names that pybids does not index are absent.
     """
-    paths = list(relative_paths)
-    if not paths:
+    wanted = sorted(set(files))
+    if not wanted:
         return {}
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
@@ -42,13 +44,10 @@ def query_entities(relative_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
         # resolved, because pybids resolves its root and the paths must be comparable
         root = Path(folder).resolve()
         (root / 'dataset_description.json').write_text(json.dumps(_DESCRIPTION))
-        parents: set[Path] = set()
-        for relative in paths:
-            target = root / relative
-            if target.parent not in parents:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                parents.add(target.parent)
-            target.touch()
+        for datatype in {datatype for datatype, _ in wanted}:
+            (root / datatype).mkdir()
+        for datatype, name in wanted:
+            (root / datatype / name).touch()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             layout = BIDSLayout(
@@ -58,7 +57,7 @@ def query_entities(relative_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
             )
         found = layout.get(extension=['.nii', '.nii.gz'])
         result = {
-            Path(item.path).relative_to(root).as_posix(): dict(item.get_entities())
+            (Path(item.path).parent.name, item.filename): dict(item.get_entities())
             for item in found
         }
         layout.connection_manager.session.close()

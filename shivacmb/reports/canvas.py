@@ -6,14 +6,15 @@ array that is placed pixel on pixel, under a single pair of axes measured in pix
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from shivacmb.reports.files import write_whole
 
 INK = '#e8eaed'
 QUIET = '#9aa4b0'
@@ -108,19 +109,9 @@ class Canvas:
         with mpl.rc_context():
             mpl.rcdefaults()  # a user's matplotlibrc must not change the picture
             image = self._render()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(suffix='.png', prefix='.', dir=path.parent)
-        try:
-            with os.fdopen(descriptor, 'wb') as stream:
-                image.save(stream, format='PNG', compress_level=6)
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(name).chmod(0o666 & ~mask)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        return path
+        stream = io.BytesIO()
+        image.save(stream, format='PNG', compress_level=6)
+        return write_whole(path, stream.getvalue())
 
     def _render(self) -> Any:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

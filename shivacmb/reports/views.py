@@ -185,33 +185,44 @@ class Volumes:
         scale = view.pixels_per_mm * self.voxel_mm
         rows = view.top - (np.arange(view.height) + 0.5) / scale[down]
         columns = view.left - (np.arange(view.width) + 0.5) / scale[across]
-        size_across, size_down = int(flat.shape[0]), int(flat.shape[1])
-        drawn: npt.NDArray[np.float32] = (
-            _weights(size_down, rows, order) @ flat.T @ _weights(size_across, columns, order).T
-        )
-        return drawn
+        drawn = _resample(_resample(flat.T, rows, order).T, columns, order)
+        turned: npt.NDArray[np.float32] = drawn.T
+        return turned
 
 
-def _weights(size: int, position: npt.NDArray[np.float64], order: int) -> npt.NDArray[np.float32]:
-    """Interpolate as a matrix (positions, size): nearest (0), linear (1) or cubic (3, Keys 1981).
+def _resample(
+    array: npt.NDArray[np.float32], position: npt.NDArray[np.float64], order: int
+) -> npt.NDArray[np.float32]:
+    """Interpolate along the first axis: nearest (0), linear (1) or cubic (3, Keys 1981).
 
-    Two small matrix products enlarge, cut and pad a slice at once. Positions outside the volume
-    get a row of zeros.
+    Enlarges, cuts and pads at once; positions outside the array give zeros. Written as a sum over
+    neighbours rather than a matrix product: the latter's threads wait busily for each other
+    where the machine is shared, and its last digit depends on the library.
     """
-    away = np.abs(position[:, None] - np.arange(size)[None, :])
-    if order == 0:
-        weights = (np.rint(position)[:, None] == np.arange(size)[None, :]).astype(np.float64)
-    elif order == 1:
-        weights = np.maximum(0, 1 - away)
-    else:
-        near = (1.5 * away - 2.5) * away * away + 1
-        far = ((-0.5 * away + 2.5) * away - 4) * away + 2
-        weights = np.where(away < 1, near, np.where(away < 2, far, 0))
-    total = weights.sum(axis=1, keepdims=True)
-    inside = (position >= -0.5) & (position <= size - 0.5)
-    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    matrix: npt.NDArray[np.float32] = (weights * inside[:, None]).astype(np.float32)
-    return matrix
+    size = array.shape[0]
+    if order == 0:  # the linear kernel at whole positions
+        inside = (position >= -0.5) & (position < size - 0.5)
+        position = np.where(inside, np.floor(position + 0.5), -1.0)
+    first = np.floor(position).astype(np.intp)
+    offsets = (-1, 0, 1, 2) if order == 3 else (0, 1)
+    inside = (position >= -0.5) & (position < size - 0.5)
+    result = np.zeros((len(position), array.shape[1]), dtype=np.float32)
+    for offset in offsets:
+        away = np.abs(position - (first + offset))
+        weight = np.where(inside, _kernel(away, order), 0).astype(np.float32)
+        # beyond the first and last voxel the border's value goes on
+        neighbour = np.clip(first + offset, 0, size - 1)
+        result += weight[:, None] * array[neighbour]
+    return result
+
+
+def _kernel(away: npt.NDArray[np.float64], order: int) -> npt.NDArray[np.float64]:
+    """Weight of a voxel so many voxels away."""
+    if order == 1:
+        return np.maximum(0, 1 - away)
+    near: npt.NDArray[np.float64] = (1.5 * away - 2.5) * away * away + 1
+    far: npt.NDArray[np.float64] = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    return np.where(away < 1, near, np.where(away < 2, far, 0))
 
 
 def signed(value: float) -> str:
