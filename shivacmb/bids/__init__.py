@@ -5,6 +5,7 @@ from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
 from shivacmb.bids.group import GroupFiles, write_group
+from shivacmb.bids.masks import find_brain_mask
 from shivacmb.bids.names import (
     clear_outputs,
     output_path,
@@ -34,6 +35,7 @@ __all__ = [
     'ScanRecord',
     'clear_outputs',
     'file_facts',
+    'find_brain_mask',
     'find_scans',
     'is_finished',
     'load_filters',

@@ -34,13 +34,12 @@ def run_group(settings: Settings) -> int:
     check_writable(settings.out_dir)
     if settings.reports_only:
         write_all_pages(settings.out_dir)
-    summary = write_group(settings.out_dir)
+    written = write_group(settings.out_dir)
     write_index_page(settings.out_dir)
     if not settings.quiet:
         print(
-            f'{summary["scans"]} scan(s) of {summary["participants"]} participant(s): '
-            f'{summary["ok"]} ok, {summary["failed"]} failed\n'
-            f'Table: {settings.out_dir / "group_desc-CMB_counts.tsv"}\n'
+            f'{written.scans} scan(s): {written.ok} ok, {written.failed} failed\n'
+            f'Table: {written.counts}\n'
             f'Pages: {settings.out_dir / "docs" / "index.html"}'
         )
     return 0

@@ -39,7 +39,8 @@ def run_participants(settings: Settings) -> int:
     """
     from shivacmb.models import find_bundle
 
-    bundle = find_bundle(settings.model, models_dir=settings.models_dir)
+    bundle = find_bundle(
+        DEFAULT_MODEL if settings.model == 'default' else settings.model, models_dir=settings.models_dir)
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.boilerplate_only:
@@ -56,6 +57,9 @@ def run_participants(settings: Settings) -> int:
     check_writable(settings.out_dir)
     bundle.verify()
     return _process(settings, found, detection, bundle)
+
+
+DEFAULT_MODEL = 'synth-cmb'
 
 
 def search(settings: Settings) -> Found:
@@ -216,7 +220,8 @@ def _conclude(
     for participant in found.missing:
         say(f'sub-{participant} has no usable scan (see --dry-run)')
     if not failures:
-        return NoInputError.exit_code if found.missing else 0
+        asked = settings.participant_label or not found.scans
+        return NoInputError.exit_code if found.missing and asked else 0
     codes = {error.exit_code for error in failures.values()}
     if len(failures) == len(found.scans) and len(codes) == 1:
         return codes.pop()

@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from shivacmb.models.ensemble import Ensemble
 
 PARENT_POLL_SECONDS = 0.5
 
@@ -54,7 +56,7 @@ class EnsembleRequest:
     threads: int = 1
     trust_model: bool = False
 
-    def load(self) -> Any:
+    def load(self) -> Ensemble:
         """Verify the checksums and load the ensemble."""
         from shivacmb.models import load_bundle, load_ensemble
 
@@ -67,7 +69,7 @@ class EnsembleRequest:
         )
 
 
-def predict_file(ensemble: Any, image: Path, folds: Path) -> None:
+def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
     """Predict one image file with a loaded ensemble.
 
     Parameters
@@ -77,10 +79,12 @@ def predict_file(ensemble: Any, image: Path, folds: Path) -> None:
     image : Path
         ``.npy`` of float32 [X, Y, Z, C], scaled as the bundle demands.
     folds : Path
-        ``.npy`` to write: float32 [F, X, Y, Z], the probability of class 1 from each fold.
+        ``.npy`` to write: float32 [F, X, Y, Z], the probability of the first class
+        from each fold.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
-    np.save(folds, ensemble.predict(batch)[:, 0, ..., 0], allow_pickle=False)
+    maps = ensemble.bundle.foreground(ensemble.predict(batch))
+    np.save(folds, np.ascontiguousarray(maps[:, 0, ..., 0]), allow_pickle=False)
 
 
 class PredictionService:
