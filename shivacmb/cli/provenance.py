@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write_run_files(
     run_dir: Path, settings: Settings, detection: Detection, bundle: Bundle
 ) -> None:
-    """Write ``environment.toml`` and ``CITATION.md`` of a run.
+    """Write ``settings.toml``, ``environment.toml`` and ``CITATION.md`` of a run.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ def write_run_files(
     """
     import tomli_w
 
+    (run_dir / 'settings.toml').write_text(settings.to_toml(), encoding='utf-8')
     environment = {
         'python': sys.version.split()[0],
         'platform': platform.platform(),

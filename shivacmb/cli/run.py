@@ -9,7 +9,7 @@ import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shivacmb import __version__
 from shivacmb.cli import plans as planning
@@ -19,9 +19,11 @@ from shivacmb.exceptions import NoInputError, ShivaCMBError
 if TYPE_CHECKING:
     from shivacmb.bids import Found, Scan
     from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection, ScanPlan
 
 EXIT_SOME_FAILED = 1
+DEFAULT_MODEL = 'synth-cmb'
 
 
 def run_participants(settings: Settings) -> int:
@@ -37,10 +39,7 @@ def run_participants(settings: Settings) -> int:
     int
         0 all done, 1 some scans failed, or the failure's own code when every scan failed alike.
     """
-    from shivacmb.models import find_bundle
-
-    bundle = find_bundle(
-        DEFAULT_MODEL if settings.model == 'default' else settings.model, models_dir=settings.models_dir)
+    bundle = the_bundle(settings)
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.boilerplate_only:
@@ -59,7 +58,12 @@ def run_participants(settings: Settings) -> int:
     return _process(settings, found, detection, bundle)
 
 
-DEFAULT_MODEL = 'synth-cmb'
+def the_bundle(settings: Settings) -> Bundle:
+    """Return the model that the settings name."""
+    from shivacmb.models import find_bundle
+
+    name = DEFAULT_MODEL if settings.model == 'default' else settings.model
+    return find_bundle(name, models_dir=settings.models_dir)
 
 
 def search(settings: Settings) -> Found:
@@ -101,7 +105,9 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             clear_outputs(settings.out_dir, scan)
             todo.append(plan)
     if todo:
-        failures.update(_run(settings, todo, detection, bundle))
+        run_dir = settings.out_dir / 'logs' / _run_name()
+        run_dir.mkdir(parents=True)
+        failures.update(run_plans(settings, todo, detection, bundle, run_dir=run_dir))
     for scan, plan in prepared:
         if scan.stem in failures:
             _record_failure(settings.out_dir, scan, plan, failures[scan.stem])
@@ -120,16 +126,36 @@ def _prepare(
         return scan, error
 
 
-def _run(
-    settings: Settings, todo: list[ScanPlan], detection: Detection, bundle: Bundle
+def run_plans(
+    settings: Settings,
+    todo: list[ScanPlan],
+    detection: Detection,
+    bundle: Bundle,
+    *,
+    run_dir: Path,
 ) -> dict[str, ShivaCMBError]:
-    """Run the plans in graphs of a limited size, with one process that holds the networks."""
-    from shivacmb.cli.progress import progress
+    """Run plans in graphs of a limited size, with one process that holds the networks.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    todo : list of ScanPlan
+        The scans.
+    detection : Detection
+        How to process them.
+    bundle : Bundle
+        The model.
+    run_dir : Path
+        Folder of this run alone: settings, environment, crash files, graph.
+
+    Returns
+    -------
+    dict
+        Failure by ``ScanPlan.stem``.
+    """
     from shivacmb.models.service import EnsembleRequest, PredictionService
 
-    run_dir = settings.out_dir / 'logs' / _run_name()
-    run_dir.mkdir(parents=True)
-    (run_dir / 'settings.toml').write_text(settings.to_toml(), encoding='utf-8')
     request = EnsembleRequest(
         str(bundle.path),
         detection.engine,
@@ -138,13 +164,12 @@ def _run(
         detection.trust_model,
     )
     # The networks load while nipype is imported and the first scan is read
-    service = None
-    if settings.use_plugin is None:
-        service = PredictionService(request)
+    service = PredictionService(request) if settings.use_plugin is None else None
     work_dir = _work_dir(settings, run_dir.name)
     failures: dict[str, ShivaCMBError] = {}
     try:
         from shivacmb.cli import engine
+        from shivacmb.cli.progress import progress
         from shivacmb.cli.provenance import write_run_files
 
         engine.configure_nipype(
@@ -156,10 +181,9 @@ def _run(
         write_run_files(run_dir, settings, detection, bundle)
         with progress(todo, quiet=settings.quiet) as on_scan:
             for start in range(0, len(todo), engine.SCANS_PER_GRAPH):
-                part = todo[start : start + engine.SCANS_PER_GRAPH]
                 failures.update(
                     engine.run_graph(
-                        part,
+                        todo[start : start + engine.SCANS_PER_GRAPH],
                         detection,
                         plugin,
                         service=service.address if service else '',

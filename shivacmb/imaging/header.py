@@ -44,9 +44,7 @@ def is_neurological(image: nib.Nifti1Image) -> bool:
         From the sign of the sform's determinant if its code is set, else the qform's; an image
         without codes, or whose two forms disagree, counts as radiological.
     """
-    signs = {
-        bool(np.linalg.det(form[:3, :3]) > 0) for form in forms(image) if form is not None
-    }
+    signs = {bool(np.linalg.det(form[:3, :3]) > 0) for form in forms(image) if form is not None}
     return signs == {True}
 
 
@@ -92,7 +90,11 @@ def typed_image(
     """
     kind = image.get_data_dtype()
     dtype = np.dtype(_WRITTEN_TYPES.get(kind.name, np.float32))
-    if kind.kind != 'f' and values.size and float(values.max()) - float(values.min()) < _MASK_RANGE:
+    if (
+        kind.kind != 'f'
+        and values.size
+        and float(values.max()) - float(values.min()) < _MASK_RANGE
+    ):
         dtype = np.dtype(np.float32)
     if dtype.kind in 'iu':
         values = values.astype(np.int64)

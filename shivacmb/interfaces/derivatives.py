@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from shivacmb.bids import ScanRecord, write_record, write_scans_table
+from shivacmb.bids import ScanRecord, write_record, write_scans_table, write_text
 from shivacmb.imaging import SpatialChain
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.interfaces.sidecars import IMAGE_DESCRIPTIONS, image_sidecar
@@ -199,4 +199,9 @@ class WriteDerivatives(ScanInterface):
         if inputs.out_dir:
             write_record(inputs.out_dir, record)
             write_scans_table(inputs.out_dir, record.participant, record.session)
+        else:
+            write_text(
+                Path(inputs.outputs['record']),
+                json.dumps(dataclasses.asdict(record), indent=2, sort_keys=True) + '\n',
+            )
         self._results['record'] = dataclasses.asdict(record)
