@@ -168,7 +168,7 @@ def openvino_form(bundle: Bundle, fold: Fold, *, trust_model: bool = False) -> P
     if not _is_cached(stem):
         with tempfile.TemporaryDirectory(prefix='.part-', dir=folder) as scratch:
             part = Path(scratch) / 'network'
-            _convert_apart(source, fold.format, shape, part, trust_model=trust_model)
+            convert_apart(source, fold.format, shape, part, trust_model=trust_model)
             _keep(part, stem)
     return stem.with_name(stem.name + '.xml')
 
@@ -220,9 +220,13 @@ def _keep(part: Path, stem: Path) -> None:
         source.replace(target)
 
 
-def _convert_apart(
+def convert_apart(
     source: Path, kind: str, shape: Sequence[int], stem: Path, *, trust_model: bool
 ) -> None:
+    """Convert one fold; what needs TensorFlow runs in a process of its own.
+
+    Parameters and errors are those of :func:`write_openvino`.
+    """
     if kind == 'savedmodel' or 'tensorflow' in sys.modules:
         write_openvino(source, kind, shape, stem, trust_model=trust_model)
         return

@@ -58,6 +58,14 @@ def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
     return found
 
 
+def load_listed(folder: Path) -> tuple[Bundle | None, str]:
+    """Return a bundle, or None and what is wrong with it, so that a list shows the others."""
+    try:
+        return load_bundle(folder), ''
+    except ModelError as error:
+        return None, str(error)
+
+
 def list_bundles(models_dir: str | Path | None = None) -> list[Bundle]:
     """Return every installed bundle, in the order of :func:`search_path`, then by name.
 
