@@ -166,6 +166,8 @@ def _why_lost(loser: Candidate, winner: Candidate) -> str:
     if loser.family_rank != winner.family_rank:
         section = 'swi' if loser.contrast == 'swi' else 't2starw'
         part = f'"{loser.pairs["part"]}"' if 'part' in loser.pairs else 'null'
+        if 'echo' in loser.pairs:
+            part += f', "echo": "{loser.pairs["echo"]}"'
         return (
             f'{winner.name} is preferred (order: SWI, T2starw part-mag, T2starw, MEGRE); to take '
             f'this one: --bids-filter-file with {{"{section}": {{"suffix": "{loser.suffix}", '
@@ -175,6 +177,11 @@ def _why_lost(loser: Candidate, winner: Candidate) -> str:
         return f'{winner.name} is the same image under the usual suffix {winner.suffix}'
     if loser.pairs.get('echo') != winner.pairs.get('echo'):
         echo = f'"{loser.pairs["echo"]}"' if 'echo' in loser.pairs else 'null'
+        if winner.echo is None:
+            return (
+                f'{winner.name} is not one of several echoes and goes before this; to take this '
+                f'one: --bids-filter-file with {{"scan": {{"echo": {echo}}}}}'
+            )
         return (
             f'one echo is read, {winner.name} ({winner.source.split("; ")[-1]}); to take this '
             f'one: --bids-filter-file with {{"scan": {{"echo": {echo}}}}}'

@@ -163,8 +163,11 @@ def matches(section: Mapping[str, Any], properties: Mapping[str, str]) -> str | 
     return None
 
 
-def named_keys(section: Mapping[str, Any]) -> frozenset[str]:
-    """Keys for which a section names a value (not just ``*`` or null)."""
-    return frozenset(
-        key for key, wanted in section.items() if any(item not in (None, '*') for item in wanted)
-    )
+def named_keys(section: Mapping[str, Any], properties: Mapping[str, str]) -> set[str]:
+    """Keys for which a section names the very value of a file (not just ``*`` or null)."""
+    return {
+        key
+        for key, wanted in section.items()
+        if key in properties
+        and any(item not in (None, '*') and _equal(item, properties[key], key) for item in wanted)
+    }

@@ -137,7 +137,6 @@ class _Search:
         self.filtered: list[PassedOver] = []
         self.candidates: list[Candidate] = []
         self.sidecars = SidecarReader()
-        self.named = frozenset(key for item in sections.values() for key in named_keys(item))
 
     def read(self, folders: list[Folder]) -> None:
         """Sort the files of the folders into candidates and files passed over."""
@@ -178,8 +177,10 @@ class _Search:
             return f'suffix {suffix}: {REFUSED_SUFFIXES[low]}'
         named = any(self._names_suffix(section, suffix) for section in self.sections)
         if low not in SUFFIX_FAMILY and not named:
-            if not hints_at_scan(suffix, pairs, folder.datatype):
+            if not hints_at_scan([suffix, *odd], pairs, folder.datatype):
                 return None
+            if odd:
+                return f'"{odd[0]}" in its name is no key-value pair of BIDS: rename it'
             return (
                 f'suffix {suffix or "(none)"} does not say SWI or T2*; if it is such an image: '
                 f'--bids-filter-file with {{"swi": {{"suffix": "{suffix}"}}}} (or "t2starw")'
@@ -190,7 +191,8 @@ class _Search:
             return f'its name does not begin with sub-{folder.participant}, the folder it lies in'
         if folder.session != pairs.get('ses') and 'ses' in pairs:
             return f'its name says ses-{pairs["ses"]}, and it lies in another folder'
-        refusal = refusal_by_name(pairs, self.named)
+        chosen = {key for item in self.sections.values() for key in named_keys(item, pairs)}
+        refusal = refusal_by_name(pairs, chosen)
         if refusal is not None:
             return refusal
         metadata: dict[str, Any] = {}

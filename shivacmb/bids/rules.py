@@ -153,11 +153,17 @@ def contrast_of(
     return 'T2starw', f'suffix {suffix}'
 
 
-def hints_at_scan(suffix: str, pairs: Mapping[str, str], datatype: str) -> bool:
-    """Tell whether a file with a suffix of no use here deserves a line to the user."""
+def hints_at_scan(words: Iterable[str], pairs: Mapping[str, str], datatype: str) -> bool:
+    """Tell whether a file with a suffix of no use here deserves a line to the user.
+
+    Parameters
+    ----------
+    words
+        Its suffix and the words of its name that are no entity.
+    """
     marked = any(
         re.search(r'swi|swan|venobold|t2star', pairs.get(key, ''), re.IGNORECASE)
         for key in ('acq', 'rec')
     )
-    looks = re.search(r'swi|swan|t2s|gre', suffix, re.IGNORECASE) is not None
+    looks = any(re.search(r'swi|swan|t2s|gre', word, re.IGNORECASE) for word in words)
     return datatype == 'swi' or marked or looks
