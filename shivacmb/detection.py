@@ -27,8 +27,6 @@ from shivacmb.lesions import Lesion, find_clusters, lesion_table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from shivacmb.models import Bundle
-
 DEFAULT_MODEL = 'synth-cmb'
 
 

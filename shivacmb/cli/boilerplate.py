@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shivacmb import __version__
 
 if TYPE_CHECKING:
+    from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection
 
 _MASKS = {

@@ -115,9 +115,9 @@ def _read_plugin(path: Path) -> Plugin:
 
     try:
         if path.suffix == '.toml':
-            from shivacmb.cli.settings import tomllib
+            from shivacmb.cli.settings import read_toml
 
-            content = tomllib.loads(path.read_text('utf-8'))
+            content = read_toml(path)
         else:
             content = yaml.safe_load(path.read_text('utf-8'))
     except (yaml.YAMLError, ValueError) as error:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from shivacmb.bids import Found
+    from shivacmb.bids import Found, Scan
     from shivacmb.cli.settings import Settings
-    from shivacmb.workflows.plan import Detection
+    from shivacmb.models import Bundle
+    from shivacmb.workflows.plan import Detection, ScanPlan
 
 
 def print_listing(found: Found, settings: Settings, detection: Detection, bundle: Bundle) -> None:
@@ -57,7 +58,7 @@ def print_listing(found: Found, settings: Settings, detection: Detection, bundle
     print('\n'.join(lines))
 
 
-def _state(settings: Settings, scan: Any, plan: Any) -> str:
+def _state(settings: Settings, scan: Scan, plan: ScanPlan) -> str:
     from shivacmb.bids import is_finished
 
     hashed = plan.facts['record']['settings_hash']

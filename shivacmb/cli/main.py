@@ -103,12 +103,12 @@ def check_folders(settings: Settings) -> None:
     from shivacmb.exceptions import DatasetError, UsageError
 
     bids_dir, out_dir = settings.bids_dir.resolve(), settings.out_dir.resolve()
-    if settings.analysis_level == 'participant' and not settings.reports_only:
-        if not bids_dir.is_dir():
-            raise DatasetError(
-                f'no such dataset: <{settings.bids_dir}>; inside a container, bind its folder '
-                'first (-B or -v)'
-            )
+    needs_data = settings.analysis_level == 'participant' and not settings.reports_only
+    if needs_data and not bids_dir.is_dir():
+        raise DatasetError(
+            f'no such dataset: <{settings.bids_dir}>; inside a container, bind its folder first '
+            '(-B or -v)'
+        )
     if out_dir == bids_dir:
         raise UsageError(
             f'OUT_DIR is BIDS_DIR <{settings.bids_dir}>: results would mix with raw data; choose '

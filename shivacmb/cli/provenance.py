@@ -6,13 +6,14 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shivacmb.cli.boilerplate import methods_text
 from shivacmb.cli.plans import versions
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection
 
 

@@ -70,14 +70,14 @@ def search(settings: Settings) -> Found:
     """Find the scans, and say which participants have none."""
     from shivacmb.bids import find_scans, parse_labels
 
-    def labels(values: tuple[str, ...], prefix: str) -> list[str] | None:
-        return list(parse_labels(values, prefix)) if values else None
+    def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
+        return parse_labels(values or None, prefix)
 
     return find_scans(
         settings.bids_dir,
-        participants=labels(settings.participant_label, 'sub'),
-        exclude=labels(settings.exclude_participant_label, 'sub') or (),
-        sessions=labels(settings.session_label, 'ses'),
+        participants=labels(settings.participant_label, 'sub-'),
+        exclude=labels(settings.exclude_participant_label, 'sub-') or (),
+        sessions=labels(settings.session_label, 'ses-'),
         filters=settings.bids_filter_file,
         modality=settings.modality,
         require_description=not settings.skip_bids_validation,

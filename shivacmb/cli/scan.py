@@ -65,7 +65,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         '--nprocs', type=types.positive_int, default=0, metavar='N', help='processors to use'
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from shivacmb.exceptions import UsageError
 
@@ -38,7 +38,7 @@ class Settings:
     exclude_participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
-    modality: str = 'auto'
+    modality: Literal['auto', 'swi', 't2s'] = 'auto'
     skip_bids_validation: bool = False
     model: str = 'default'
     models_dir: Path | None = None
@@ -96,6 +96,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file."""
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding='utf-8'))
+    return content
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Read the settings that an earlier run saved, or that a user wrote.
 
@@ -115,7 +121,7 @@ def read_config(path: Path) -> dict[str, Any]:
         If the file is not TOML, has no such table, or names an option that does not exist.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding='utf-8'))
+        content = read_toml(path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f'--config-file <{path}> is not valid TOML: {error}') from error
     table = content.get('settings')

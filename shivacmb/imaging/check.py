@@ -1,7 +1,9 @@
 """Stand-in."""
 
-import numpy as np, nibabel as nib
 from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
 
 
 @dataclass(frozen=True)

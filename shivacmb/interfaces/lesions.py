@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from shivacmb.imaging import (
@@ -77,6 +78,16 @@ class FindLesions(ScanInterface):
         )
 
 
+# Sigmoids are never quite zero: below this a map is stored as 0, which makes it a hundred times
+# smaller on disk and changes no voxel by more than the published script's own tolerance
+PROBABILITY_FLOOR = 1e-4
+
+
+def _floored(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    array[array < PROBABILITY_FLOOR] = 0
+    return array
+
+
 class _ToInputGridInputSpec(BaseInterfaceInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
     mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
@@ -108,9 +119,11 @@ class ToInputGrid(ScanInterface):
         iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
         maps = {
             'labels_file': ('labels.nii', labels_to_input(labels, mean, chain), np.uint16),
-            'probability_file': ('mean.nii', probability_to_input(mean, chain), np.float32),
+            'probability_file': ('mean.nii', _floored(probability_to_input(mean, chain)), np.float32),
             'sd_file': (
-                'sd.nii', probability_to_input(np.load(inputs.sd_file), chain), np.float32
+                'sd.nii',
+                _floored(probability_to_input(np.load(inputs.sd_file), chain)),
+                np.float32,
             ),
             'brain_file': ('brain.nii', mask_to_input(iso_mask, chain), np.uint8),
         }  # fmt: skip

@@ -208,7 +208,7 @@ def serve(address: str, request: EnsembleRequest) -> None:
     """
     with Listener(address, family='AF_UNIX', backlog=128) as listener:
         problem: dict[str, str] = {}
-        ensemble = None
+        ensemble: Ensemble | None = None
         try:
             ensemble = request.load()
         except Exception as error:  # noqa: BLE001  reported to whoever asks
@@ -217,7 +217,7 @@ def serve(address: str, request: EnsembleRequest) -> None:
             with listener.accept() as connection:
                 image, folds = json.loads(connection.recv_bytes())
                 answer = problem
-                if not problem:
+                if ensemble is not None:
                     try:
                         predict_file(ensemble, Path(image), Path(folds))
                     except Exception as error:  # noqa: BLE001  reported to whoever asked
