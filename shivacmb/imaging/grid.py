@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
 
 from shivacmb.exceptions import DataError
 
@@ -44,7 +44,7 @@ def qform_of(header: Any) -> Affine:
     """
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         msg = 'The qform quaternion in the header is not a rotation; fix it or set qform_code to 0'
         raise DataError(msg) from error
 
@@ -149,7 +149,7 @@ def isotropic_to_std_map(img: Any, voxel_mm: float = 1.0) -> tuple[Shape3, Affin
     """
     shape = spatial_shape(img)
     steps = np.float32(voxel_mm) / voxel_sizes(img.header)
-    sizes = np.float32(shape) / steps
+    sizes = np.array(shape, dtype=np.float32) / steps
     new = [max(1, int(size)) for size in sizes]
     to_std = np.diag([*steps.astype(np.float64), 1.0])
     if is_neurological(img.header):

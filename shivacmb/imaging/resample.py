@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
@@ -84,7 +83,7 @@ def resample_isotropic(
     values = c_cast(values, img.get_data_dtype())
     header = fsl_header(img.header, shape, values.dtype, like_flirt=True)
     move_forms(header, to_std, np.float32(voxel_mm))
-    return nib.Nifti1Image(values, None, header)
+    return img.__class__(values, None, header)
 
 
 def sample_positions(
@@ -102,7 +101,7 @@ def sample_positions(
     return x, np.add.accumulate(y, dtype=np.float32), z
 
 
-def rim_background(volume: npt.NDArray[Any]) -> np.float32:
+def rim_background(volume: npt.NDArray[Any]) -> float:
     """Return FLIRT's background: element floor(N/10) of the sorted outer two layers.
 
     The x faces are taken whole, then what is left of the y and of the z faces; each voxel
@@ -120,23 +119,24 @@ def rim_background(volume: npt.NDArray[Any]) -> np.float32:
             parts.append(np.asarray(face, dtype=np.float32).ravel(order='K'))
         core = core[(slice(None),) * axis + (slice(layers, max(size - layers, layers)),)]
     if not parts:
-        return np.float32(volume.flat[0])
+        return float(volume.flat[0])
     rim = np.concatenate(parts)
     place = rim.size // 10
-    return np.float32(np.partition(rim, place)[place])
+    return float(np.partition(rim, place)[place])
 
 
 def _sample(
     volume: npt.NDArray[Any], positions: tuple[Floats, Floats, Floats], how: Interpolation
 ) -> Floats:
     """Sample ``volume`` on the outer product of ``positions``; Fortran-ordered float32."""
-    background = rim_background(volume)
-    inside = [int(np.sum(o <= np.float32(n - 1))) for o, n in zip(positions, volume.shape)]
+    background = np.float32(rim_background(volume))
+    ends = [np.float32(n - 1) for n in volume.shape]
+    inside = [int(np.sum(o <= end)) for o, end in zip(positions, ends, strict=True)]
     shape = tuple(o.size for o in positions)
     out = np.full(shape, background, dtype=np.float32, order='F')
     if min(inside) == 0:
         return out
-    x, y, z = (o[:n] for o, n in zip(positions, inside))
+    x, y, z = (o[:n] for o, n in zip(positions, inside, strict=True))
     target = out[: x.size, : y.size]
     if how == 'nearest':
         ix, iy, iz = (np.trunc(o + np.float32(0.5)).astype(np.intp) for o in (x, y, z))
@@ -149,10 +149,13 @@ def _sample(
     return out
 
 
-def _corners(position: Floats, size: int) -> tuple[npt.NDArray[np.intp], ...]:
+def _corners(
+    position: Floats, size: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Lower neighbour, upper neighbour (the last plane is its own) and weight per sample."""
     low = np.trunc(position).astype(np.intp)
-    return low, np.minimum(low + 1, size - 1), position - low.astype(np.float32)
+    weight: Floats = position - low.astype(np.float32)
+    return low, np.minimum(low + 1, size - 1), weight
 
 
 def _linear(
@@ -164,7 +167,7 @@ def _linear(
     z0, z1, wz = _corners(positions[2], volume.shape[2])
 
     def plane(k: int) -> Floats:
-        rows = volume[:, :, k].T.astype(np.float32)
+        rows: Floats = volume[:, :, k].T.astype(np.float32)
         a = rows.take(x0, axis=1)
         b = rows.take(x1, axis=1)
         b -= a
@@ -178,7 +181,7 @@ def _linear(
         return c
 
     cached: dict[int, Floats] = {}
-    for k, (low, high, weight) in enumerate(zip(z0.tolist(), z1.tolist(), wz)):
+    for k, (low, high, weight) in enumerate(zip(z0.tolist(), z1.tolist(), wz, strict=True)):
         cached = {i: cached[i] if i in cached else plane(i) for i in (low, high)}
         a, b = cached[low], cached[high]
         out[:, :, k] = ((b - a) * weight + a).T
@@ -193,7 +196,7 @@ def _weighted(
         source = ndimage.spline_filter(source, order=3, output=np.float64, mode='mirror')
         volume = np.asfortranarray(source, dtype=np.float32)
     rule = _spline_weights if how == 'spline' else _sinc_weights
-    wx, wy, wz = (rule(o, n) for o, n in zip(positions, volume.shape))
+    wx, wy, wz = (rule(o, n) for o, n in zip(positions, volume.shape, strict=True))
     cached: dict[int, npt.NDArray[np.float64]] = {}
     for k in range(wz.shape[0]):
         row = slice(wz.indptr[k], wz.indptr[k + 1])
@@ -203,7 +206,7 @@ def _weighted(
             for i in needed
         }
         total = np.zeros((wy.shape[0], wx.shape[0]))
-        for i, weight in zip(needed, wz.data[row].tolist()):
+        for i, weight in zip(needed, wz.data[row].tolist(), strict=True):
             total += weight * cached[i]
         out[:, :, k] = total.T
 
