@@ -13,6 +13,8 @@ from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     SpatialChain,
     background_mask,
+    box_affine,
+    centred_box,
     crop,
     is_skull_stripped,
     labels_to_input,
@@ -95,10 +97,12 @@ def detect(
         raise ModelError(f'model {bundle.name} needs {len(bundle.inputs)} images, not one')
     scan = load_scan(image).image
     voxel_mm = bundle.grid.voxel_mm[0]
-    iso = resample_isotropic(reorient_to_std(scan), voxel_mm)
+    standard = reorient_to_std(scan)
+    iso = resample_isotropic(standard, voxel_mm)
     values = np.asarray(iso.dataobj, dtype=np.float32)
     brain = _brain(scan, iso, mask, voxel_mm, threads)
-    chain = SpatialChain.build(scan, brain, box_shape=bundle.grid.shape, voxel_mm=voxel_mm)
+    box = centred_box(brain, bundle.grid.shape)
+    chain = SpatialChain.from_images(scan, standard, voxel_mm, box)
     intensity, postprocess = bundle.intensity, bundle.postprocess
     scaled = scale_intensity(
         values,
@@ -109,8 +113,8 @@ def detect(
         masked=intensity.masked,
     )
     ensemble = load_ensemble(bundle, threads=threads)
-    maps = ensemble.predict(crop(scaled, chain.box)[np.newaxis, ..., np.newaxis])
-    box_brain = crop(brain, chain.box)
+    maps = ensemble.predict(crop(scaled, box)[np.newaxis, ..., np.newaxis])
+    box_brain = crop(brain, box)
     folds = bundle.foreground(maps)[:, 0, ..., 0] * box_brain
     mean = folds.mean(axis=0, dtype=np.float32)
     level = postprocess.threshold if threshold is None else threshold
@@ -121,12 +125,12 @@ def detect(
         connectivity=postprocess.connectivity,
     )
     lesions = lesion_table(
-        labels, mean, folds, chain.box_affine(iso.affine), brain_mask=box_brain, threshold=level
+        labels, mean, folds, box_affine(iso.affine, box), brain_mask=box_brain, threshold=level
     )
     return Detected(
         lesions=tuple(lesions),
-        labels=_like(labels_to_input(labels, mean, chain).astype(np.uint16), scan),
-        probability=_like(probability_to_input(mean, chain), scan),
+        labels=_like(labels_to_input(labels, mean, chain.box_to_input, scan.shape).astype(np.uint16), scan),
+        probability=_like(probability_to_input(mean, chain.box_to_input, scan.shape), scan),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from shivacmb.bids import ScanRecord, write_record, write_scans_table, write_text
-from shivacmb.imaging import SpatialChain
+from shivacmb.imaging import SpatialChain, box_affine
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.interfaces.sidecars import IMAGE_DESCRIPTIONS, image_sidecar
 from shivacmb.interfaces.staging import Staging
@@ -55,7 +55,7 @@ class ScanFiles:
         header = dseg.header.copy()
         header.set_data_dtype(np.uint8)
         mask = (np.asarray(dseg.dataobj) > 0).astype(np.uint8)
-        box = nib.Nifti1Image(network, chain.box_affine(iso.affine))
+        box = nib.Nifti1Image(network, box_affine(iso.affine, chain.box))
         box.header.set_xyzt_units('mm', 'sec')
         return {
             'preproc': iso,

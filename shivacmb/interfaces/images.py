@@ -15,8 +15,10 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from shivacmb.exceptions import DataError
 from shivacmb.imaging import (
     SpatialChain,
+    centred_box,
     crop,
     load_scan,
     reorient_to_std,
@@ -97,6 +99,7 @@ class Resample(ScanInterface):
 
 class _NetworkInputInputSpec(BaseInterfaceInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
+    std_file = File(exists=True, mandatory=True, desc='the scan in the MNI axis order')
     iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
     mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
     voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
@@ -126,9 +129,16 @@ class NetworkInput(ScanInterface):
         inputs = self.inputs
         iso = np.asarray(nib.load(inputs.iso_file).dataobj, dtype=np.float32)
         mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
-        chain = SpatialChain.build(
-            nib.load(inputs.scan_file), mask, box_shape=inputs.shape, voxel_mm=inputs.voxel_mm
+        chain = SpatialChain.from_images(
+            nib.load(inputs.scan_file), nib.load(inputs.std_file), inputs.voxel_mm
         )
+        if mask.shape != chain.iso_shape:
+            raise DataError(
+                f'the isotropic image has {mask.shape} voxels where {chain.iso_shape} were '
+                'expected; is this FSL much newer than 6.0? Use --toolkit native'
+            )
+        box = centred_box(mask, inputs.shape)
+        chain = chain.with_box(box)
         scaled = scale_intensity(
             iso,
             mask,
@@ -137,12 +147,12 @@ class NetworkInput(ScanInterface):
             divide=inputs.divide,
             masked=inputs.masked,
         )
-        np.save(cwd / 'network_input.npy', crop(scaled, chain.box)[..., np.newaxis])
-        np.save(cwd / 'mask.npy', crop(mask, chain.box))
+        np.save(cwd / 'network_input.npy', crop(scaled, box)[..., np.newaxis])
+        np.save(cwd / 'mask.npy', crop(mask, box))
         (cwd / 'chain.json').write_text(json.dumps(chain.to_dict()), encoding='utf-8')
         self._results.update(
             out_file=str(cwd / 'network_input.npy'),
             mask_file=str(cwd / 'mask.npy'),
             chain_file=str(cwd / 'chain.json'),
-            voxels_outside=voxels_outside(mask, chain.box),
+            voxels_outside=voxels_outside(mask, box),
         )

@@ -13,6 +13,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 
 from shivacmb.imaging import (
     SpatialChain,
+    box_affine,
     labels_to_input,
     mask_to_input,
     probability_to_input,
@@ -61,7 +62,7 @@ class FindLesions(ScanInterface):
             labels,
             mean,
             folds,
-            affine=chain.box_affine(nib.load(inputs.iso_file).affine),
+            affine=box_affine(nib.load(inputs.iso_file).affine, chain.box),
             brain_mask=brain,
             threshold=inputs.threshold,
         )
@@ -114,18 +115,19 @@ class ToInputGrid(ScanInterface):
         inputs = self.inputs
         chain = SpatialChain.from_dict(json.loads(Path(inputs.chain_file).read_text('utf-8')))
         scan = nib.load(inputs.scan_file)
+        to_input, shape = chain.box_to_input, chain.input_shape
         labels = np.load(inputs.labels_file)
         mean = np.load(inputs.mean_file)
         iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
         maps = {
-            'labels_file': ('labels.nii', labels_to_input(labels, mean, chain), np.uint16),
-            'probability_file': ('mean.nii', _floored(probability_to_input(mean, chain)), np.float32),
+            'labels_file': ('labels.nii', labels_to_input(labels, mean, to_input, shape), np.uint16),
+            'probability_file': ('mean.nii', _floored(probability_to_input(mean, to_input, shape)), np.float32),
             'sd_file': (
                 'sd.nii',
-                _floored(probability_to_input(np.load(inputs.sd_file), chain)),
+                _floored(probability_to_input(np.load(inputs.sd_file), to_input, shape)),
                 np.float32,
             ),
-            'brain_file': ('brain.nii', mask_to_input(iso_mask, chain), np.uint8),
+            'brain_file': ('brain.nii', mask_to_input(iso_mask, chain.iso_to_input, shape), np.uint8),
         }  # fmt: skip
         for name, (file_name, array, dtype) in maps.items():
             header = scan.header.copy()

@@ -129,6 +129,7 @@ def init_preproc_wf(
         (check_image, mask_wf, [('out_file', 'inputnode.scan_file')]),
         (iso[0], mask_wf, [(iso[1], 'inputnode.iso_file')]),
         (check_image, network_input, [('out_file', 'scan_file')]),
+        (reorient, network_input, [('out_file', 'std_file')]),
         (iso[0], network_input, [(iso[1], 'iso_file')]),
         (mask_wf, network_input, [('outputnode.mask_file', 'mask_file')]),
         (check_image, outputnode, [
