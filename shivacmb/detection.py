@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from shivacmb.imaging import (
     probability_to_input,
     reorient_to_std,
     resample_isotropic,
+    same_grid,
     scale_intensity,
 )
 from shivacmb.lesions import Lesion, find_clusters, lesion_table
@@ -95,7 +97,7 @@ def detect(
     bundle = find_bundle(DEFAULT_MODEL if model == 'default' else model)
     if len(bundle.inputs) != 1:
         raise ModelError(f'model {bundle.name} needs {len(bundle.inputs)} images, not one')
-    scan = load_scan(image).image
+    scan = _load(image)
     voxel_mm = bundle.grid.voxel_mm[0]
     standard = reorient_to_std(scan)
     iso = resample_isotropic(standard, voxel_mm)
@@ -129,9 +131,21 @@ def detect(
     )
     return Detected(
         lesions=tuple(lesions),
-        labels=_like(labels_to_input(labels, mean, chain.box_to_input, scan.shape).astype(np.uint16), scan),
+        labels=_like(
+            labels_to_input(labels, mean, chain.box_to_input, scan.shape).astype(np.uint16), scan
+        ),
         probability=_like(probability_to_input(mean, chain.box_to_input, scan.shape), scan),
     )
+
+
+def _load(image: str | Path | nib.Nifti1Image) -> nib.Nifti1Image:
+    """Check an image the way files are checked, wherever it comes from."""
+    if isinstance(image, (str, Path)):
+        return load_scan(image).image
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'image.nii'
+        image.to_filename(path)
+        return load_scan(path).image
 
 
 def _brain(
@@ -150,7 +164,7 @@ def _brain(
 
         return np.asarray(predict_brain(iso, threads=threads)) > 0
     given = nib.load(mask) if isinstance(mask, (str, Path)) else mask
-    if given.shape[:3] != scan.shape or not np.allclose(given.affine, scan.affine, atol=1e-3):
+    if not same_grid(given, scan):
         raise DataError(f'the mask has another grid than the image: {given.shape}, {scan.shape}')
     on_scan = _like((np.asarray(given.dataobj).reshape(scan.shape) > 0).astype(np.uint8), scan)
     resampled = resample_isotropic(reorient_to_std(on_scan), voxel_mm, 'nearest')

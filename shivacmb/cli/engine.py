@@ -124,7 +124,7 @@ def _read_plugin(path: Path) -> Plugin:
         raise UsageError(f'--use-plugin <{path}> cannot be read: {error}') from error
     if not isinstance(content, dict) or not isinstance(content.get('plugin'), str):
         raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
-    return Plugin(content['plugin'], dict(content.get('plugin_args') or {}))
+    return Plugin(content['plugin'], dict(content.get('plugin_args', {})))
 
 
 def run_graph(
@@ -178,15 +178,14 @@ def run_graph(
         graph_dir.mkdir(parents=True, exist_ok=True)
         workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
     by_name = {plan.node_name: plan for plan in plans}
-    done: set[str] = set()
 
     def status(node: Any, state: str) -> None:
         parts = node.fullname.split('.')
         plan = by_name[parts[1]]
-        if state == 'end' and parts[-1] == LAST_NODE:
-            done.add(plan.stem)
-            if not keep_work:
-                shutil.rmtree(root / plan.node_name, ignore_errors=True)
+        # The serial plugin also reports the end of nodes that it skipped after a failure
+        finished = state == 'end' and parts[-1] == LAST_NODE and _recorded(plan)
+        if finished and not keep_work:
+            shutil.rmtree(root / plan.node_name, ignore_errors=True)
         on_scan(plan, {'node': parts[-1], 'state': state})
 
     crash: BaseException | None = None
@@ -197,11 +196,16 @@ def run_graph(
             )
         except Exception as error:  # noqa: BLE001  each scan says below what happened to it
             crash = error
-    failures = {}
-    for plan in plans:
-        if plan.stem not in done and not Path(plan.outputs['record']).is_file():
-            failures[plan.stem] = read_failure(root / plan.node_name, crash)
-    return failures
+    return {
+        plan.stem: read_failure(root / plan.node_name, crash)
+        for plan in plans
+        if not _recorded(plan)
+    }
+
+
+def _recorded(plan: ScanPlan) -> bool:
+    """Tell whether a scan is finished: its record is written last."""
+    return Path(plan.outputs['record']).is_file()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale
 from shivacmb.imaging.load import LoadedScan, load_scan
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
+from shivacmb.imaging.same import same_grid
 
 __all__ = [
     'Box',
@@ -32,6 +33,7 @@ __all__ = [
     'probability_to_input',
     'reorient_to_std',
     'resample_isotropic',
+    'same_grid',
     'scale_intensity',
     'std_to_input_map',
     'uncrop',

@@ -51,6 +51,13 @@ class ScanInterface(SimpleInterface):
             problem = OutputError(f'{error.strerror} <{error.filename or cwd}>; check the disk')
             _write_failure(cwd, problem)
             raise problem from error
+        except Exception as error:
+            unexpected = ShivaCMBError(
+                f'unexpected {type(error).__name__}: {error}; see the crash file under logs and '
+                'please report it'
+            )
+            _write_failure(cwd, unexpected)
+            raise
         return runtime
 
 

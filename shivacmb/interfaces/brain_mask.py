@@ -82,7 +82,7 @@ class GivenMask(ScanInterface):
             ) from error
         scan = nib.load(self.inputs.scan_file)
         values = values.reshape(values.shape[:3]) if values.ndim > 3 else values
-        if not same_grid(values.shape, image.affine, scan.shape, scan.affine):
+        if not same_grid(image, scan):
             raise DataError(
                 f'the brain mask <{given}> has another grid than its scan: {values.shape} voxels '
                 f'against {scan.shape}, or another position in space; resample it to the scan'
