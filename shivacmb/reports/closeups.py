@@ -39,7 +39,7 @@ def _layout(count: int) -> _Layout:
         return _Layout(2, 168, planes, outlined=True)
     if count <= 48:
         return _Layout(3, 144, planes, outlined=False)
-    return _Layout(4, 108 if count <= 80 else 96, planes, outlined=False)
+    return _Layout(4, 108 if count <= 80 else 88, planes, outlined=False)
 
 
 def draw_closeups(volumes: Volumes, lesions: Sequence[LesionLike], title: str) -> Canvas:
@@ -69,7 +69,8 @@ def draw_closeups(volumes: Volumes, lesions: Sequence[LesionLike], title: str) -
     picture = Canvas(head + rows * (layout.tile + _CAPTION + 10) + _EDGE, width)
     picture.write(_EDGE, 28, title, fontsize=13, weight='bold')
     planes = 'axial, coronal, sagittal' + (', axial with the outline' if layout.outlined else '')
-    note = f'{FIELD_MM:.0f} mm wide: {planes}. Left of the picture = right of the patient (R).'
+    note = f'{FIELD_MM:.0f} mm wide: {planes}. R, L: right and left of the patient. '
+    note += 'x y z in scanner mm.'
     if len(lesions) > len(shown):
         note += f' The {len(shown)} largest of {len(lesions)}; all are in the table.'
     picture.write(_EDGE, 50, note, color=c.QUIET)
@@ -108,15 +109,20 @@ def _draw_card(
     for view in views:
         picture.tile(top, left, volumes.draw(volumes.image, view))
         _draw_ticks(picture, top, left, layout.tile, scale * (ball_radius_mm(lesion) + 3))
-        first, second, _ = LETTERS[view.plane]
-        style = {'outlined': True, 'fontsize': 6 if small else 7}
-        picture.write(left + 3, top + layout.tile - 4, first, **style)
-        picture.write(left + layout.tile - 3, top + layout.tile - 4, second, ha='right', **style)
+        _write_letters(picture, view.plane, top, left, layout.tile)
         left += layout.tile + _GAP
     if layout.outlined:
         own = volumes.labels == lesion.index
         area = volumes.draw(own, views[0], order=0) > 0.5
         picture.tile(top, left, volumes.draw(volumes.image, views[0]), (area, c.LESION))
+        _write_letters(picture, AXIAL, top, left, layout.tile)
+
+
+def _write_letters(picture: Canvas, plane: int, top: int, left: int, tile: int) -> None:
+    first, second, _ = LETTERS[plane]
+    style = {'outlined': True, 'fontsize': 6 if tile < 130 else 7}
+    picture.write(left + 3, top + tile - 4, first, **style)
+    picture.write(left + tile - 3, top + tile - 4, second, ha='right', **style)
 
 
 def _draw_ticks(picture: Canvas, top: int, left: int, tile: int, gap: float) -> None:

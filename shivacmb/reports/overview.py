@@ -65,8 +65,8 @@ def draw_overview(volumes: Volumes, lesions: Sequence[LesionLike], title: str) -
     picture.write(
         _EDGE,
         50,
-        'Radiological convention: the left of the picture is the right of the patient (R). '
-        'Positions in scanner mm.',
+        'Radiological convention: in axial and coronal views the left of the picture is the right '
+        'of the patient (R). z in scanner mm.',
         color=c.QUIET,
     )
     _draw_locators(picture, volumes, lesions, head, [own for own, _ in slices])

@@ -33,6 +33,7 @@ def test_each_number_of_a_row_by_hand():
     first, second = lesion_table(labels, prob, prob[None], affine, mask, 0.4)
     assert (first.index, first.name, first.voxels, first.volume_mm3) == (1, 'CMB1', 3, 18.0)
     assert (first.x, first.y, first.z) == (10 - 2 * 6, -5 + 3 * 6, 1 + 7)
+    assert first.fold_agreement == 1
     assert first.p_max == pytest.approx(0.9)
     assert first.p_mean == pytest.approx((0.6 + 0.9 + 0.6) / 3)
     # along i: voxel 5 to voxel 1, 2 mm each; along j: 6 to 2, 3 mm; along k: 7 to 3, 1 mm
