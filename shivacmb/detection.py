@@ -14,7 +14,6 @@ from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     SpatialChain,
     background_mask,
-    box_affine,
     centred_box,
     crop,
     is_skull_stripped,
@@ -25,6 +24,7 @@ from shivacmb.imaging import (
     resample_isotropic,
     same_grid,
     scale_intensity,
+    uncrop,
 )
 from shivacmb.lesions import Lesion, find_clusters, lesion_table
 
@@ -116,8 +116,7 @@ def detect(
     )
     ensemble = load_ensemble(bundle, threads=threads)
     maps = ensemble.predict(crop(scaled, box)[np.newaxis, ..., np.newaxis])
-    box_brain = crop(brain, box)
-    folds = bundle.foreground(maps)[:, 0, ..., 0] * box_brain
+    folds = bundle.foreground(maps)[:, 0, ..., 0] * crop(brain, box)
     mean = folds.mean(axis=0, dtype=np.float32)
     level = postprocess.threshold if threshold is None else threshold
     labels = find_clusters(
@@ -127,7 +126,12 @@ def detect(
         connectivity=postprocess.connectivity,
     )
     lesions = lesion_table(
-        labels, mean, folds, box_affine(iso.affine, box), brain_mask=box_brain, threshold=level
+        uncrop(labels, box, iso.shape),
+        uncrop(mean, box, iso.shape),
+        [uncrop(fold, box, iso.shape) for fold in folds],
+        iso.affine,
+        brain_mask=brain,
+        threshold=level,
     )
     return Detected(
         lesions=tuple(lesions),

@@ -53,6 +53,14 @@ class SpatialChain:
         )
 
     @property
+    def placed_box(self) -> Box:
+        """The box; raise ValueError while there is none."""
+        if self.box is None:
+            msg = 'The box of this chain has not been placed'
+            raise ValueError(msg)
+        return self.box
+
+    @property
     def box_to_input(self) -> Affine:
         """Voxel of the box -> voxel of the input, (4, 4); the iso map while there is no box."""
         return self.iso_to_input @ self.box.to_image_map() if self.box else self.iso_to_input

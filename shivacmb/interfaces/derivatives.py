@@ -55,7 +55,7 @@ class ScanFiles:
         header = dseg.header.copy()
         header.set_data_dtype(np.uint8)
         mask = (np.asarray(dseg.dataobj) > 0).astype(np.uint8)
-        box = nib.Nifti1Image(network, box_affine(iso.affine, chain.box))
+        box = nib.Nifti1Image(network, box_affine(iso.affine, chain.placed_box))
         box.header.set_xyzt_units('mm', 'sec')
         return {
             'preproc': iso,

@@ -43,9 +43,9 @@ class Figures(ScanInterface):
         rows = json.loads(Path(inputs.table_file).read_text('utf-8'))
         written = write_figures(
             np.asarray(iso.dataobj, dtype=np.float32),
-            uncrop(np.load(inputs.labels_file), chain.box, iso.shape),
+            uncrop(np.load(inputs.labels_file), chain.placed_box, iso.shape),
             np.asarray(nib.load(inputs.mask_file).dataobj) > 0,
-            chain.box,
+            chain.placed_box,
             [Lesion(**row) for row in rows],
             iso.affine,
             cwd / 'overview.png',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,10 +14,10 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 
 from shivacmb.imaging import (
     SpatialChain,
-    box_affine,
     labels_to_input,
     mask_to_input,
     probability_to_input,
+    uncrop,
 )
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.lesions import find_clusters, lesion_table
@@ -25,7 +26,9 @@ from shivacmb.lesions import find_clusters, lesion_table
 class _FindLesionsInputSpec(BaseInterfaceInputSpec):
     folds_file = File(exists=True, mandatory=True, desc='.npy of float32 [F, X, Y, Z]')
     mask_file = File(exists=True, mandatory=True, desc='.npy of bool [X, Y, Z], the brain')
-    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+    iso_mask_file = File(
+        exists=True, mandatory=True, desc='brain mask on the isotropic grid, not cut by the box'
+    )
     chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
     threshold = traits.Float(mandatory=True, desc='probability from which a voxel counts')
     min_voxels = traits.Int(mandatory=True, desc='smallest cluster kept, isotropic voxels')
@@ -58,12 +61,18 @@ class FindLesions(ScanInterface):
             min_voxels=inputs.min_voxels,
             connectivity=inputs.connectivity,
         )
+        iso_mask = nib.load(inputs.iso_mask_file)
+
+        def on_iso(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return uncrop(array, chain.placed_box, chain.iso_shape)
+
+        # Measured on the whole grid: where the box cuts the brain is not the brain's edge
         lesions = lesion_table(
-            labels,
-            mean,
-            folds,
-            affine=box_affine(nib.load(inputs.iso_file).affine, chain.box),
-            brain_mask=brain,
+            on_iso(labels),
+            on_iso(mean),
+            [on_iso(fold) for fold in folds],
+            iso_mask.affine,
+            brain_mask=np.asarray(iso_mask.dataobj),
             threshold=inputs.threshold,
         )
         np.save(cwd / 'labels.npy', labels)

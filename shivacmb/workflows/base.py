@@ -115,7 +115,6 @@ def init_scan_wf(
         (inputnode, preproc_wf, [('in_file', 'inputnode.in_file')]),
         (preproc_wf, detect_wf, [
             ('outputnode.scan_file', 'inputnode.scan_file'),
-            ('outputnode.iso_file', 'inputnode.iso_file'),
             ('outputnode.mask_file', 'inputnode.mask_file'),
             ('outputnode.network_file', 'inputnode.network_file'),
             ('outputnode.network_mask_file', 'inputnode.network_mask_file'),

@@ -11,7 +11,6 @@ from shivacmb.workflows.plan import Detection
 
 INPUT_FIELDS = (
     'scan_file',
-    'iso_file',
     'mask_file',
     'network_file',
     'network_mask_file',
@@ -55,10 +54,8 @@ def init_detect_wf(
     ------
     scan_file
         The checked scan on its own grid.
-    iso_file
-        Reoriented isotropic image.
     mask_file
-        Brain mask on the grid of ``iso_file``.
+        Brain mask on the isotropic grid.
     network_file
         The network's input, ``.npy``.
     network_mask_file
@@ -113,7 +110,7 @@ def init_detect_wf(
         (inputnode, predict, [('network_file', 'in_file')]),
         (inputnode, find_lesions, [
             ('network_mask_file', 'mask_file'),
-            ('iso_file', 'iso_file'),
+            ('mask_file', 'iso_mask_file'),
             ('chain_file', 'chain_file'),
         ]),
         (predict, find_lesions, [('out_file', 'folds_file')]),
