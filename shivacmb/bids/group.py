@@ -164,7 +164,9 @@ def _participant_rows(
         names = dict.fromkeys(name for row in rows for name in row)
         return rows, {name: {'Description': f'Further result "{name}".'} for name in names}
     for session in sorted({item.session for item in records}, key=lambda item: item or ''):
-        write_scans_table(root, label, session)
+        # a folder that the user removed stays removed
+        if session_dir(root, label, session).is_dir():
+            write_scans_table(root, label, session)
     rows = [_identity(label, item.session, item.stem) | row_of(item) for item in records]
     for row in rows:
         row['filename'] = _from_root(root, label, row)

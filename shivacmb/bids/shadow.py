@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from shivacmb.exceptions import OutputError
+
 #: What pybids is told of the shadow; the real description is checked by the caller.
 _DESCRIPTION = {'Name': 'shadow', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
 
@@ -34,31 +36,40 @@ def query_entities(files: Iterable[tuple[str, str]]) -> dict[tuple[str, str], di
     dict
         For each pair the entities under pybids' long names, with ``suffix``, ``extension`` and,
         for folders that BIDS knows, ``datatype``. Names that pybids does not index are absent.
+
+    Raises
+    ------
+    OutputError
+        When there is no room for a temporary folder.
     """
     wanted = sorted(set(files))
     if not wanted:
         return {}
+    try:
+        with tempfile.TemporaryDirectory(prefix='shivacmb-names-') as folder:
+            # resolved, because pybids resolves its root and the paths must be comparable
+            return _query(Path(folder).resolve(), wanted)
+    except OSError as error:
+        raise OutputError(
+            f'cannot make a temporary folder of empty files ({error}): let TMPDIR name a folder '
+            'that you may write to'
+        ) from error
+
+
+def _query(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    with tempfile.TemporaryDirectory(prefix='shivacmb-names-') as folder:
-        # resolved, because pybids resolves its root and the paths must be comparable
-        root = Path(folder).resolve()
-        (root / 'dataset_description.json').write_text(json.dumps(_DESCRIPTION))
-        for datatype in {datatype for datatype, _ in wanted}:
-            (root / datatype).mkdir()
-        for datatype, name in wanted:
-            (root / datatype / name).touch()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            layout = BIDSLayout(
-                root,
-                validate=False,
-                indexer=BIDSLayoutIndexer(validate=False, index_metadata=False),
-            )
-        found = layout.get(extension=['.nii', '.nii.gz'])
-        result = {
-            (Path(item.path).parent.name, item.filename): dict(item.get_entities())
-            for item in found
-        }
-        layout.connection_manager.session.close()
+    (root / 'dataset_description.json').write_text(json.dumps(_DESCRIPTION))
+    for datatype, name in wanted:
+        (root / datatype).mkdir(exist_ok=True)
+        (root / datatype / name).touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        indexer = BIDSLayoutIndexer(validate=False, index_metadata=False)
+        layout = BIDSLayout(root, validate=False, indexer=indexer)
+    found = layout.get(extension=['.nii', '.nii.gz'])
+    result = {
+        (Path(item.path).parent.name, item.filename): dict(item.get_entities()) for item in found
+    }
+    layout.connection_manager.session.close()
     return result

@@ -4,12 +4,13 @@ import csv
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from shivacmb.bids import find_scans
-from shivacmb.exceptions import DataError, DatasetError, FilterError, UsageError
+from shivacmb.exceptions import DataError, DatasetError, FilterError, OutputError, UsageError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / 'bids_examples').glob('*/expected.tsv'))
 
@@ -267,3 +268,10 @@ def test_equally_close_echoes_give_the_first(dataset):
         ('sub-01/anat/sub-01_echo-2_MEGRE.json', {'EchoTime': 0.025}),
     )
     assert find_scans(root).scans[0].entities['echo'] == '1'
+
+
+def test_no_room_for_temporary_files_is_said_with_the_remedy(dataset, tmp_path, monkeypatch):
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz')
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'absent'))
+    with pytest.raises(OutputError, match='let TMPDIR name a folder'):
+        find_scans(root)
