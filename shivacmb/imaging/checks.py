@@ -45,7 +45,8 @@ def check_geometry(path: Path, header: Any, shape: Shape3) -> tuple[str, ...]:
             f'are accepted: correct the header (pixdim), or {_AGAIN}'
         )
         raise DataError(msg)
-    notes = _check_forms(path, header, shape, zooms)
+    with np.errstate(all='ignore'):  # huge numbers in a damaged header
+        notes = _check_forms(path, header, shape, zooms)
     extent = zooms * shape
     fov = ' x '.join(f'{size:.0f}' for size in extent)
     if extent.min() < SLAB_MM:

@@ -237,4 +237,4 @@ def _image(values: npt.NDArray[np.float32], header: Any) -> Any:
     new['pixdim'][0] = -1 if header['pixdim'][0] < 0 else 1
     new['scl_slope'], new['scl_inter'] = 1, 0
     new['xyzt_units'] = 10
-    return nib.Nifti1Image(values, None, new)
+    return nib.Nifti1Image(values, new.get_best_affine(), new)
