@@ -15,9 +15,11 @@ ORIENTATIONS = [
 ]
 
 
-@pytest.fixture(
-    params=ORIENTATIONS, ids=lambda o: ''.join(f'{int(a * s):+d}'.replace('+0', '0') for a, s in o)
-)
+def name(ornt: np.ndarray) -> str:
+    return ''.join(f'{"+" if flip > 0 else "-"}{int(axis)}' for axis, flip in ornt)
+
+
+@pytest.fixture(params=ORIENTATIONS, ids=name)
 def orientation(request: pytest.FixtureRequest) -> np.ndarray:
     return request.param
 

