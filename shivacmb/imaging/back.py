@@ -137,10 +137,10 @@ def labels_to_input(
 ) -> npt.NDArray[np.int32]:
     """Bring lesion labels back to the input grid so that every label survives.
 
-    Each input voxel takes the label at the nearest iso voxel. A label that no input voxel met
-    (input voxels larger than lesions) is then written into the input voxel that holds its
-    centre; where that is taken, into the nearest one that can be had without erasing another
-    label.
+    Each input voxel takes the label at the nearest iso voxel. The input voxel that holds a
+    lesion's centre is added if it is free: where input voxels are larger than lesions this is
+    often the only one. A label that still has none takes the nearest voxel that can be had
+    without erasing another label.
 
     Parameters
     ----------
@@ -166,16 +166,20 @@ def labels_to_input(
     labels = np.asarray(labels)
     axes = _axes(iso_to_input, labels.shape, input_shape)
     boxes = ndimage.find_objects(labels)
-    present = [(number, box) for number, box in enumerate(boxes, start=1) if box is not None]
-    if not present:
-        return out
-    for number, box in present:
-        _sample_label(labels, number, box, axes, out)
-    counts = np.bincount(out[out > 0], minlength=len(boxes) + 1)
-    for number, box in present:
-        if counts[number] == 0:
-            voxels = np.argwhere(labels[box] == number) + [part.start for part in box]
-            _rescue(number, voxels, prob, axes, out, counts)
+    counts = np.zeros(len(boxes) + 1, dtype=np.intp)
+    for number, box in enumerate(boxes, start=1):
+        if box is not None:
+            counts[number] = _sample_label(labels, number, box, axes, out)
+    # Lost labels come after all others, so that they see every voxel that is taken.
+    present = [number for number, box in enumerate(boxes, start=1) if box is not None]
+    for number in sorted(present, key=lambda number: counts[number] == 0):
+        box = boxes[number - 1]
+        voxels = np.argwhere(labels[box] == number) + [part.start for part in box]
+        homes = _homes(voxels, prob, axes, out.shape)
+        if out[homes[0]] == 0:
+            _take(number, homes[0], out, counts)
+        elif counts[number] == 0:
+            _rescue(number, homes, axes, out, counts)
     return out
 
 
@@ -185,8 +189,11 @@ def _sample_label(
     box: tuple[slice, slice, slice],
     axes: list[_Axis],
     out: npt.NDArray[np.int32],
-) -> None:
-    """Write one label wherever the nearest iso voxel carries it, looking only near its box."""
+) -> int:
+    """Write one label wherever the nearest iso voxel carries it; return how many voxels.
+
+    Only the part of the grids around the label's bounding ``box`` is looked at.
+    """
     windows, indices = [], []
     for axis in axes:
         nearest = _nearest(axis.position, labels.shape[axis.source])
@@ -194,40 +201,57 @@ def _sample_label(
             (nearest >= box[axis.source].start) & (nearest < box[axis.source].stop)
         )
         if hit.size == 0:
-            return
+            return 0
         windows.append(slice(axis.first + int(hit[0]), axis.first + int(hit[-1]) + 1))
         indices.append(nearest[hit[0] : hit[-1] + 1])
     turned = labels.transpose([axis.source for axis in axes])
-    out[tuple(windows)][turned[np.ix_(*indices)] == number] = number
+    hits = turned[np.ix_(*indices)] == number
+    out[tuple(windows)][hits] = number
+    return int(np.count_nonzero(hits))
+
+
+def _homes(
+    voxels: npt.NDArray[np.intp],
+    prob: npt.NDArray[Any] | None,
+    axes: list[_Axis],
+    shape: tuple[int, ...],
+) -> list[tuple[int, ...]]:
+    """Input voxels that hold a lesion's iso voxels, the one nearest to its centre first.
+
+    Among equally near ones the more probable comes first, then the first in C order.
+    """
+    away = np.round(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1), 9)
+    chance = np.zeros(len(voxels)) if prob is None else -prob[tuple(voxels.T)].astype(float)
+    order = np.lexsort((np.arange(len(voxels)), chance, away))
+    return list(dict.fromkeys(_input_voxel(voxel, axes, shape) for voxel in voxels[order]))
 
 
 def _rescue(
     number: int,
-    voxels: npt.NDArray[np.intp],
-    prob: npt.NDArray[Any] | None,
+    homes: list[tuple[int, ...]],
     axes: list[_Axis],
     out: npt.NDArray[np.int32],
     counts: npt.NDArray[np.intp],
 ) -> None:
-    """Give a lost label the best input voxel: near its centre and no other label's last one."""
-    centre = voxels.mean(axis=0)
-    away = np.round(((voxels - centre) ** 2).sum(axis=1), 9)
-    chance = np.zeros(len(voxels)) if prob is None else -prob[tuple(voxels.T)].astype(float)
-    order = np.lexsort((np.arange(len(voxels)), chance, away))
-    for voxel in voxels[order]:
-        if _take(number, _input_voxel(voxel, axes, out.shape), out, counts):
+    """Give a lost label an input voxel: its own if one is free, else one near by.
+
+    In this order: a free voxel it touches, a voxel it touches whose owner has others, the
+    nearest free voxel around, the nearest whose owner has others.
+    """
+    for place in sorted(homes, key=lambda place: out[place] != 0):
+        if _take(number, place, out, counts):
             return
-    home = np.array(_input_voxel(voxels[order[0]], axes, out.shape))
+    home = np.array(homes[0])
+    steps = np.array([1.0 / axis.scale for axis in axes])
     for radius in range(1, max(out.shape)):
         low = np.maximum(home - radius, 0)
         near = out[tuple(slice(a, b + radius + 1) for a, b in zip(low, home, strict=True))]
-        free = np.argwhere((near == 0) | (counts[near] > 1)) + low
-        if len(free) == 0:
+        usable = np.argwhere((near == 0) | (counts[near] > 1)) + low
+        if len(usable) == 0:
             continue
-        steps = np.array([1.0 / axis.scale for axis in axes])
-        far = np.round((((free - home) * steps) ** 2).sum(axis=1), 9)
-        taken = out[tuple(free.T)] > 0
-        best = free[np.lexsort((np.arange(len(free)), far, taken))[0]]
+        far = np.round((((usable - home) * steps) ** 2).sum(axis=1), 9)
+        taken = out[tuple(usable.T)] > 0
+        best = usable[np.lexsort((np.arange(len(usable)), far, taken))[0]]
         _take(number, tuple(int(i) for i in best), out, counts)
         return
     msg = 'There are more lesions than voxels in the input grid'

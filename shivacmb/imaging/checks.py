@@ -19,6 +19,7 @@ THICK_MM = 4.0
 SLAB_MM = 40.0
 PARTIAL_MM = 100.0
 FORMS_DIFFER_MM = 0.1
+FARTHEST_MM = 10_000.0
 ZOOMS_DIFFER = (0.01, 0.10)  # share by which pixdim and affine may differ: warning, error
 PHASE_TOPS = (np.pi, 4096.0)
 _AGAIN = 'convert the scan again from DICOM'
@@ -45,7 +46,8 @@ def check_geometry(path: Path, header: Any, shape: Shape3) -> tuple[str, ...]:
             f'are accepted: correct the header (pixdim), or {_AGAIN}'
         )
         raise DataError(msg)
-    notes = _check_forms(path, header, shape, zooms)
+    with np.errstate(all='ignore'):  # huge numbers in a damaged header
+        notes = _check_forms(path, header, shape, zooms)
     extent = zooms * shape
     fov = ' x '.join(f'{size:.0f}' for size in extent)
     if extent.min() < SLAB_MM:
@@ -93,6 +95,9 @@ def _check_form(path: Path, name: str, form: Affine, zooms: npt.NDArray[Any]) ->
     # Relative to the product of its columns' lengths, so that small voxels are not singular.
     if not sizes.min() > 0 or abs(np.linalg.det(linear)) < 1e-3 * sizes.prod():
         msg = f'<{path}> has a singular {name} (it flattens space); {_AGAIN}'
+        raise DataError(msg)
+    if np.abs(form[:3, 3]).max() > FARTHEST_MM:
+        msg = f'<{path}> lies more than {FARTHEST_MM / 1000:g} m away by its {name}; {_AGAIN}'
         raise DataError(msg)
     if np.max(np.abs(sizes / zooms - 1)) > ZOOMS_DIFFER[1]:
         said = ' x '.join(f'{size:.3g}' for size in sizes)

@@ -164,9 +164,13 @@ def move_forms(header: Any, to_old: Affine, zooms: npt.ArrayLike) -> None:
     """
     forms = coded_forms(header)
     if 'sform' in forms:
-        header.set_sform(forms['sform'] @ to_old, code=int(header['sform_code']))
+        code = int(header['sform_code'])
+        header.set_sform(forms['sform'] @ to_old, code=1)
+        header['sform_code'] = code  # also one that nibabel has no name for
     if 'qform' in forms:
-        header.set_qform(forms['qform'] @ to_old, code=int(header['qform_code']))
+        code = int(header['qform_code'])
+        header.set_qform(forms['qform'] @ to_old, code=1)
+        header['qform_code'] = code
     header['pixdim'][1:4] = zooms
 
 

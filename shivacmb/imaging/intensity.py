@@ -102,7 +102,7 @@ def is_skull_stripped(
     piece = _largest_piece(other)
     if np.count_nonzero(piece) < STRIPPED_MIN_LARGEST * count:
         return False
-    filled = ndimage.binary_fill_holes(piece)
+    filled = _fill_holes(piece)
     volume_ml = float(np.count_nonzero(filled)) * float(np.prod(voxel_mm)) / 1000.0
     return STRIPPED_VOLUME_ML[0] <= volume_ml <= STRIPPED_VOLUME_ML[1]
 
@@ -130,8 +130,7 @@ def background_mask(img: Any) -> npt.NDArray[np.bool_]:
     if not other.any():
         msg = 'The image holds one value only, so no brain can be told from its background'
         raise DataError(msg)
-    filled: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(_largest_piece(other))
-    return filled
+    return _fill_holes(_largest_piece(other))
 
 
 def _rim_value(array: npt.NDArray[Any]) -> Any:
@@ -149,3 +148,15 @@ def _largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     sizes[0] = 0
     piece: npt.NDArray[np.bool_] = labels == np.argmax(sizes)
     return piece
+
+
+def _fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Add every piece of background that does not reach a face of the image."""
+    labels, count = ndimage.label(~mask)
+    outside = np.zeros(count + 1, dtype=bool)
+    for axis in range(3):
+        for end in (0, -1):
+            outside[labels.take(end, axis=axis)] = True
+    outside[0] = False
+    filled: npt.NDArray[np.bool_] = ~outside[labels]
+    return filled

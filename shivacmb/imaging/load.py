@@ -32,6 +32,11 @@ _OTHER_TYPES = {
     1: 'binary', 32: 'complex', 128: 'RGB', 1536: 'float128', 1792: 'complex', 2048: 'complex',
     2304: 'RGBA',
 }  # fmt: skip
+_FORM_FIELDS = {
+    'sform': ('srow_x', 'srow_y', 'srow_z'),
+    'qform': ('quatern_b', 'quatern_c', 'quatern_d', 'qoffset_x', 'qoffset_y', 'qoffset_z'),
+}
+_LAST_CODE, _ALIGNED = 4, 2
 _GZIP_MAX_RATIO = 1100  # deflate cannot compress further (1032 to 1)
 _READ_ERRORS = (OSError, EOFError, zlib.error, MemoryError)
 _AGAIN = 'copy or convert the file again'
@@ -229,12 +234,15 @@ def _image(values: npt.NDArray[np.float32], header: Any) -> Any:
     new = nib.Nifti1Header()
     new.set_data_shape(values.shape)
     new.set_data_dtype(np.float32)
-    for field in ('sform_code', 'qform_code', 'quatern_b', 'quatern_c', 'quatern_d'):
-        new[field] = header[field]
-    for field in ('qoffset_x', 'qoffset_y', 'qoffset_z', 'srow_x', 'srow_y', 'srow_z'):
-        new[field] = header[field]
+    for name, fields in _FORM_FIELDS.items():
+        code = int(header[f'{name}_code'])
+        if code > 0:
+            # Codes that NIfTI does not define would read as 0 in other programs.
+            new[f'{name}_code'] = code if code <= _LAST_CODE else _ALIGNED
+            for field in fields:
+                new[field] = header[field]
     new['pixdim'][:4] = header['pixdim'][:4]
     new['pixdim'][0] = -1 if header['pixdim'][0] < 0 else 1
     new['scl_slope'], new['scl_inter'] = 1, 0
     new['xyzt_units'] = 10
-    return nib.Nifti1Image(values, None, new)
+    return nib.Nifti1Image(values, new.get_best_affine(), new)

@@ -105,4 +105,4 @@ def reorient_to_std(img: Any) -> Any:
     header.extensions.extend(img.header.extensions)
     order = np.argmax(np.abs(to_input[:3, :3]), axis=0)
     move_forms(header, to_input, voxel_sizes(img.header)[order])
-    return img.__class__(values, None, header)
+    return img.__class__(values, header.get_best_affine(), header)

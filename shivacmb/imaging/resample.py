@@ -83,7 +83,7 @@ def resample_isotropic(
     values = c_cast(values, img.get_data_dtype())
     header = fsl_header(img.header, shape, values.dtype, like_flirt=True)
     move_forms(header, to_std, np.float32(voxel_mm))
-    return img.__class__(values, None, header)
+    return img.__class__(values, header.get_best_affine(), header)
 
 
 def sample_positions(
