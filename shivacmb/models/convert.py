@@ -21,6 +21,7 @@ from shivacmb.models.checksums import sha256_of
 from shivacmb.models.locate import user_cache_dir
 from shivacmb.models.networks import export_savedmodel, has_tensorflow, load_network
 from shivacmb.models.openvino_runtime import import_openvino
+from shivacmb.models.rewrite import merge_upsampling
 from shivacmb.models.safety import require_safe
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def save_openvino(savedmodel: Path, shape: Sequence[int], stem: Path, *, origin:
         msg = f'OpenVINO cannot read the network <{origin}>: {error}'
         raise ModelError(msg) from error
     fix_shape(model, shape, origin)
+    merge_upsampling(openvino, model)
     openvino.save_model(model, str(stem.with_name(stem.name + '.xml')), compress_to_fp16=False)
 
 
