@@ -104,7 +104,7 @@ def draw_lesion(
     """Draw size, susceptibility and shape of one lesion.
 
     The apparent radius follows 957 real lesions (log-normal, median 1.35 mm); the susceptibility is
-    log-uniform from 0.1 to 2 ppm, and the sphere's own radius follows from both.
+    log-uniform from 0.15 to 2.5 ppm, and the sphere's own radius follows from both.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def draw_lesion(
     """
     if apparent_radius is None:
         apparent_radius = float(np.clip(rng.lognormal(LN_RADIUS_MEAN, LN_RADIUS_SD), 0.6, 5.0))
-    chi = float(np.exp(rng.uniform(np.log(0.1), np.log(2.0))))
+    chi = float(np.exp(rng.uniform(np.log(0.15), np.log(2.5))))
     radius = apparent_radius / blooming(chi, protocol)
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
     shares = rng.dirichlet(np.full(count, 4.0))
@@ -136,7 +136,7 @@ def draw_lesion(
     along = rng.uniform(-0.9, 0.9, count) * radius * (count > 1)
     offsets = along[:, None] * axis + rng.normal(scale=0.2 * radius, size=(count, 3)) * (count > 1)
     offsets -= (offsets * shares[:, None]).sum(axis=0)
-    depth = 1.0 if rng.random() < 0.5 else float(rng.uniform(0.4, 1.0))
+    depth = 1.0 if rng.random() < 0.6 else float(rng.uniform(0.5, 1.0))
     lobes = tuple(
         (float(o[0]), float(o[1]), float(o[2]), float(r))
         for o, r in zip(offsets, radii, strict=True)

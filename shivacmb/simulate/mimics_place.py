@@ -147,27 +147,30 @@ def _vessels(
 
 
 def _iron(rng: np.random.Generator, scene: Scene) -> Array:
-    factor = np.ones(scene.shape, np.float32)
-    for name, chance in (('pallidum', 0.7), ('putamen', 0.35), ('dentate', 0.3)):
+    """Share of the signal that bilateral iron leaves, on the head's grid."""
+    factor = np.ones(scene.fluid.shape, np.float32)
+    for name, chance in (('pallidum', 0.7), ('putamen', 0.35)):
         mask = scene.masks.get(name)
         if mask is None or rng.random() > chance or not mask.any():
             continue
-        soft = ndimage.gaussian_filter(mask.astype(np.float32), float(rng.uniform(0.6, 1.5)))
+        where = np.argwhere(mask)
+        box = tuple(
+            slice(max(0, a - 6), b + 7) for a, b in zip(where.min(0), where.max(0), strict=True)
+        )
+        soft = ndimage.gaussian_filter(mask[box].astype(np.float32), float(rng.uniform(0.6, 1.5)))
         patchy = smooth_noise(rng, soft.shape, float(rng.uniform(1.5, 4.0)))
         soft *= np.clip(1.0 + float(rng.uniform(0, 0.5)) * patchy, 0.0, 1.5)
-        factor *= 1.0 - float(rng.uniform(0.1, 0.8)) * np.clip(scene.on_scan(soft), 0, 1)
+        factor[box] *= 1.0 - float(rng.uniform(0.1, 0.8)) * np.clip(soft, 0, 1)
     return factor
 
 
 def _dips(rng: np.random.Generator, scene: Scene) -> Array:
-    """Dark stretches of sulcal fluid (flow, pial veins, haemosiderin-free signal loss)."""
-    fluid = scene.on_scan(scene.fluid * scene.masks['brain'])
-    field_mm = float(rng.uniform(2.0, 6.0))
-    noise = smooth_noise(rng, scene.masks['brain'].shape, field_mm)
-    gate = 1.0 / (1.0 + np.exp(-6.0 * (scene.on_scan(noise) - rng.uniform(0.3, 1.5))))
-    return np.asarray(
-        1.0 - float(rng.uniform(0.2, 1.0)) * np.clip(1.6 * fluid, 0, 1) * gate, np.float32
-    )
+    """Share of the signal left in dark stretches of sulcal fluid, on the head's grid."""
+    noise = smooth_noise(rng, scene.fluid.shape, float(rng.uniform(2.0, 6.0)))
+    gate = (6.0 * (noise - np.float32(rng.uniform(0.3, 1.5)))).clip(-20, 20)
+    depth = np.float32(rng.uniform(0.2, 1.0))
+    fluid = np.clip(1.6 * scene.fluid * scene.masks['brain'], 0, 1)
+    return np.asarray(1.0 - depth * fluid / (1.0 + np.exp(-gate)), np.float32)
 
 
 def _blobs(
@@ -219,8 +222,9 @@ def add_mimics(
     blur = float(rng.uniform(0.0, 0.7))
     if blur > 0.15:
         factor = ndimage.gaussian_filter(factor, [blur / v for v in scene.voxel_mm])
-    factor *= _iron(rng, scene)
+    anatomical = _iron(rng, scene)
     if rng.random() < 0.7:
-        factor *= _dips(rng, scene)
+        anatomical *= _dips(rng, scene)
+    factor *= 1.0 - scene.on_scan(1.0 - anatomical)
     table += _blobs(rng, scene, factor)
     return np.asarray(factor, np.float32), table
