@@ -81,9 +81,7 @@ def random_head(
         On an axis-aligned RAS grid.
     """
     size = np.broadcast_to(np.asarray(voxel_mm, np.float64), (3,))
-    grid = tuple(
-        int(n) for n in (shape if shape is not None else np.round(DEFAULT_FOV_MM / size))
-    )
+    grid = tuple(int(n) for n in (shape if shape is not None else np.round(DEFAULT_FOV_MM / size)))
     middle = np.array([0.0, 0.0, -20.0] if centre_mm is None else centre_mm)
     affine = np.diag([*size, 1.0])
     affine[:3, 3] = middle - size * (np.array(grid) - 1) / 2

@@ -110,7 +110,8 @@ def _ventricles(axes: list[Array], fluid: Array) -> Array:
 def _signed_distance(mask: Array) -> Array:
     """Distance in voxels, positive outside, smoothed by less than a voxel."""
     distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
-    return ndimage.gaussian_filter((distance - np.sign(distance) * 0.5).astype(np.float32), 0.7)
+    distance -= 0.5 * np.sign(distance)
+    return np.asarray(ndimage.gaussian_filter(distance.astype(np.float32), 0.7))
 
 
 def _coarse(mask: Array, affine: Array) -> Array:

@@ -68,15 +68,17 @@ def _block(
     for axis, size in enumerate(shape):
         hit = np.flatnonzero(near.any(axis=tuple(a for a in range(3) if a != axis)))
         step = (size - 1) / (near.shape[axis] - 1)
-        slices.append(slice(max(0, int((hit[0] - 1) * step)), int((hit[-1] + 1) * step) + 2))
+        slices.append(
+            slice(max(0, int((hit[0] - 1) * step)), min(size, int((hit[-1] + 1) * step) + 2))
+        )
     return tuple(slices)
 
 
 def _within(where: Array, block: tuple[slice, ...], centre: Array, radii: Array) -> Array:
     """Squared ellipsoid radius (1 on the surface) of the voxels of a block."""
-    total = np.zeros(where[(0, *block)].shape, np.float32)
+    total = np.zeros([piece.stop - piece.start for piece in block], np.float32)
     for axis in range(3):
-        total += ((where[(axis, *block)] - centre[axis]) / radii[axis]) ** 2
+        total += ((where[axis][block] - centre[axis]) / radii[axis]) ** 2
     return total
 
 

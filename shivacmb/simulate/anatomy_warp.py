@@ -55,7 +55,10 @@ def expand(nodes: Array, shape: Sequence[int], order: int = 1) -> Array:
 
 
 def smooth_noise(
-    rng: np.random.Generator, shape: Sequence[int], voxel_mm: Sequence[float], scale_mm: float
+    rng: np.random.Generator,
+    shape: Sequence[int],
+    voxel_mm: Sequence[float] | Array,
+    scale_mm: float,
 ) -> Array:
     """Random smooth field of zero mean and about unit deviation.
 
@@ -172,8 +175,6 @@ def template_lattice(
     # a little asymmetry: one side may be wider than the other
     pull *= 1.0 + rng.uniform(-0.3, 0.3) * np.tanh(where[0] / 10.0)
     for axis in range(3):
-        slope = ndimage.map_coordinates(
-            atlas.ventricle_slope[axis], near, order=1, mode='nearest'
-        )
+        slope = ndimage.map_coordinates(atlas.ventricle_slope[axis], near, order=1, mode='nearest')
         where[axis] -= pull * slope
-    return where.astype(np.float32)
+    return np.asarray(where, np.float32)
