@@ -234,6 +234,7 @@ def simulate_scan(
     margin_mm: tuple[float, float, float] = (14.0, 14.0, 12.0),
     positions: list[tuple[int, int, int, str]] | None = None,
     radii: list[float] | None = None,
+    least_chi: float = 0.15,
 ) -> Scan:
     """Scan a head.
 
@@ -254,6 +255,8 @@ def simulate_scan(
         Lesion centres in head voxels, instead of drawn ones.
     radii : list of float, optional
         Apparent radii in mm for ``positions``.
+    least_chi : float
+        Smallest susceptibility of a lesion in ppm.
 
     Returns
     -------
@@ -278,7 +281,7 @@ def simulate_scan(
         centre = scene.scan_mm(np.array([[i, j, k]], float))[0] + rng.uniform(-0.5, 0.5, 3)
         lesion = draw_lesion(
             rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol, zone,
-            radii[number] if radii else None,
+            radii[number] if radii else None, least_chi,
         )  # fmt: skip
         box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, acquisition.protocol)
         lesioned[box] *= remaining

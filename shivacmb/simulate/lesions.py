@@ -100,11 +100,12 @@ def draw_lesion(
     protocol: Protocol,
     zone: str = '',
     apparent_radius: float | None = None,
+    least_chi: float = 0.15,
 ) -> Lesion:
     """Draw size, susceptibility and shape of one lesion.
 
     The apparent radius follows 957 real lesions (log-normal, median 1.35 mm); the susceptibility is
-    log-uniform from 0.15 to 2.5 ppm, and the sphere's own radius follows from both.
+    log-uniform up to 2.5 ppm, and the sphere's own radius follows from both.
 
     Parameters
     ----------
@@ -118,6 +119,8 @@ def draw_lesion(
         Kept in the result.
     apparent_radius : float, optional
         Instead of a drawn one, in mm.
+    least_chi : float
+        Smallest susceptibility in ppm.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def draw_lesion(
     """
     if apparent_radius is None:
         apparent_radius = float(np.clip(rng.lognormal(LN_RADIUS_MEAN, LN_RADIUS_SD), 0.6, 5.0))
-    chi = float(np.exp(rng.uniform(np.log(0.15), np.log(2.5))))
+    chi = float(np.exp(rng.uniform(np.log(least_chi), np.log(2.5))))
     radius = apparent_radius / blooming(chi, protocol)
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
     shares = rng.dirichlet(np.full(count, 4.0))
