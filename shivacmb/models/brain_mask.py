@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
+from shivacmb.models.ensemble import load_ensemble
+from shivacmb.models.locate import find_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from shivacmb.models.bundle import Bundle
 
@@ -52,18 +54,28 @@ def predict_brain(
     ------
     DataError
         When no brain of at least 100 mL is seen.
+    ModelError
+        When the bundle is missing, altered or made for something else.
     """
-    from shivacmb.models.bundle import find_bundle
-    from shivacmb.models.ensemble import load_ensemble
-
-    found = bundle if not isinstance(bundle, (str,)) else find_bundle(bundle)
+    found = find_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
+    if found.target != 'brain':
+        msg = (
+            f'model {found.name!r} in <{found.path}> finds {found.target!r}, not brains; take'
+            f' {BUILTIN!r} or another bundle whose "target" is "brain"'
+        )
+        raise ModelError(msg)
     ensemble = load_ensemble(found, engine=engine, threads=threads)
-    grid = found.grid
 
     def predict(field: Array) -> Array:
         return np.asarray(ensemble.predict(field[None, ..., None]).mean(axis=0)[0, ..., 0])
 
-    return brain_from(image, predict, grid['shape'], float(grid['voxel_mm'][0]))
+    return brain_from(
+        image,
+        predict,
+        found.grid.shape,
+        found.grid.voxel_mm[0],
+        threshold=found.postprocess.threshold,
+    )
 
 
 def brain_from(

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHAPE = (64, 80, 80)
-NET_MM = 3.2
-ARCHITECTURE: dict[str, Any] = {'filters': 8, 'stages': 5, 'convolutions': 2, 'growth': 1.41}
-POOL = 240
+SHAPE = (96, 128, 128)
+NET_MM = 2.0
+POOL = 120
 CONTRASTS = 2
 CHECKPOINT_EVERY = 100
 
@@ -97,7 +96,7 @@ def train(
     """
     import keras
 
-    from shivacmb.models.unet3d import build_unet3d
+    from shivacmb.train.brain_mask_network import build_brain_network
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, progress = folder / 'checkpoint.keras', folder / 'progress.json'
@@ -110,7 +109,7 @@ def train(
         )
         logger.info('going on from step %d', first)
     else:
-        model = build_unet3d(SHAPE, **ARCHITECTURE)
+        model = build_brain_network(SHAPE)
         model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), mask_loss)
     rng = np.random.default_rng([seed, 1, first])
     pool: list[Pair] = []

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-#: Heads are drawn on voxels half as large as the network's, then averaged by eights.
-FINER = 2
 KINDS: tuple[Kind, ...] = ('any', 'T2starw', 'swi')
 KIND_SHARES = (0.5, 0.3, 0.2)
 
@@ -35,20 +33,10 @@ _SPREAD = WarpRange(
 
 @dataclass(frozen=True)
 class Pair:
-    """Network input and target, both float16 [X, Y, Z] (half the memory of a replay pool)."""
+    """Network input, float16 [X, Y, Z] (a replay pool is large), and target, uint8."""
 
     image: Array
     brain: Array
-
-
-def average_blocks(array: Array, factor: int = FINER) -> Array:
-    """Mean of every ``factor`` cubed voxels."""
-    out = np.asarray(array, np.float32)
-    # strided sums, axis by axis: several times faster than one mean over three short axes
-    for axis in range(3):
-        out = np.moveaxis(out, axis, 0)
-        out = np.moveaxis(np.add.reduce([out[i::factor] for i in range(factor)]), 0, axis)
-    return np.asarray(out / np.float32(factor**3))
 
 
 def _trim(rng: np.random.Generator, shape: Sequence[int]) -> Array:
@@ -94,12 +82,11 @@ def simulate_pairs(
     list of Pair
     """
     rng = np.random.default_rng(list(seed))
-    fine_mm = net_mm / FINER
     centre = (0.0, 0.0, float(rng.uniform(-30.0, 10.0)))
     head = random_head(
         rng,
-        shape=[size * FINER for size in shape],
-        voxel_mm=fine_mm,
+        shape=shape,
+        voxel_mm=net_mm,
         centre_mm=centre,
         spread=_SPREAD,
     )
@@ -107,16 +94,16 @@ def simulate_pairs(
     for _ in range(contrasts):
         kind: Kind = kinds[int(rng.choice(len(kinds), p=list(shares)))]
         image = random_contrast(
-            head.labels, rng, kind, voxel_mm=fine_mm, coverage=False, brain=head.brain
+            head.labels, rng, kind, voxel_mm=net_mm, coverage=False, brain=head.brain
         )
         seen = _trim(rng, image.shape)
-        brain = average_blocks(head.brain & seen)
-        image = average_blocks(np.where(seen, image, 0.0))
+        brain = head.brain & seen
+        image = np.where(seen, image, np.float32(0.0))
         if rng.random() < 0.2:
             # some scanners write zeros where they find no signal
             image[image < rng.uniform(0.05, 0.2) * image.max()] = 0.0
         image = scale_input(image) ** np.float32(np.exp(rng.normal(0.0, 0.25)))
         if rng.random() < 0.5:
             image, brain = image[::-1], brain[::-1]
-        pairs.append(Pair(image.astype(np.float16), brain.astype(np.float16)))
+        pairs.append(Pair(image.astype(np.float16), brain.astype(np.uint8)))
     return pairs
