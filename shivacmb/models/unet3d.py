@@ -44,7 +44,7 @@ def build_unet3d(
     convolutions: int = 2,
     growth: float = 1.8,
     activation: str = 'sigmoid',
-) -> Any:  # noqa: ANN401  keras carries no types
+) -> Any:
     """Build a 3-D U-Net with standard Keras layers only, so that it loads in safe mode.
 
     Parameters
@@ -71,7 +71,7 @@ def build_unet3d(
     import keras
     from keras import layers
 
-    def block(tensor: Any, width: int) -> Any:  # noqa: ANN401
+    def block(tensor: Any, width: int) -> Any:
         for _ in range(convolutions):
             tensor = layers.Conv3D(width, 3, padding='same', use_bias=False)(tensor)
             tensor = layers.BatchNormalization()(tensor)

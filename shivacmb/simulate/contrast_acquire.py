@@ -19,10 +19,11 @@ def _coarse_share(inside: Array, step: Sequence[int]) -> Array:
     """Share of each block of ``step`` voxels that is inside; blocks may be cut at the high end."""
     pad = [(0, -size % s) for size, s in zip(inside.shape, step, strict=True)]
     full = np.pad(inside, pad).astype(np.float32)
-    a, b, c = (size // s for size, s in zip(full.shape, step, strict=True))
-    return np.asarray(
-        full.reshape(a, step[0], b, step[1], c, step[2]).mean(axis=(1, 3, 5), dtype=np.float32)
-    )
+    # strided sums, axis by axis: several times faster than one mean over three short axes
+    for axis, s in enumerate(step):
+        full = np.moveaxis(full, axis, 0)
+        full = np.moveaxis(sum(full[start::s] for start in range(s)) / np.float32(s), 0, axis)
+    return np.ascontiguousarray(full)
 
 
 def receive(

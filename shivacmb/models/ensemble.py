@@ -1,0 +1,259 @@
+"""All folds of a bundle behind one call, and never fewer than all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError, UsageError
+from shivacmb.models.convert import network_shape
+from shivacmb.models.networks import has_tensorflow, import_tensorflow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from shivacmb.models.bundle import Bundle
+
+ENGINES = ('auto', 'openvino', 'tensorflow')
+DEVICES = ('auto', 'cpu', 'gpu')
+
+
+class Engine(Protocol):
+    """What runs the networks."""
+
+    @property
+    def name(self) -> str:
+        """Return ``openvino`` or ``tensorflow``."""
+
+    @property
+    def device(self) -> str:
+        """Return ``cpu`` or ``gpu``."""
+
+    @property
+    def version(self) -> str:
+        """Return the version of the library."""
+
+    @property
+    def precision(self) -> str:
+        """Return the arithmetic, ``f32`` or ``bf16``."""
+
+    def predict(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run every fold on [1, X, Y, Z, C]; return as many [1, X, Y, Z, K]."""
+
+
+class Ensemble:
+    """The folds of one bundle, loaded once for however many scans.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The model.
+    engine : Engine
+        What runs it.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle = bundle
+        self.engine = engine
+
+    def describe(self) -> Mapping[str, str | int]:
+        """Return what a provenance record should say about the engine."""
+        return {
+            'engine': self.engine.name,
+            'engine_version': self.engine.version,
+            'device': self.engine.device,
+            'precision': self.engine.precision,
+            'folds': len(self.bundle.folds),
+        }
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predict a batch with every fold.
+
+        Parameters
+        ----------
+        batch : (N, X, Y, Z, C) ndarray of float32
+            Preprocessed scans on the bundle's grid; channels in the order of ``bundle.inputs``.
+
+        Returns
+        -------
+        (F, N, X, Y, Z, K) ndarray of float32
+            Probabilities of the F folds. A sigmoid network has one map per entry of
+            ``bundle.classes``; a softmax network has one more, and its first is the background
+            (:meth:`Bundle.foreground` drops it). The images go through one by one, so that
+            memory does not grow with N.
+
+        Raises
+        ------
+        ModelError
+            The batch does not fit the bundle; or a fold fails, or returns another shape than the
+            bundle says, or values that are not finite. There is never a result of fewer folds.
+        TemporaryError
+            Memory is exhausted.
+        """
+        batch = np.asarray(batch, dtype=np.float32)
+        wanted = network_shape(self.bundle)
+        if batch.ndim != 5 or batch.shape[1:] != wanted or not len(batch):
+            msg = (
+                f'model {self.bundle.name!r} takes (N, {", ".join(map(str, wanted))}) '
+                f'(batch, X, Y, Z, channels), not {batch.shape}'
+            )
+            raise ModelError(msg)
+        result: NDArray[np.float32] | None = None
+        for index in range(len(batch)):
+            folds = self._run(batch[index : index + 1])
+            if result is None:
+                shape = (len(folds), len(batch), *wanted[:3], folds[0].shape[-1])
+                result = np.empty(shape, np.float32)
+            for number, fold in enumerate(folds):
+                result[number, index] = fold[0]
+        if result is None:  # len(batch) is at least 1
+            msg = 'nothing was predicted'
+            raise ModelError(msg)
+        return result
+
+    def _run(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        try:
+            folds = self.engine.predict(image)
+        except ShivaCMBError:
+            raise
+        except MemoryError as error:
+            msg = 'out of memory while predicting; close other programs or give the job more'
+            raise TemporaryError(msg) from error
+        except Exception as error:
+            # the engines raise whatever their libraries do; all of it means: no result
+            msg = (
+                f'the networks of <{self.bundle.path}> failed in {self.engine.name}: '
+                f'{type(error).__name__}: {error}'
+            )
+            raise ModelError(msg) from error
+        self._check(folds)
+        return folds
+
+    def _check(self, folds: list[NDArray[np.float32]]) -> None:
+        bundle = self.bundle
+        if len(folds) != len(bundle.folds):
+            msg = f'{len(folds)} of the {len(bundle.folds)} folds of <{bundle.path}> gave a result'
+            raise ModelError(msg)
+        expected = (1, *bundle.grid.shape)
+        for fold, output in zip(bundle.folds, folds, strict=True):
+            path = bundle.fold_path(fold)
+            if output.ndim != 5 or output.shape[:4] != expected:
+                msg = (
+                    f'the fold <{path}> returned an array of shape {output.shape}, not '
+                    f'{(*expected, "K")}'
+                )
+                raise ModelError(msg)
+            bundle.check_maps(output.shape[-1])
+            if output.shape[-1] != folds[0].shape[-1]:
+                msg = f'the folds of <{bundle.path}> return different numbers of maps'
+                raise ModelError(msg)
+            if not np.isfinite(output).all():
+                msg = (
+                    f'the fold <{path}> returned values that are not finite; check the scan for '
+                    'NaN, and the model with `shivacmb-tools models verify`'
+                )
+                raise ModelError(msg)
+
+
+def _nvidia_device_present() -> bool:
+    """Tell whether a look through TensorFlow (10 s) for a GPU is worth its while."""
+    if os.environ.get('CUDA_VISIBLE_DEVICES', '0').strip() in ('', '-1'):
+        return False
+    return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/nvidia0', '/dev/dxg'))
+
+
+def choose_engine(engine: str, device: str) -> str:
+    """Resolve ``auto``.
+
+    Parameters
+    ----------
+    engine : {'auto', 'openvino', 'tensorflow'}
+        ``auto`` is TensorFlow where it sees a GPU, else OpenVINO. TensorFlow is imported for this
+        only if a GPU is asked for, or if it is installed and NVIDIA device files exist.
+    device : {'auto', 'cpu', 'gpu'}
+        Where to compute.
+
+    Returns
+    -------
+    {'openvino', 'tensorflow'}
+
+    Raises
+    ------
+    UsageError
+        The two contradict each other or are not known.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f'there is no engine {engine!r}; choose one of {", ".join(ENGINES)}')
+    if device not in DEVICES:
+        raise UsageError(f'there is no device {device!r}; choose one of {", ".join(DEVICES)}')
+    if engine == 'openvino' and device == 'gpu':
+        msg = 'the engine openvino runs on the CPU here; use --engine tensorflow for a GPU'
+        raise UsageError(msg)
+    if engine != 'auto':
+        return engine
+    if device == 'gpu':
+        return 'tensorflow'
+    if device == 'auto' and _nvidia_device_present() and has_tensorflow():
+        from shivacmb.models.engine_tensorflow import visible_gpus
+
+        if visible_gpus(import_tensorflow('looking for a GPU')):
+            return 'tensorflow'
+    return 'openvino'
+
+
+def load_ensemble(
+    bundle: Bundle,
+    engine: str = 'auto',
+    device: str = 'auto',
+    threads: int | None = None,
+    *,
+    precision: str = 'f32',
+    trust_model: bool = False,
+) -> Ensemble:
+    """Verify and load all folds of a bundle.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        See :func:`shivacmb.models.find_bundle`.
+    engine : {'auto', 'openvino', 'tensorflow'}
+        See :func:`choose_engine`.
+    device : {'auto', 'cpu', 'gpu'}
+        Where to compute.
+    threads : int, optional
+        CPU threads.
+    precision : {'f32', 'bf16'}
+        Arithmetic of OpenVINO.
+    trust_model : bool
+        Load folds that carry code (Lambda layers) though their checksums are not published ones.
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    ModelError
+        A fold is missing, altered, unsafe, or does not fit the bundle.
+    UsageError
+        ``engine`` and ``device`` contradict each other.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f'the number of threads must be at least 1, not {threads}')
+    runner: Engine
+    if choose_engine(engine, device) == 'openvino':
+        from shivacmb.models.engine_openvino import OpenVINOEngine
+
+        runner = OpenVINOEngine(
+            bundle, threads=threads, precision=precision, trust_model=trust_model
+        )
+    else:
+        from shivacmb.models.engine_tensorflow import TensorFlowEngine
+
+        runner = TensorFlowEngine(bundle, device=device, threads=threads, trust_model=trust_model)
+    return Ensemble(bundle, runner)

@@ -1,0 +1,111 @@
+"""Where bundles are kept and how a name becomes one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shivacmb.exceptions import ModelError
+from shivacmb.models.bundle import MODEL_FILE
+from shivacmb.models.descriptor import load_bundle
+
+if TYPE_CHECKING:
+    from shivacmb.models.bundle import Bundle
+
+ENVIRONMENT = 'SHIVACMB_MODELS'
+SHIPPED = Path(__file__).parent / 'bundles'
+
+
+def _platform_folder(xdg: str, linux: str, mac: str) -> Path:
+    if sys.platform == 'darwin':
+        return Path.home() / 'Library' / mac / 'shivacmb'
+    base = os.environ.get(xdg, '')
+    # a relative XDG path is to be ignored (XDG base directory specification 0.8)
+    root = Path(base) if Path(base).is_absolute() else Path.home() / linux
+    return root / 'shivacmb'
+
+
+def user_models_dir() -> Path:
+    """Return the folder in which ``models add`` installs when none is named."""
+    named = os.environ.get(ENVIRONMENT)
+    if named:
+        return Path(named).expanduser()
+    return _platform_folder('XDG_DATA_HOME', '.local/share', 'Application Support') / 'models'
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for converted networks; it can be deleted at any time."""
+    return _platform_folder('XDG_CACHE_HOME', '.cache', 'Caches') / 'openvino'
+
+
+def search_path(models_dir: str | Path | None = None) -> list[Path]:
+    """Return the folders searched for bundles: ``models_dir``, the user's, the shipped."""
+    named = [] if models_dir is None else [Path(models_dir)]
+    return [*named, user_models_dir(), SHIPPED]
+
+
+def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
+    """Return the folders that hold a ``model.json``, by folder name; the first place wins."""
+    found: dict[str, Path] = {}
+    for place in search_path(models_dir):
+        if place.is_dir():
+            for folder in sorted(place.iterdir()):
+                # hidden folders are installations that were interrupted
+                if not folder.name.startswith('.') and (folder / MODEL_FILE).is_file():
+                    found.setdefault(folder.name, folder)
+    return found
+
+
+def list_bundles(models_dir: str | Path | None = None) -> list[Bundle]:
+    """Return every installed bundle, in the order of :func:`search_path`, then by name.
+
+    Parameters
+    ----------
+    models_dir : path, optional
+        A folder of bundles to search first.
+
+    Returns
+    -------
+    list of Bundle
+
+    Raises
+    ------
+    ModelError
+        A ``model.json`` is broken.
+    """
+    return [load_bundle(folder) for folder in bundle_folders(models_dir).values()]
+
+
+def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) -> Bundle:
+    """Return the bundle of that name, or in that folder.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        The name of an installed bundle, or a path to a folder with ``model.json``. A text without
+        a path separator is looked up as a name first.
+    models_dir : path, optional
+        A folder of bundles to search before the user's and the shipped ones.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    ModelError
+        There is none, or its ``model.json`` is broken.
+    """
+    text = str(name_or_path)
+    folders = bundle_folders(models_dir)
+    if isinstance(name_or_path, str) and text in folders:
+        return load_bundle(folders[text])
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return load_bundle(path)
+    places = ', '.join(f'<{place}>' for place in search_path(models_dir))
+    known = ', '.join(sorted(folders)) or 'none'
+    msg = f'there is no model {text!r}: it is no folder, and {places} hold: {known}'
+    raise ModelError(msg)
