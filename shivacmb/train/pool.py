@@ -54,7 +54,7 @@ def make_scan(
     index: int,
     *,
     shape: tuple[int, int, int] = BOX,
-    lesions: tuple[int, int] = (6, 30),
+    lesions: tuple[int, int] = (15, 60),
 ) -> None:
     """Simulate one scan of a pool, unless it is there.
 
