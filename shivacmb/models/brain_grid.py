@@ -1,0 +1,121 @@
+"""To the brain network's coarse grid and back: box averages one way, cubic the other.
+
+Both are separable, so each is three small matrix products and takes a tenth of a second for a
+1 mm head.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = NDArray[Any]
+
+
+def scale_input(array: Array, percentile: float = 99.5) -> Array:
+    """Bring intensities to 0..1: the percentile of the positive voxels becomes 1.
+
+    Parameters
+    ----------
+    array : ndarray
+        Any units; values below 0 count as 0.
+    percentile : float
+        Reference of the positive voxels.
+
+    Returns
+    -------
+    ndarray, float32
+        Same shape; all 0 where nothing is positive.
+    """
+    positive = array[array > 0]
+    top = float(np.percentile(positive, percentile)) if positive.size else 1.0
+    return np.asarray(np.clip(array / np.float32(max(top, 1e-12)), 0.0, 1.0), np.float32)
+
+
+def _apply(array: Array, matrices: Sequence[Array]) -> Array:
+    """Multiply each axis by its matrix [out, in]."""
+    out = array
+    for matrix in matrices:
+        # contract the first axis, append the new one: the order is back after three turns
+        out = np.tensordot(out, matrix, axes=(0, 1))
+    return np.ascontiguousarray(out, np.float32)
+
+
+def _box_weights(size: int, mm: float, count: int, net_mm: float, centre: float) -> Array:
+    """Rows: share of each image voxel in a network voxel; 0 where the image ends."""
+    low = (np.arange(size)[None] - 0.5) * mm
+    start = centre + (np.arange(count)[:, None] - count / 2) * net_mm
+    shared = np.minimum(low + mm, start + net_mm) - np.maximum(low, start)
+    return np.asarray(np.maximum(shared, 0.0) / net_mm, np.float32)
+
+
+def _cubic_weights(size: int, mm: float, count: int, net_mm: float, centre: float) -> Array:
+    """Rows: Keys' cubic convolution (1981, a = -1/2) of network voxels at each image voxel."""
+    where = (np.arange(size)[:, None] * mm - centre) / net_mm + (count - 1) / 2
+    t = np.abs(where - np.arange(count)[None])
+    near = 1.5 * t**3 - 2.5 * t**2 + 1.0
+    far = -0.5 * t**3 + 2.5 * t**2 - 4.0 * t + 2.0
+    return np.where(t < 1, near, np.where(t < 2, far, 0.0)).astype(np.float32)
+
+
+def to_network(
+    array: Array,
+    mm: Sequence[float] | Array,
+    shape: Sequence[int],
+    net_mm: float,
+    centre: Sequence[float],
+) -> Array:
+    """Average an image over the voxels of the network's grid.
+
+    Parameters
+    ----------
+    array : ndarray [X, Y, Z]
+    mm : sequence of three float
+        Its voxel size.
+    shape : sequence of three int
+        The network's grid.
+    net_mm : float
+        Its voxel size.
+    centre : sequence of three float
+        Where the grid's middle lies, in mm from the middle of the image's first voxel.
+
+    Returns
+    -------
+    ndarray, float32 ``shape``
+        Space outside the image counts as 0.
+    """
+    matrices = [_box_weights(array.shape[a], mm[a], shape[a], net_mm, centre[a]) for a in range(3)]
+    return _apply(np.asarray(array, np.float32), matrices)
+
+
+def from_network(
+    field: Array,
+    shape: Sequence[int],
+    mm: Sequence[float] | Array,
+    net_mm: float,
+    centre: Sequence[float],
+) -> Array:
+    """Interpolate a field on the network's grid smoothly at the voxels of the image.
+
+    Parameters
+    ----------
+    field : ndarray [A, B, C]
+    shape : sequence of three int
+        The image's grid.
+    mm, net_mm, centre
+        As for :func:`to_network`.
+
+    Returns
+    -------
+    ndarray, float32 ``shape``
+        0 more than two network voxels beyond its grid.
+    """
+    matrices = [
+        _cubic_weights(shape[a], mm[a], field.shape[a], net_mm, centre[a]) for a in range(3)
+    ]
+    return _apply(field, matrices)

@@ -1,0 +1,354 @@
+"""One simulated scan with its truth: a head seen through a protocol, with lesions and mimics.
+
+Order as in a scanner: signal, then what vessels and lesions take from it, then the voxel, then the
+noise. Lesions multiply the signal, they never replace it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from shivacmb.simulate.lesions import (
+    Lesion,
+    Protocol,
+    draw_lesion,
+    lesion_factor,
+    visible_label,
+)
+from shivacmb.simulate.lesions_place import place
+from shivacmb.simulate.mimics import smooth_noise
+from shivacmb.simulate.mimics_place import Scene, add_mimics
+
+Array = NDArray[Any]
+
+#: Least fall of the signal, as a share of the 99th percentile, for a lesion to count as visible.
+LEAST_DROP = 0.12
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How a head is scanned.
+
+    Attributes
+    ----------
+    voxel_mm : tuple of three float
+        Voxel size along the scan's axes.
+    tilt : tuple of three float
+        Rotation of the head against the scan's axes, in radians about x, y, z.
+    protocol : Protocol
+        Field, echo time and field direction.
+    snr : float
+        Signal to noise of bright tissue.
+    kspace : float
+        Share of k-space measured in plane, 1 for all of it.
+    ghost : float
+        Share of the signal that is displaced by half the field of view.
+    strip : bool
+        Whether the scan comes without skull.
+    lesions : int
+        Lesions wanted.
+    mimics : float
+        Amount of mimics.
+    slice_axis : int
+        Axis of the thick side.
+    """
+
+    voxel_mm: tuple[float, float, float] = (0.9, 0.9, 2.0)
+    tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    protocol: Protocol = Protocol()
+    snr: float = 30.0
+    kspace: float = 1.0
+    ghost: float = 0.0
+    strip: bool = False
+    lesions: int = 8
+    mimics: float = 1.0
+    slice_axis: int = 2
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A simulated scan and its truth, all on the scan's grid.
+
+    Attributes
+    ----------
+    image : ndarray, float32 [X, Y, Z]
+        Magnitude; bright tissue is about 1.
+    brain : ndarray, bool [X, Y, Z]
+        Brain mask.
+    voxel_mm : tuple of three float
+        Voxel size.
+    affine : ndarray, float64 [4, 4]
+        Voxel to scanner RAS mm.
+    drops : list of (box, ndarray)
+        Per lesion: where, and the share of the signal it took there.
+    lesions : list of Lesion
+        In scan mm from the centre of voxel (0, 0, 0).
+    mimic_loss : ndarray, float32 [X, Y, Z]
+        Share of the signal that mimics took (negative where they add).
+    mimics : list of (kind, ndarray [3])
+        One point of each, in scan mm.
+    clean : ndarray, float32 [X, Y, Z]
+        Signal without lesions and without noise.
+    """
+
+    image: Array
+    brain: Array
+    voxel_mm: tuple[float, float, float]
+    affine: Array
+    drops: list[tuple[tuple[slice, slice, slice], Array]]
+    lesions: list[Lesion]
+    mimic_loss: Array
+    mimics: list[tuple[str, Array]]
+    clean: Array
+
+
+def draw_acquisition(rng: np.random.Generator, *, lesions: tuple[int, int] = (6, 30)) -> Acquisition:
+    """Draw a protocol from those met in microbleed studies.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw.
+    lesions : tuple of two int
+        Least and largest number of lesions.
+
+    Returns
+    -------
+    Acquisition
+        1.5, 3 or 7 T, echo times of 10 to 40 ms, voxels of 0.65 to 1.1 mm in plane and 0.8 to 5 mm
+        through plane.
+    """
+    plane = float(rng.uniform(0.65, 1.1))
+    thick = float(
+        rng.choice([rng.uniform(0.8, 1.2), rng.uniform(1.2, 2.2), rng.uniform(2.2, 5.0)],
+                   p=[0.35, 0.35, 0.3])
+    )  # fmt: skip
+    axis = int(rng.choice([2, 2, 2, 2, 2, 2, 2, 2, 1, 0]))
+    voxel = [plane] * 3
+    voxel[axis] = max(plane, thick)
+    oblique = float(rng.normal(scale=0.15))
+    protocol = Protocol(
+        field_t=float(rng.choice([1.5, 3.0, 7.0], p=[0.3, 0.6, 0.1])),
+        echo_s=float(rng.uniform(0.010, 0.040)),
+        b0=(0.0, float(np.sin(oblique)), float(np.cos(oblique))),
+    )
+    return Acquisition(
+        voxel_mm=(voxel[0], voxel[1], voxel[2]),
+        tilt=(float(rng.normal(scale=0.12)), float(rng.normal(scale=0.06)),
+              float(rng.normal(scale=0.08))),
+        protocol=protocol,
+        snr=float(np.exp(rng.uniform(np.log(12), np.log(60)))),
+        kspace=float(rng.uniform(0.6, 1.0)) if rng.random() < 0.5 else 1.0,
+        ghost=float(rng.uniform(0.01, 0.06)) if rng.random() < 0.2 else 0.0,
+        strip=bool(rng.random() < 0.4),
+        lesions=int(rng.integers(lesions[0], lesions[1] + 1)),
+        mimics=float(rng.uniform(0.2, 1.6)),
+        slice_axis=axis,
+    )  # fmt: skip
+
+
+def _rotation(angles: tuple[float, float, float]) -> Array:
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.eye(3)
+        i, j = [k for k in range(3) if k != axis]
+        turn[i, i], turn[i, j], turn[j, i], turn[j, j] = c, -s, s, c
+        matrix = matrix @ turn
+    return matrix
+
+
+def _grid(
+    brain: Array, acquisition: Acquisition, margin_mm: tuple[float, float, float]
+) -> tuple[tuple[int, int, int], Array, Array]:
+    """Shape, scan mm -> head voxel, and the scan's origin relative to the brain's middle (mm)."""
+    turn = _rotation(acquisition.tilt)
+    where = np.argwhere(brain)
+    middle = (where.min(0) + where.max(0)) / 2
+    corners = (where[:: max(1, len(where) // 20000)] - middle) @ turn
+    low = corners.min(0) - margin_mm
+    high = corners.max(0) + margin_mm
+    size = np.asarray(acquisition.voxel_mm)
+    shape = np.ceil((high - low) / size).astype(int)
+    to_head = np.eye(4)
+    to_head[:3, :3] = turn
+    to_head[:3, 3] = turn @ low + middle
+    return (int(shape[0]), int(shape[1]), int(shape[2])), to_head, low
+
+
+def _sample(signal: Array, to_head: Array, acquisition: Acquisition, shape: Array) -> Array:
+    """Resample with the slice profile: the mean over sub-slices no thicker than 0.8 mm."""
+    size = np.asarray(acquisition.voxel_mm)
+    matrix = to_head[:3, :3] * size
+    axis = acquisition.slice_axis
+    parts = max(1, round(size[axis] / 0.8))
+    total = np.zeros(tuple(shape), np.float32)
+    for part in range(parts):
+        shift = np.zeros(3)
+        shift[axis] = ((part + 0.5) / parts - 0.5) * size[axis]
+        offset = to_head[:3, :3] @ shift + to_head[:3, 3]
+        total += ndimage.affine_transform(signal, matrix, offset, tuple(shape), np.float32, order=1)
+    return total / parts
+
+
+def _noise(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> Array:
+    """Complex noise, a k-space window in plane and the magnitude (so noise is Rician)."""
+    sigma = np.float32(1.0 / acquisition.snr)
+    real = clean + sigma * rng.standard_normal(clean.shape, np.float32)
+    signal = real + 1j * sigma * rng.standard_normal(clean.shape, np.float32)
+    plane = [axis for axis in range(3) if axis != acquisition.slice_axis]
+    if acquisition.ghost:
+        half = clean.shape[plane[1]] // 2
+        signal += np.float32(acquisition.ghost) * np.roll(clean, half, axis=plane[1])
+    if acquisition.kspace < 1.0:
+        space = fft.fftn(signal, axes=plane)
+        for axis in plane:
+            window = np.abs(np.fft.fftfreq(clean.shape[axis])) <= 0.5 * acquisition.kspace
+            form = [1, 1, 1]
+            form[axis] = -1
+            space *= window.reshape(form)
+        signal = fft.ifftn(space, axes=plane)
+    return np.abs(signal).astype(np.float32)
+
+
+def _strip(rng: np.random.Generator, brain: Array, voxel_mm: tuple[float, float, float]) -> Array:
+    """A skull-stripping mask with the faults such masks have."""
+    soft = ndimage.gaussian_filter(brain.astype(np.float32), [1.5 / v for v in voxel_mm])
+    ragged = smooth_noise(rng, brain.shape, float(rng.uniform(2, 8)))
+    limit = float(rng.uniform(0.15, 0.75))
+    return np.asarray(soft + float(rng.uniform(0.0, 0.2)) * ragged * (soft > 0.02) > limit)
+
+
+def simulate_scan(
+    rng: np.random.Generator,
+    signal: Array,
+    masks: dict[str, Array],
+    zones: dict[str, Array],
+    acquisition: Acquisition,
+    *,
+    margin_mm: tuple[float, float, float] = (14.0, 14.0, 12.0),
+    positions: list[tuple[int, int, int, str]] | None = None,
+    radii: list[float] | None = None,
+    least_chi: float = 0.15,
+) -> Scan:
+    """Scan a head.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw.
+    signal : ndarray, float32 [X, Y, Z]
+        Noise-free signal of the head at 1 mm, bright tissue about 1.
+    masks, zones : dict of ndarray, bool [X, Y, Z]
+        See :class:`shivacmb.simulate.mimics_place.Scene` and
+        :data:`shivacmb.simulate.lesions_place.ZONES`, on the head's grid.
+    acquisition : Acquisition
+        How to scan.
+    margin_mm : tuple of three float
+        Field of view around the brain.
+    positions : list of (i, j, k, zone), optional
+        Lesion centres in head voxels, instead of drawn ones.
+    radii : list of float, optional
+        Apparent radii in mm for ``positions``.
+    least_chi : float
+        Smallest susceptibility of a lesion in ppm.
+
+    Returns
+    -------
+    Scan
+        Image and truth.
+    """
+    shape, to_head, low = _grid(masks['brain'], acquisition, margin_mm)
+    scene = Scene(masks, to_head, acquisition.voxel_mm, shape, acquisition.slice_axis)
+    base = _sample(signal.astype(np.float32), to_head, acquisition, np.array(shape))
+    brain = scene.on_scan(masks['brain']) > 0.5
+    factor, mimics = add_mimics(rng, scene, amount=acquisition.mimics)
+    clean = base * factor
+    if positions is None:
+        positions = place(
+            rng, zones, masks['brain'], acquisition.lesions,
+            edge_mm=3.0 if rng.random() < 0.7 else 2.0,
+        )  # fmt: skip
+    lesions = []
+    drops = []
+    lesioned = clean.copy()
+    for number, (i, j, k, zone) in enumerate(positions):
+        centre = scene.scan_mm(np.array([[i, j, k]], float))[0] + rng.uniform(-0.5, 0.5, 3)
+        lesion = draw_lesion(
+            rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol, zone,
+            radii[number] if radii else None, least_chi,
+        )  # fmt: skip
+        box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, acquisition.protocol)
+        lesioned[box] *= remaining
+        lesions.append(lesion)
+        drops.append((box, 1.0 - remaining))
+    image = _noise(rng, lesioned, acquisition)
+    if acquisition.strip:
+        image = image * _strip(rng, brain, acquisition.voxel_mm)
+    affine = np.diag([*acquisition.voxel_mm, 1.0])
+    affine[:3, 3] = low
+    return Scan(
+        image, brain, acquisition.voxel_mm, affine, drops, lesions, 1.0 - factor, mimics, clean
+    )
+
+
+def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]:
+    """Resample a scan and its truth to 1 mm, as a detector sees them.
+
+    Parameters
+    ----------
+    scan : Scan
+        A simulated scan.
+    snr : float
+        Its signal to noise, to tell what cannot be seen.
+
+    Returns
+    -------
+    image : ndarray, float32 [X, Y, Z]
+        Trilinear, not yet scaled.
+    labels : ndarray, uint16 [X, Y, Z]
+        Lesion number (from 1) where the signal fell by more than half of its peak drop.
+    unsure : ndarray, bool [X, Y, Z]
+        Where a lesion lies that nobody could see: neither lesion nor background.
+    brain : ndarray, bool [X, Y, Z]
+        Brain mask.
+    """
+    size = np.asarray(scan.voxel_mm)
+    shape = tuple(int(n) for n in np.floor((np.array(scan.image.shape) - 1) * size) + 1)
+    image = ndimage.affine_transform(scan.image, 1.0 / size, 0.0, shape, np.float32, order=1)
+    brain = ndimage.affine_transform(scan.brain.astype(np.float32), 1 / size, 0, shape, order=1)
+    labels = np.zeros(shape, np.uint16)
+    unsure = np.zeros(shape, bool)
+    least = max(LEAST_DROP, 3.5 / snr)
+    for number, (box, drop) in enumerate(scan.drops, start=1):
+        if not drop.size:
+            continue
+        start = np.array([part.start for part in box])
+        low = np.ceil(start * size).astype(int)
+        high = np.minimum(np.floor((start + drop.shape - 1) * size).astype(int) + 1, shape)
+        if (high <= low).any():
+            continue
+        extent = tuple(int(n) for n in high - low)
+        fall = ndimage.affine_transform(
+            drop * np.clip(scan.clean[box], 0, 1), 1 / size, low / size - start, extent, order=1
+        )
+        spot = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        mark = visible_label(fall)
+        if fall.max(initial=0) < least:
+            unsure[spot] |= mark
+        else:
+            view = labels[spot]
+            view[mark & (view == 0)] = number
+    return image, labels, unsure, np.asarray(brain > 0.5)
+
+
+def thicker(acquisition: Acquisition, thick_mm: float) -> Acquisition:
+    """Return the same acquisition with another slice thickness in mm."""
+    voxel = list(acquisition.voxel_mm)
+    voxel[acquisition.slice_axis] = thick_mm
+    return replace(acquisition, voxel_mm=(voxel[0], voxel[1], voxel[2]))

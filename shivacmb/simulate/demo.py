@@ -1,0 +1,228 @@
+"""A small BIDS dataset of simulated scans, made from nothing: ``python -m shivacmb.simulate.demo``.
+
+Three people: a T2*-weighted scan with lesions, an SWI with lesions in a session of its own, and a
+T2*-weighted scan without any. The same version of the libraries gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.simulate.anatomy import random_head
+from shivacmb.simulate.contrast import Kind
+from shivacmb.simulate.dataset import head_signal
+from shivacmb.simulate.dataset_scan import Acquisition, Scan, simulate_scan
+from shivacmb.simulate.lesions import Protocol, visible_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = NDArray[Any]
+
+#: Stored value of the 99th percentile of the brain; small numbers keep the files small.
+TOP = 60.0
+
+
+@dataclass(frozen=True)
+class DemoScan:
+    """One scan of the demo: where it goes, how it is made."""
+
+    participant: str
+    session: str | None
+    entities: str
+    suffix: str
+    orientation: str
+    kind: Kind
+    seed: int
+    acquisition: Acquisition
+    radii: tuple[float, ...]
+    age: int
+    sex: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of the scan in the dataset."""
+        return f'sub-{self.participant}' + (f'/ses-{self.session}' if self.session else '') + '/anat'
+
+    @property
+    def stem(self) -> str:
+        """File name up to the suffix."""
+        session = f'_ses-{self.session}' if self.session else ''
+        return f'sub-{self.participant}{session}{self.entities}'
+
+
+def _acquisition(voxel: tuple[float, float, float], tesla: float, echo: float) -> Acquisition:
+    return Acquisition(
+        voxel_mm=voxel, tilt=(0.1, 0.03, -0.05), protocol=Protocol(tesla, echo), snr=40.0,
+        lesions=0, mimics=0.6,
+    )  # fmt: skip
+
+
+SCANS = (
+    DemoScan(
+        '01', None, '', 'T2starw', 'LAS', 'T2starw', 101,
+        _acquisition((1.2, 1.2, 2.2), 3.0, 0.020), (2.6, 2.0, 1.8, 1.6, 2.2, 1.5), 74, 'F',
+    ),
+    DemoScan(
+        '02', '1', '_acq-highres', 'swi', 'LPS', 'swi', 102,
+        _acquisition((1.1, 1.1, 2.4), 3.0, 0.025), (2.2, 1.7, 2.4), 68, 'M',
+    ),
+    DemoScan(
+        '03', None, '', 'T2starw', 'RAS', 'T2starw', 103,
+        _acquisition((1.2, 1.2, 2.5), 1.5, 0.025), (), 71, 'F',
+    ),
+)  # fmt: skip
+
+
+def _write(path: Path, content: str | dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content, indent=2) + '\n'
+    path.write_text(text, encoding='utf-8')
+
+
+def _write_image(path: Path, array: Array, scan: Scan, orientation: str) -> None:
+    """Write with fixed bytes: no time and no name in the gzip header."""
+    import nibabel as nib
+
+    image = nib.Nifti1Image(array, scan.affine)
+    codes = nib.orientations.axcodes2ornt(tuple(orientation))
+    image = image.as_reoriented(codes)
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    image.header.set_xyzt_units('mm', 'sec')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(image.to_bytes(), 9, mtime=0))
+
+
+def make_scan(demo: DemoScan) -> Scan:
+    """Simulate one scan of the demo.
+
+    Parameters
+    ----------
+    demo : DemoScan
+        Which.
+
+    Returns
+    -------
+    Scan
+        Lesions of the given apparent radii, all strong enough to be seen.
+    """
+    from shivacmb.simulate.lesions_place import place
+
+    rng = np.random.default_rng(demo.seed)
+    head = random_head(rng)
+    signal, masks, zones = head_signal(rng, head, demo.kind)
+    positions = place(rng, zones, masks['brain'], len(demo.radii), edge_mm=5.0, apart_mm=15.0)
+    return simulate_scan(
+        rng, signal, masks, zones, demo.acquisition, margin_mm=(10.0, 10.0, 9.0),
+        positions=positions, radii=list(demo.radii), least_chi=0.8,
+    )  # fmt: skip
+
+
+def _truth(folder: Path, demo: DemoScan, scan: Scan) -> None:
+    labels = np.zeros(scan.image.shape, np.uint8)
+    rows = ['index\tx\ty\tz\tzone\tapparent_radius_mm\tchi_ppm\tvolume_mm3\tpeak_drop']
+    for number, (lesion, (box, drop)) in enumerate(
+        zip(scan.lesions, scan.drops, strict=True), start=1
+    ):
+        mark = visible_label(drop)
+        view = labels[box]
+        view[mark & (view == 0)] = number
+        x, y, z = np.asarray(lesion.centre) + scan.affine[:3, 3]
+        volume = float(mark.sum() * np.prod(scan.voxel_mm))
+        rows.append(
+            f'{number}\t{x:.2f}\t{y:.2f}\t{z:.2f}\t{lesion.zone}\t{lesion.apparent_radius:.2f}\t'
+            f'{lesion.chi:.2f}\t{volume:.1f}\t{float(drop.max()):.2f}'
+        )
+    mimics = ['kind\tx\ty\tz']
+    for kind, point in scan.mimics:
+        x, y, z = point + scan.affine[:3, 3]
+        mimics.append(f'{kind}\t{x:.2f}\t{y:.2f}\t{z:.2f}')
+    base = folder / demo.folder
+    _write_image(base / f'{demo.stem}_desc-CMB_dseg.nii.gz', labels, scan, demo.orientation)
+    mask = scan.brain.astype(np.uint8)
+    _write_image(base / f'{demo.stem}_desc-brain_mask.nii.gz', mask, scan, demo.orientation)
+    _write(base / f'{demo.stem}_desc-CMB_dseg.tsv', '\n'.join(rows) + '\n')
+    _write(base / f'{demo.stem}_desc-mimics_dseg.tsv', '\n'.join(mimics) + '\n')
+
+
+_README = """# Simulated microbleeds
+
+Three simulated heads made by `python -m shivacmb.simulate.demo`: no person was scanned.
+The anatomy is drawn from the MNI152 maps that nilearn packages, the lesions follow the field of
+small magnetised spheres, and vessels, iron and calcium imitate them. `derivatives/truth` has the
+lesions: a label map, a table in scanner mm and the brain mask of each scan.
+
+sub-01 and sub-02 have lesions, sub-03 has none. Licence: CC0-1.0.
+"""
+
+
+def make_demo(folder: Path) -> None:
+    """Write the dataset.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing; files of the same names are replaced.
+    """
+    common = {'BIDSVersion': '1.10.0', 'License': 'CC0-1.0',
+              'Authors': ['The shivacmb developers']}  # fmt: skip
+    made = [{'Name': 'shivacmb', 'Description': 'python -m shivacmb.simulate.demo'}]
+    _write(folder / 'dataset_description.json',
+           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common, 'GeneratedBy': made})  # fmt: skip
+    truth = folder / 'derivatives' / 'truth'
+    _write(truth / 'dataset_description.json',
+           {'Name': 'Truth of the simulated microbleeds', 'DatasetType': 'derivative', **common,
+            'GeneratedBy': made})  # fmt: skip
+    _write(folder / 'README.md', _README)
+    _write(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
+    people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{len(s.radii)}' for s in SCANS]
+    _write(folder / 'participants.tsv', 'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n')
+    _write(folder / 'participants.json', {
+        'age': {'Description': 'Invented age', 'Units': 'year'},
+        'sex': {'Description': 'Invented sex', 'Levels': {'F': 'female', 'M': 'male'}},
+        'lesions': {'Description': 'Simulated microbleeds'},
+    })  # fmt: skip
+    for demo in SCANS:
+        scan = make_scan(demo)
+        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(np.int16)
+        name = f'{demo.stem}_{demo.suffix}'
+        _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
+        protocol = demo.acquisition.protocol
+        _write(folder / demo.folder / f'{name}.json', {
+            'Manufacturer': 'simulated', 'MagneticFieldStrength': protocol.field_t,
+            'EchoTime': protocol.echo_s, 'MRAcquisitionType': '3D',
+            'SliceThickness': demo.acquisition.voxel_mm[2],
+        })  # fmt: skip
+        _truth(truth, demo, scan)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Instead of ``sys.argv``.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(prog='python -m shivacmb.simulate.demo', description=__doc__)
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the dataset')
+    make_demo(parser.parse_args(arguments).output)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

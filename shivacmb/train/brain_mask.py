@@ -1,0 +1,181 @@
+"""Train the built-in brain mask from nothing: ``python -m shivacmb.train.brain_mask -o DIR``.
+
+In the manner of SynthStrip (Hoopes 2022) and SynthSeg (Billot 2023): the network never sees a
+scan, only simulated heads whose contrasts vary far more than real ones do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shivacmb.train.brain_mask_samples import Array, Pair, simulate_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+logger = logging.getLogger(__name__)
+
+SHAPE = (96, 128, 128)
+NET_MM = 2.0
+POOL = 120
+CONTRASTS = 2
+CHECKPOINT_EVERY = 100
+
+
+def _simulate(job: tuple[tuple[int, int], tuple[int, int, int], float]) -> list[Pair]:
+    return simulate_pairs(*job, contrasts=CONTRASTS)
+
+
+def stream(seed: int, first: int, last: int, workers: int) -> Iterator[list[Pair]]:
+    """Pairs of heads ``first`` to ``last`` in order, made by other processes when asked."""
+    jobs = (((seed, index), SHAPE, NET_MM) for index in range(first, last))
+    if workers < 1:
+        yield from map(_simulate, jobs)
+        return
+    import multiprocessing
+
+    # spawn: TensorFlow's threads do not survive a fork
+    with multiprocessing.get_context('spawn').Pool(workers) as pool:
+        pending = []
+        for job in jobs:
+            pending.append(pool.apply_async(_simulate, (job,)))
+            if len(pending) > 2 * workers + 2:
+                yield pending.pop(0).get()
+        for result in pending:
+            yield result.get()
+
+
+def mask_loss(truth: Any, prediction: Any) -> Any:
+    """Soft Dice over the batch plus cross-entropy."""
+    from keras import ops
+
+    shared = ops.sum(truth * prediction)
+    dice = (2.0 * shared + 1.0) / (ops.sum(truth**2) + ops.sum(prediction**2) + 1.0)
+    p = ops.clip(prediction, 1e-6, 1.0 - 1e-6)
+    entropy = -ops.mean(truth * ops.log(p) + (1.0 - truth) * ops.log(1.0 - p))
+    return 1.0 - dice + entropy
+
+
+def _rate(step: int, steps: int, top: float) -> float:
+    """Linear start, cosine end."""
+    warm = min(50, max(1, steps // 20))
+    if step < warm:
+        return top * (step + 1) / warm
+    return float(top * 0.5 * (1.0 + np.cos(np.pi * (step - warm) / max(1, steps - warm))) + 1e-6)
+
+
+def train(
+    folder: Path, *, steps: int, seed: int, workers: int = 1, learning_rate: float = 2e-3
+) -> Any:
+    """Train, with checkpoints, and go on from one if it is there.
+
+    Each step sees one new image and one from a pool of earlier ones: drawing heads costs as much
+    as learning from them. A resumed run starts with an empty pool, so it is not bit-identical.
+
+    Parameters
+    ----------
+    folder : Path
+        Gets ``checkpoint.keras``, ``progress.json`` and ``loss.tsv``.
+    steps : int
+    seed : int
+    workers : int
+        Processes that draw heads; 0 draws in this one.
+    learning_rate : float
+
+    Returns
+    -------
+    keras.Model
+    """
+    import keras
+
+    from shivacmb.train.brain_mask_network import build_brain_network
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, progress = folder / 'checkpoint.keras', folder / 'progress.json'
+    keras.utils.set_random_seed(seed)
+    first = 0
+    if checkpoint.exists() and progress.exists():
+        first = int(json.loads(progress.read_text())['step'])
+        model = keras.models.load_model(
+            checkpoint, custom_objects={'mask_loss': mask_loss}, safe_mode=True
+        )
+        logger.info('going on from step %d', first)
+    else:
+        model = build_brain_network(SHAPE)
+        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), mask_loss)
+    rng = np.random.default_rng([seed, 1, first])
+    pool: list[Pair] = []
+    started = time.monotonic()
+    losses: list[float] = []
+    heads = stream(seed, first // CONTRASTS, -(-steps // CONTRASTS), workers)
+    fresh_pairs = (pair for pairs in heads for pair in pairs)
+    for step, fresh in zip(range(first, steps), fresh_pairs, strict=False):
+        other = pool[int(rng.integers(len(pool)))] if pool else fresh
+        pool.append(fresh)
+        del pool[: max(0, len(pool) - POOL)]
+        model.optimizer.learning_rate = _rate(step, steps, learning_rate)
+        batch = _batch([fresh, other])
+        losses.append(float(model.train_on_batch(*batch)))
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            _save(model, checkpoint, progress, step + 1)
+            with (folder / 'loss.tsv').open('a') as table:
+                table.write(f'{step + 1}\t{np.mean(losses):.5f}\n')
+            logger.info(
+                'step %d of %d, loss %.4f, %.2f s a step',
+                step + 1,
+                steps,
+                np.mean(losses),
+                (time.monotonic() - started) / (step + 1 - first),
+            )
+            losses.clear()
+    return model
+
+
+def _batch(pairs: Sequence[Pair]) -> tuple[Array, Array]:
+    images = np.stack([pair.image for pair in pairs]).astype(np.float32)
+    brains = np.stack([pair.brain for pair in pairs]).astype(np.float32)
+    return images[..., None], brains[..., None]
+
+
+def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
+    """Model first, then the step that it stands for, each by renaming."""
+    new = checkpoint.with_name('new.keras')
+    model.save(new)
+    new.replace(checkpoint)
+    text = progress.with_name('progress.new')
+    text.write_text(json.dumps({'step': step}))
+    text.replace(progress)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from a command line."""
+    parser = argparse.ArgumentParser(prog='python -m shivacmb.train.brain_mask')
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
+    parser.add_argument(
+        '--work', type=Path, help='checkpoints (default: OUTPUT/../brain-mask-work)'
+    )
+    parser.add_argument('--steps', type=int, default=2000)
+    parser.add_argument('--seed', type=int, default=20240)
+    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--threads', type=int, default=2, help='threads of the network')
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+    work = options.work or options.output.parent / 'brain-mask-work'
+    train(work, steps=options.steps, seed=options.seed, workers=options.workers)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

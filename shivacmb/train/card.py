@@ -1,0 +1,54 @@
+"""The card of the shipped model: what it is, what it learnt from, what it may be used for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shivacmb.train.loop import ARCHITECTURE
+from shivacmb.train.pool import BOX
+
+DESCRIPTION = (
+    'Small 3-D U-Nets (366 000 parameters each) for cerebral microbleeds on T2*-GRE and SWI. '
+    'Trained on simulated heads and simulated lesions only: never shown a scan of a person, and '
+    'never shown the lesion of a patient. A first model, for the app to work out of the box.'
+)
+INTENDED_USE = (
+    'Research use only: trying the app, tests, teaching. Not validated on patients; do not report '
+    'its counts as findings. Use a model trained on labelled scans for studies.'
+)
+
+
+def metadata(
+    *, threshold: float, min_voxels: int, training: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Content of ``model.json`` without its folds.
+
+    Parameters
+    ----------
+    threshold, min_voxels : float, int
+        Operating point.
+    training, metrics : dict
+        What was done, what was measured.
+
+    Returns
+    -------
+    dict
+        For :func:`shivacmb.models.write_bundle`.
+    """
+    return {
+        'name': 'synth-cmb',
+        'version': '0.1.0',
+        'description': DESCRIPTION,
+        'license': 'Apache-2.0',
+        'citation': '',
+        'url': '',
+        'intended_use': INTENDED_USE,
+        'training': training,
+        'metrics': metrics,
+        'architecture': {'family': 'unet3d', **ARCHITECTURE},
+        'inputs': [{'name': 'swi', 'contrasts': ['T2starw', 'swi']}],
+        'grid': {'shape': list(BOX), 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
+        'intensity': {'percentile': 99.0, 'clip': 1.0, 'divide': 1.0, 'masked': False},
+        'classes': [{'value': 1, 'name': 'CMB'}],
+        'postprocess': {'threshold': threshold, 'min_voxels': min_voxels, 'connectivity': 26},
+    }

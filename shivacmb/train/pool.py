@@ -1,0 +1,166 @@
+"""A pool of simulated scans on disk, filled by background processes and read through memory maps."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.exceptions import TemporaryError
+
+Array = NDArray[Any]
+
+#: Box of every scan in the pool, voxels of 1 mm.
+BOX = (160, 216, 176)
+#: Scans made of one head.
+SCANS_PER_HEAD = 3
+
+
+@dataclass(frozen=True)
+class PoolScan:
+    """One scan of the pool.
+
+    Attributes
+    ----------
+    image, flags : ndarray, uint8 [X, Y, Z]
+        See :class:`shivacmb.simulate.dataset.Example`.
+    lesions : list of dict
+        As there.
+    labels : ndarray, uint8 [X, Y, Z]
+        Lesion numbers.
+    """
+
+    image: Array
+    flags: Array
+    labels: Array
+    lesions: list[dict[str, Any]]
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f'scan-{index:05d}.npy'
+
+
+def make_scan(
+    folder: Path,
+    seed: int,
+    index: int,
+    *,
+    shape: tuple[int, int, int] = BOX,
+    lesions: tuple[int, int] = (15, 60),
+) -> None:
+    """Simulate one scan of a pool, unless it is there.
+
+    Parameters
+    ----------
+    folder : Path
+        The pool.
+    seed : int
+        Of the pool: seed and index alone decide the bytes.
+    index : int
+        Number of the scan; groups of three share a head.
+    shape : tuple of three int
+        Box in voxels.
+    lesions : tuple of two int
+        Least and largest number of lesions.
+    """
+    from shivacmb.simulate.anatomy import random_head
+    from shivacmb.simulate.dataset import random_example
+
+    target = _path(folder, index)
+    if target.exists():
+        return
+    head = random_head(np.random.default_rng([seed, index // SCANS_PER_HEAD]))
+    rng = np.random.default_rng([seed, index, 1])
+    example = random_example(rng, head, shape=shape, lesions=lesions)
+    scratch = target.with_suffix(f'.{os.getpid()}.tmp')
+    with scratch.open('wb') as stream:
+        stacked = np.stack([example.image, example.flags, example.labels.astype(np.uint8)])
+        np.save(stream, stacked)
+    target.with_suffix('.json').write_text(json.dumps(example.lesions))
+    scratch.replace(target)
+
+
+def _fill(folder: Path, seed: int, indices: list[int], options: dict[str, Any]) -> None:
+    os.nice(5)
+    for index in indices:
+        make_scan(folder, seed, index, **options)
+
+
+def fill_pool(
+    folder: Path, seed: int, count: int, *, workers: int = 2, **options: Any
+) -> list[BaseProcess]:
+    """Start processes that simulate the missing scans of a pool, lowest number first.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing.
+    seed : int
+        Of the pool.
+    count : int
+        Scans wanted.
+    workers : int
+        Processes.
+    **options
+        For :func:`make_scan`.
+
+    Returns
+    -------
+    list of multiprocessing.Process
+        Running daemons; they end with this process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [index for index in range(count) if not _path(folder, index).exists()]
+    context = get_context('spawn')
+    processes = []
+    for worker in range(min(workers, len(missing))):
+        process = context.Process(
+            target=_fill, args=(folder, seed, missing[worker::workers], options), daemon=True
+        )
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def load_scan(folder: Path, index: int, *, patience_s: float = 600.0) -> PoolScan:
+    """Open a scan of a pool, waiting for it when it is still being made.
+
+    Parameters
+    ----------
+    folder : Path
+        The pool.
+    index : int
+        Number of the scan.
+    patience_s : float
+        Longest wait in seconds.
+
+    Returns
+    -------
+    PoolScan
+        Arrays are read-only memory maps.
+
+    Raises
+    ------
+    TemporaryError
+        When it does not come.
+    """
+    path = _path(folder, index)
+    end = time.monotonic() + patience_s
+    while not path.exists():
+        if time.monotonic() > end:
+            raise TemporaryError(
+                f'Scan {index} of the pool <{folder}> was not simulated within {patience_s:.0f} s; '
+                'see whether the generator processes still run and the disk has room.'
+            )
+        time.sleep(0.2)
+    stacked = np.load(path, mmap_mode='r')
+    lesions = json.loads(path.with_suffix('.json').read_text())
+    return PoolScan(stacked[0], stacked[1], stacked[2], lesions)

@@ -1,0 +1,152 @@
+"""Score predictions on simulated scans and choose the operating point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from shivacmb.simulate.dataset import LESION, UNSURE
+from shivacmb.train.predict import clusters
+
+Array = NDArray[Any]
+
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99)
+MIN_VOXELS = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an operating point gives on some scans.
+
+    Attributes
+    ----------
+    threshold : float
+        Probability.
+    min_voxels : int
+        Smallest cluster that counts.
+    hits, visible : int
+        Lesions found, and lesions that could be seen.
+    hits_large, visible_large : int
+        The same for an apparent radius of at least 2 mm.
+    false : int
+        Clusters that match no lesion, seen or unseen.
+    scans : int
+        Number of scans.
+    """
+
+    threshold: float
+    min_voxels: int
+    hits: int
+    visible: int
+    hits_large: int
+    visible_large: int
+    false: int
+    scans: int
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of visible lesions found; 1 without any."""
+        return self.hits / self.visible if self.visible else 1.0
+
+    @property
+    def false_per_scan(self) -> float:
+        """False positives per scan."""
+        return self.false / max(1, self.scans)
+
+    @property
+    def f1(self) -> float:
+        """Pooled F1 over lesions."""
+        return 2 * self.hits / max(1, self.hits + self.visible + self.false)
+
+
+def score_scan(
+    probability: Array, flags: Array, labels: Array, lesions: list[dict[str, Any]]
+) -> list[Score]:
+    """Score one scan at every operating point.
+
+    A lesion is hit when a cluster touches its label, or the cluster's centroid lies within
+    ``max(3, radius + 1.5)`` mm of its centre.
+
+    Parameters
+    ----------
+    probability : ndarray, float32 [X, Y, Z]
+        Prediction, voxels of 1 mm.
+    flags, labels : ndarray, uint8 [X, Y, Z]
+        Truth.
+    lesions : list of dict
+        Rows of :attr:`shivacmb.simulate.dataset.Example.lesions`.
+
+    Returns
+    -------
+    list of Score
+        All thresholds and sizes.
+    """
+    flags, truth = np.asarray(flags), np.asarray(labels)
+    centres = np.array([row['voxel'] for row in lesions], float).reshape(-1, 3)
+    reach = np.array([max(3.0, row['radius'] + 1.5) for row in lesions])
+    scores = []
+    for threshold in THRESHOLDS:
+        found, count = clusters(probability, threshold)
+        sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
+        numbers = np.arange(1, count + 1)
+        middles = np.array(ndimage.center_of_mass(found > 0, found, numbers)).reshape(-1, 3)
+        matched: list[set[int]] = []
+        excused = []
+        boxes = ndimage.find_objects(found)
+        for number, middle in zip(numbers, middles, strict=True):
+            box = boxes[number - 1]
+            mine = found[box] == number
+            touched = set(truth[box][mine].tolist()) - {0}
+            near = np.linalg.norm(centres - middle, axis=1) <= reach
+            touched |= {int(lesions[i]['number']) for i in np.flatnonzero(near)}
+            matched.append(touched)
+            excused.append(bool(((flags[box][mine] & (LESION | UNSURE)) > 0).any()))
+        for least in MIN_VOXELS:
+            keep = [i for i in range(count) if sizes[i] >= least]
+            hit = set().union(*[matched[i] for i in keep]) if keep else set()
+            seen = [row for row in lesions if row['visible']]
+            large = [row for row in seen if row['radius'] >= 2.0]
+            scores.append(Score(
+                threshold, least,
+                sum(row['number'] in hit for row in seen), len(seen),
+                sum(row['number'] in hit for row in large), len(large),
+                sum(not matched[i] and not excused[i] for i in keep), 1,
+            ))  # fmt: skip
+    return scores
+
+
+def pool_scores(tables: list[list[Score]]) -> list[Score]:
+    """Add up the scores of several scans, operating point by operating point."""
+    pooled = []
+    for row in zip(*tables, strict=True):
+        sums = [
+            sum(getattr(score, name) for score in row)
+            for name in ('hits', 'visible', 'hits_large', 'visible_large', 'false', 'scans')
+        ]
+        pooled.append(Score(row[0].threshold, row[0].min_voxels, *sums))
+    return pooled
+
+
+def choose(scores: list[Score], most_false: float = 2.0) -> Score:
+    """Choose the best F1 among the points with few enough false positives.
+
+    Parameters
+    ----------
+    scores : list of Score
+        Of :func:`pool_scores`.
+    most_false : float
+        False positives per scan that are still accepted.
+
+    Returns
+    -------
+    Score
+        When none is accepted: the one with the fewest false positives.
+    """
+    accepted = [score for score in scores if score.false_per_scan <= most_false]
+    if not accepted:
+        return min(scores, key=lambda s: (s.false_per_scan, -s.sensitivity))
+    return max(accepted, key=lambda s: (s.f1, s.sensitivity, -s.threshold))

@@ -1,0 +1,262 @@
+"""Train the shipped detector from nothing: ``python -m shivacmb.train.synth_cmb -o DIR``.
+
+Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans of
+other heads, and what it takes for lesions there becomes hard negatives; each fold then goes on
+alone, on heads of its own and with those patches. Further simulated scans, of yet other heads,
+choose the threshold; more of them measure the result. A killed run continues when started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.train.card import metadata
+from shivacmb.train.loop import ARCHITECTURE, Recipe, train
+from shivacmb.train.patches import PatchSource
+from shivacmb.train.pool import BOX, fill_pool, load_scan
+from shivacmb.train.predict import VolumePredictor, false_positives
+from shivacmb.train.select import Score, choose, pool_scores, score_scan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Array = NDArray[Any]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a whole training.
+
+    Attributes
+    ----------
+    steps, fold_steps : int
+        Batches of the shared start, and of each fold after it.
+    folds : int
+        Networks of the ensemble.
+    seed : int
+        Decides everything.
+    scans : int
+        Simulated scans to train on; a third of the heads is left out of each fold.
+    mined : int
+        Scans in which hard negatives are looked for.
+    judged : int
+        Scans to choose the threshold on, and as many again to measure on.
+    batch, size : int
+        Patches per batch and their side in voxels.
+    workers : int
+        Processes that simulate.
+    shape : tuple of three int
+        Box in voxels.
+    """
+
+    steps: int = 1200
+    fold_steps: int = 300
+    folds: int = 3
+    seed: int = 1
+    scans: int = 120
+    mined: int = 60
+    judged: int = 12
+    batch: int = 6
+    size: int = 48
+    workers: int = 2
+    shape: tuple[int, int, int] = BOX
+
+
+def _source(plan: Plan, work: Path, fold: int | None, hard: dict[int, Array]) -> PatchSource:
+    indices = [
+        index
+        for index in range(plan.scans)
+        # the three scans of one head stay together
+        if fold is None or plan.folds < 2 or (index // 3) % plan.folds != fold
+    ]
+    return PatchSource(
+        work / 'pool', indices, seed=plan.seed * 100 + (0 if fold is None else fold + 1),
+        size=plan.size, batch=plan.batch, hard=hard,
+        first=24 if fold is None else plan.scans, per_step=0.12,
+    )  # fmt: skip
+
+
+def mine(
+    predictor: VolumePredictor, weights: list[Array], pool: Path, indices: Sequence[int], to: Path
+) -> dict[int, Array]:
+    """Find what a network takes for lesions, or read what an earlier run found.
+
+    Parameters
+    ----------
+    predictor : VolumePredictor
+        At the scans' shape.
+    weights : list of ndarray
+        Of the network.
+    pool : Path
+        The scans.
+    indices : sequence of int
+        Which of them.
+    to : Path
+        Folder that keeps the points of each scan.
+
+    Returns
+    -------
+    dict of int to ndarray, int [N, 3]
+        Voxels by scan.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    hard = {}
+    for index in indices:
+        kept = to / f'{index:05d}.npy'
+        if not kept.exists():
+            scan = load_scan(pool, index)
+            probability = predictor.predict([weights], scan.image)
+            scratch = kept.with_suffix('.tmp')
+            with scratch.open('wb') as stream:
+                np.save(stream, false_positives(probability, scan.flags, 0.3))
+            scratch.replace(kept)
+        hard[index] = np.load(kept)
+    logger.info('%d hard negatives in %d scans', sum(map(len, hard.values())), len(hard))
+    return hard
+
+
+def judge(
+    predictor: VolumePredictor, folds: list[list[Array]], pool: Path, indices: Sequence[int]
+) -> list[Score]:
+    """Score an ensemble on scans of a pool, pooled over them."""
+    tables = []
+    for index in indices:
+        scan = load_scan(pool, index)
+        probability = predictor.predict(folds, scan.image)
+        tables.append(score_scan(probability, scan.flags, scan.labels, scan.lesions))
+    return pool_scores(tables)
+
+
+def _numbers(score: Score) -> dict[str, Any]:
+    large = score.hits_large / score.visible_large if score.visible_large else None
+    return {
+        **asdict(score),
+        'sensitivity': round(score.sensitivity, 3),
+        'sensitivity_2mm': None if large is None else round(large, 3),
+        'false_positives_per_scan': round(score.false_per_scan, 2),
+        'f1': round(score.f1, 3),
+    }
+
+
+def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = None) -> Score:
+    """Simulate, train, choose, measure and write the bundle.
+
+    Parameters
+    ----------
+    plan : Plan
+        Sizes.
+    output : Path
+        Folder of the bundle; replaced when it exists.
+    work : Path
+        Pool and checkpoints; a second call continues there.
+    extra : dict, optional
+        More entries for the card's metrics.
+
+    Returns
+    -------
+    Score
+        Of the ensemble on the simulated scans that were kept for measuring.
+    """
+    from shivacmb.models import write_bundle
+    from shivacmb.models.unet3d import build_unet3d
+
+    fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
+    common = {'size': plan.size, 'seed': plan.seed}
+    base = train(_source(plan, work, None, {}), Recipe(plan.steps, **common), work / 'base')
+    fill_pool(
+        work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
+        lesions=(0, 12),
+    )  # fmt: skip
+    predictor = VolumePredictor(plan.shape)
+    # the scans made last are those that the start has seen least
+    late = range(max(0, plan.scans - plan.mined), plan.scans)
+    hard = mine(predictor, base, work / 'pool', late, work / 'hard')
+    recipe = Recipe(plan.fold_steps, rate=5e-4, warm=20, **common)
+    folds = [
+        train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        for fold in range(plan.folds)
+    ]
+    chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
+    tests = judge(predictor, folds, work / 'judge', range(plan.judged, 2 * plan.judged))
+    result = next(
+        score for score in tests
+        if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
+    )  # fmt: skip
+    models = []
+    for weights in folds:
+        model = build_unet3d(plan.shape, **ARCHITECTURE)
+        model.set_weights(weights)
+        models.append(model)
+    training = {
+        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate); no scan of a person',
+        'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
+        **{name: value for name, value in asdict(plan).items() if name not in ('workers', 'shape')},
+    }  # fmt: skip
+    metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
+    write_bundle(
+        output, models,
+        metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
+                 metrics={**metrics, **(extra or {})}),
+        overwrite=True,
+    )  # fmt: skip
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m shivacmb.train.synth_cmb', description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )  # fmt: skip
+    plan = Plan()
+    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
+    parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
+    for name, text in (
+        ('steps', 'batches of the shared start'), ('fold_steps', 'batches of each fold'),
+        ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
+        ('scans', 'simulated scans to train on'), ('mined', 'scans searched for hard negatives'),
+        ('judged', 'scans to choose the threshold on, and again to measure on'),
+        ('batch', 'patches per batch'), ('size', 'side of a patch in voxels'),
+        ('workers', 'processes that simulate'),
+    ):  # fmt: skip
+        flag = '--' + name.replace('_', '-')
+        parser.add_argument(flag, type=int, default=getattr(plan, name), help=text)
+    parser.add_argument(
+        '--shape', type=int, nargs=3, default=plan.shape, metavar='N', help='box in voxels of 1 mm'
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Instead of ``sys.argv``.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    options = vars(_parser().parse_args(arguments))
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    output = options.pop('output')
+    work = options.pop('work') or output.with_name(output.name + '.work')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    options['shape'] = tuple(options['shape'])
+    build(Plan(**options), output, work)
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

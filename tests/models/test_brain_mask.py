@@ -1,0 +1,118 @@
+"""The way to the brain network's grid and back, with networks whose answer is known."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.exceptions import DataError
+from shivacmb.models.brain_grid import from_network, scale_input, to_network
+from shivacmb.models.brain_mask import brain_from
+
+SHAPE = (48, 64, 64)
+NET_MM = 4.0
+
+
+def ball(shape: tuple[int, ...], mm: tuple[float, ...], centre: tuple[float, ...]) -> np.ndarray:
+    axes = np.meshgrid(*(np.arange(n) * m for n, m in zip(shape, mm)), indexing='ij')
+    squares = sum((axis - c) ** 2 for axis, c in zip(axes, centre))
+    return (squares < 60.0**2).astype(np.float32)
+
+
+def dice(one: np.ndarray, two: np.ndarray) -> float:
+    return float(2 * ((one > 0) & (two > 0)).sum() / ((one > 0).sum() + (two > 0).sum()))
+
+
+def bright(field: np.ndarray) -> np.ndarray:
+    """A network that calls every bright voxel brain."""
+    return field
+
+
+@pytest.mark.parametrize('codes', ['RAS', 'LAS', 'LPS', 'ASR', 'IPL'])
+@pytest.mark.parametrize('mm', [(2.0, 2.0, 2.0), (1.7, 2.1, 5.0)])
+def test_mask_comes_back_on_the_image_s_own_grid(codes: str, mm: tuple[float, ...]) -> None:
+    shape = tuple(round(200 / m) for m in mm)
+    truth = ball(shape, mm, (80.0, 105.0, 110.0))
+    image = nib.Nifti1Image(truth * 300, np.diag([*mm, 1]))
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(
+            nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes)
+        )
+    )
+    mask = brain_from(turned, bright, SHAPE, NET_MM)
+    assert mask.dtype == np.uint8
+    assert mask.shape == turned.shape
+    assert dice(mask, np.asarray(turned.dataobj)) > 0.97
+
+
+def test_network_sees_ras_order_whatever_the_image_s() -> None:
+    seen = []
+
+    def remember(field: np.ndarray) -> np.ndarray:
+        seen.append(field)
+        return field
+
+    array = ball((90, 100, 100), (2, 2, 2), (90, 100, 100))
+    array[:45] *= 2  # brighter at low x, left in RAS
+    for sign in (1, -1):
+        image = nib.Nifti1Image(array[::sign].copy(), np.diag([2.0 * sign, 2, 2, 1]))
+        brain_from(image, remember, SHAPE, NET_MM, threshold=0.2)
+    np.testing.assert_allclose(seen[0], seen[2], atol=1e-5)
+    middle = seen[0].shape[0] // 2
+    assert seen[0][:middle].sum() > 1.5 * seen[0][middle:].sum()
+
+
+def test_second_pass_puts_the_brain_in_the_middle() -> None:
+    centres = []
+
+    def remember(field: np.ndarray) -> np.ndarray:
+        centres.append([(i * field).sum() / field.sum() for i in np.indices(field.shape)])
+        return field
+
+    array = ball((90, 100, 140), (2, 2, 2), (90, 100, 190))
+    array[20:70, 20:80, :20] = 0.3  # a neck: signal, but not brain
+    brain_from(nib.Nifti1Image(array, np.diag([2, 2, 2, 1])), remember, SHAPE, NET_MM)
+    assert abs(centres[0][2] - 31.5) > 5
+    np.testing.assert_allclose(centres[1][2], 31.5, atol=2.5)
+
+
+def test_one_piece_without_holes_is_left() -> None:
+    array = ball((100, 100, 100), (2, 2, 2), (100, 100, 100))
+    whole = array.copy()
+    array[45:55, 45:55, 45:55] = 0  # a hole
+    array[2:10, 2:10, 2:10] = 1  # an island
+    mask = brain_from(nib.Nifti1Image(array, np.diag([2, 2, 2, 1])), bright, SHAPE, NET_MM)
+    assert mask[50, 50, 50] == 1
+    assert mask[5, 5, 5] == 0
+    assert dice(mask, whole) > 0.98
+
+
+def test_no_brain_is_an_error_that_says_what_to_do() -> None:
+    image = nib.Nifti1Image(np.ones((50, 50, 50), np.float32), np.diag([4, 4, 4, 1]))
+    with pytest.raises(DataError, match='sees 0 mL of brain in <an image>: .*mask of your own'):
+        brain_from(image, np.zeros_like, SHAPE, NET_MM)
+
+
+def test_box_average_keeps_the_integral_and_cubic_keeps_smooth_fields() -> None:
+    rng = np.random.default_rng(0)
+    array = rng.random((30, 32, 34))
+    mm = (1.0, 1.5, 2.0)
+    middle = [m * (n - 1) / 2 for m, n in zip(mm, array.shape)]
+    field = to_network(array, mm, (16, 24, 32), 3.0, middle)
+    assert field.sum() * 27 == pytest.approx(array.sum() * 3.0, rel=1e-5)
+    ramp = np.add.outer(np.add.outer(np.arange(16.0), np.arange(24.0)), np.arange(32.0))
+    back = from_network(ramp, array.shape, mm, 3.0, middle)
+    # cubic convolution is exact for linear fields: slopes are mm / 3
+    np.testing.assert_allclose(np.diff(back, axis=1)[5:-5, 5:-5, 5:-5], 0.5, atol=1e-4)
+    assert back.mean() == pytest.approx(ramp.mean(), rel=1e-4)
+
+
+def test_scale_input_maps_the_percentile_to_one_and_survives_emptiness() -> None:
+    array = np.concatenate([np.zeros(500), np.linspace(1, 1000, 1000), [-5.0, 1e6]])
+    scaled = scale_input(array)
+    reference = np.percentile(array[array > 0], 99.5)
+    assert scaled[600] == pytest.approx(array[600] / reference, rel=1e-6)
+    assert scaled.max() == 1
+    assert scaled.min() == 0
+    assert (scale_input(np.zeros(4)) == 0).all()
