@@ -103,7 +103,8 @@ def make_bundle(folder: Path) -> None:
 def make_dataset(folder: Path, participants: int) -> None:
     """Ellipsoid heads with a skull of the shape of a clinical scan."""
     rng = np.random.default_rng(20261121)
-    grid = np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in SCAN_SHAPE), indexing='ij', sparse=True)
+    lines = [np.linspace(-1.1, 1.1, size) for size in SCAN_SHAPE]
+    grid = np.meshgrid(*lines, indexing='ij', sparse=True)
     radius = np.sqrt(sum(axis**2 for axis in grid))
     head = np.where(radius < 0.8, 600, np.where(radius < 0.87, 120, np.where(radius < 1, 500, 10)))
     affine = np.diag([*SCAN_ZOOMS, 1.0])
@@ -144,7 +145,8 @@ def main() -> None:
     """Measure everything and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--runs', type=int, default=3)
-    parser.add_argument('-o', '--output', type=Path, default=Path(__file__).with_name('results.md'))
+    results = Path(__file__).with_name('results.md')
+    parser.add_argument('-o', '--output', type=Path, default=results)
     args = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix='shivacmb-bench-'))
     try:
@@ -208,8 +210,8 @@ def table(rows: list[tuple[str, str]], runs: int) -> str:
     lines = [
         '# Speed and memory of the installed command',
         '',
-        f'Scan {"x".join(map(str, SCAN_SHAPE))} voxels, three folds of 12.3 M parameters, OpenVINO '
-        f'float32, {len(os.sched_getaffinity(0))} processors, Python '
+        f'Scan {"x".join(map(str, SCAN_SHAPE))} voxels, three folds of 12.3 M parameters, '
+        f'OpenVINO float32, {len(os.sched_getaffinity(0))} processors, Python '
         f'{platform.python_version()}; medians of {runs} runs. Made by `make bench`.',
         '',
         '| what | measured |',

@@ -113,6 +113,7 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
 def _read_plugin(path: Path) -> Plugin:
     import yaml
 
+    content: Any
     try:
         if path.suffix == '.toml':
             from shivacmb.cli.settings import read_toml
@@ -122,7 +123,8 @@ def _read_plugin(path: Path) -> Plugin:
             content = yaml.safe_load(path.read_text('utf-8'))
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f'--use-plugin <{path}> cannot be read: {error}') from error
-    if not isinstance(content, dict) or not isinstance(content.get('plugin'), str):
+    content = content if isinstance(content, dict) else {}
+    if not isinstance(content.get('plugin'), str):
         raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
     return Plugin(content['plugin'], dict(content.get('plugin_args', {})))
 

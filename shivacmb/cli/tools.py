@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from shivacmb import __version__
 from shivacmb.cli import models, scan
@@ -20,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument('--version', action='version', version=f'shivacmb {__version__}')
-    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    commands: Any = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     scan.register(commands)
     models.register(commands)
     return parser
