@@ -139,5 +139,5 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
             f'probability of at least {values["threshold"]:g}, {values["connectivity"]}-connected'
             f', at least {values["min_voxels"]} voxels',
         ),
-        ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['SoftwareVersions'].items())),
+        ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['Software'].items())),
     )

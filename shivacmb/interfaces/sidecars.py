@@ -43,7 +43,7 @@ def image_sidecar(
         'InputSHA256': found['input_sha256'],
         'Parameters': {**facts['parameters'], 'mask_method': found['mask_method']},
         'Model': facts['model'],
-        'SoftwareVersions': facts['versions'],
+        'Software': facts['versions'],
     }
     if key in ('preproc', 'net'):
         sidecar['SkullStripped'] = found['mask_method'] == 'background'
