@@ -176,8 +176,8 @@ def labels_to_input(
         box = boxes[number - 1]
         voxels = np.argwhere(labels[box] == number) + [part.start for part in box]
         homes = _homes(voxels, prob, axes, out.shape)
-        if out[homes[0]] == 0:
-            _take(number, homes[0], out, counts)
+        if out[tuple(homes[0])] == 0:
+            _take(number, tuple(homes[0]), out, counts)
         elif counts[number] == 0:
             _rescue(number, homes, axes, out, counts)
     return out
@@ -215,20 +215,24 @@ def _homes(
     prob: npt.NDArray[Any] | None,
     axes: list[_Axis],
     shape: tuple[int, ...],
-) -> list[tuple[int, ...]]:
-    """Input voxels that hold a lesion's iso voxels, the one nearest to its centre first.
+) -> npt.NDArray[np.intp]:
+    """Input voxels, (n, 3), that hold a lesion's iso voxels, the one nearest to its centre first.
 
     Among equally near ones the more probable comes first, then the first in C order.
     """
     away = np.round(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1), 9)
     chance = np.zeros(len(voxels)) if prob is None else -prob[tuple(voxels.T)].astype(float)
     order = np.lexsort((np.arange(len(voxels)), chance, away))
-    return list(dict.fromkeys(_input_voxel(voxel, axes, shape) for voxel in voxels[order]))
+    places = [
+        np.floor(voxels[order, axis.source] * axis.scale + axis.offset + 0.5) for axis in axes
+    ]
+    homes: npt.NDArray[np.intp] = np.stack(places, axis=1).astype(np.intp)
+    return np.clip(homes, 0, np.array(shape) - 1)
 
 
 def _rescue(
     number: int,
-    homes: list[tuple[int, ...]],
+    homes: npt.NDArray[np.intp],
     axes: list[_Axis],
     out: npt.NDArray[np.int32],
     counts: npt.NDArray[np.intp],
@@ -238,10 +242,10 @@ def _rescue(
     In this order: a free voxel it touches, a voxel it touches whose owner has others, the
     nearest free voxel around, the nearest whose owner has others.
     """
-    for place in sorted(homes, key=lambda place: out[place] != 0):
+    for place in sorted(map(tuple, homes), key=lambda place: out[place] != 0):
         if _take(number, place, out, counts):
             return
-    home = np.array(homes[0])
+    home = homes[0]
     steps = np.array([1.0 / axis.scale for axis in axes])
     for radius in range(1, max(out.shape)):
         low = np.maximum(home - radius, 0)
@@ -256,14 +260,6 @@ def _rescue(
         return
     msg = 'There are more lesions than voxels in the input grid'
     raise ValueError(msg)
-
-
-def _input_voxel(
-    voxel: npt.NDArray[Any], axes: list[_Axis], shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Input voxel that holds the centre of an iso voxel, half up, clamped to the grid."""
-    places = [np.floor(voxel[axis.source] * axis.scale + axis.offset + 0.5) for axis in axes]
-    return tuple(int(np.clip(place, 0, n - 1)) for place, n in zip(places, shape, strict=True))
 
 
 def _take(

@@ -193,8 +193,9 @@ def _weighted(
     """Apply separable sinc or B-spline weights, plane by plane along z."""
     if how == 'spline':
         source = np.asarray(volume, dtype=np.float32)
-        source = ndimage.spline_filter(source, order=3, output=np.float64, mode='mirror')
-        volume = np.asfortranarray(source, dtype=np.float32)
+        # Coefficients are float32 between the axes too, as FSL keeps them.
+        source = ndimage.spline_filter(source, order=3, output=np.float32, mode='mirror')
+        volume = np.asfortranarray(source)
     rule = _spline_weights if how == 'spline' else _sinc_weights
     wx, wy, wz = (rule(o, n) for o, n in zip(positions, volume.shape, strict=True))
     cached: dict[int, npt.NDArray[np.float64]] = {}

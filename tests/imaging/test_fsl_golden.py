@@ -107,7 +107,7 @@ def test_sinc(name):
 @pytest.mark.parametrize('name', cases('isospline'))
 def test_spline(name):
     got = resample_isotropic(std(name), 1.0, 'spline')
-    assert_same(got, f'{name}_isospline', tolerance=6.2e-5)
+    assert_same(got, f'{name}_isospline', tolerance=3.1e-5)
 
 
 @pytest.mark.parametrize('name', cases('reorient'))
