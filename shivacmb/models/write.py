@@ -126,18 +126,29 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
         self.staging.mkdir()
         return self.staging
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _: object, problem: BaseException | None, __: object) -> None:
         """Move the folder into place, or drop it after an error."""
         try:
-            if kind is None:
-                if self.target.exists():
-                    self.target.rename(self.holder / 'old')
-                self.staging.rename(self.target)
+            if isinstance(problem, OSError):
+                raise problem
+            if problem is None:
+                self._move()
         except OSError as error:
-            msg = f'cannot write <{self.target}>: {error.strerror}'
+            msg = f'cannot write <{self.target}>: {error.strerror or error}'
             raise OutputError(msg) from error
         finally:
             shutil.rmtree(self.holder, ignore_errors=True)
+
+    def _move(self) -> None:
+        old = self.holder / 'old'
+        if self.target.exists():
+            self.target.rename(old)
+        try:
+            self.staging.rename(self.target)
+        except OSError:
+            if old.exists():
+                old.rename(self.target)
+            raise
 
 
 def write_description(bundle: Bundle, folder: Path) -> None:
