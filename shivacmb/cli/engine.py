@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -198,11 +199,22 @@ def run_graph(
             )
         except Exception as error:  # noqa: BLE001  each scan says below what happened to it
             crash = error
+        except BaseException:
+            _end_workers()
+            raise
     return {
         plan.stem: read_failure(root / plan.node_name, crash)
         for plan in plans
         if not _recorded(plan)
     }
+
+
+def _end_workers() -> None:
+    """Kill the pool of an interrupted run: it would go on with its nodes, in removed folders."""
+    logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL + 1)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
 
 
 def _recorded(plan: ScanPlan) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.exceptions import ModelError, UsageError
+from shivacmb.interfaces.staging import staging_folder
 from shivacmb.models import choose_engine
 from shivacmb.workflows.plan import Detection, ScanPlan
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shivacmb.models import Bundle
 
 PACKAGES = ('nipype', 'nibabel', 'numpy', 'scipy', 'connected-components-3d')
+STAGING = Path('logs', '.staging')
 FSL_PROGRAMS = ('fslreorient2std', 'flirt', 'bet')
 
 
@@ -227,7 +229,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         image=scan.path,
         brain_mask=mask,
         outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
-        staging=str(settings.out_dir / 'logs' / '.staging' / f'{scan.stem}-{os.getpid()}'),
+        staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
         out_dir=str(settings.out_dir),
         facts=facts,
     )

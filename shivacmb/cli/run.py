@@ -17,6 +17,8 @@ from shivacmb.cli.main import check_writable, say
 from shivacmb.exceptions import NoInputError, ShivaCMBError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shivacmb.bids import Found, Scan
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
@@ -88,6 +90,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     from shivacmb.bids import clear_outputs, is_finished, write_absence, write_dataset_description
     from shivacmb.cli.pages import write_pages
 
+    _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
     for participant in found.missing:
         write_absence(settings.out_dir, participant, 'no usable scan')
@@ -113,6 +116,21 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             _record_failure(settings.out_dir, scan, plan, failures[scan.stem])
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
+
+
+def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
+    """Remove what a killed run left beside the outputs."""
+    from shivacmb.bids import output_paths, remove_stale
+    from shivacmb.interfaces.staging import remove_stale_staging
+
+    remove_stale_staging(out_dir / planning.STAGING)
+    folders = {out_dir, out_dir / 'docs'}
+    for scan in scans:
+        paths = output_paths(out_dir, scan)
+        folders |= {paths[key].parent for key in ('dseg', 'overview', 'record')}
+        folders.add(paths['dseg'].parent.parent)
+    for folder in sorted(folders):
+        remove_stale(folder)
 
 
 def _prepare(
@@ -163,9 +181,10 @@ def run_plans(
         settings.omp_nthreads,
         detection.trust_model,
     )
-    # The networks load while nipype is imported and the first scan is read
-    service = PredictionService(request) if settings.use_plugin is None else None
     work_dir = _work_dir(settings, run_dir.name)
+    temporary = work_dir if settings.work_dir is None else None
+    # The networks load while nipype is imported and the first scan is read
+    service = PredictionService(request, temporary) if settings.use_plugin is None else None
     failures: dict[str, ShivaCMBError] = {}
     try:
         from shivacmb.cli import engine
@@ -177,7 +196,7 @@ def run_plans(
         )
         plugin = engine.choose_plugin(settings, len(todo))
         if service is None and plugin.local:
-            service = PredictionService(request)
+            service = PredictionService(request, temporary)
         write_run_files(run_dir, settings, detection, bundle)
         with progress(todo, quiet=settings.quiet) as on_scan:
             for start in range(0, len(todo), engine.SCANS_PER_GRAPH):

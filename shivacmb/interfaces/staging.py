@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,31 @@ if TYPE_CHECKING:
 
 # Level 1 halves the time of level 6 and costs a tenth more space on probability maps
 GZIP_LEVEL = 1
+
+
+def staging_folder(parent: Path, stem: str) -> Path:
+    """Name the scratch folder of a scan so that its owner can be told from it."""
+    return parent / f'{stem}@{socket.gethostname()}-{os.getpid()}'
+
+
+def remove_stale_staging(parent: Path) -> None:
+    """Remove scratch folders whose run was killed on this machine; others may still be in use."""
+    for folder in parent.glob('*@*'):
+        host, _, pid = folder.name.rpartition('@')[2].rpartition('-')
+        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        parent.rmdir()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @dataclass
@@ -80,7 +107,7 @@ class Staging:
         for staged, target in self._moves.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             _to_disk(staged)
-            os.replace(staged, target)
+            staged.replace(target)
         self._moves.clear()
 
 

@@ -8,6 +8,7 @@ over a Unix socket in a private folder; arrays travel as ``.npy`` files, never a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from shivacmb import exceptions
 from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from shivacmb.models.ensemble import Ensemble
@@ -94,19 +96,28 @@ class PredictionService:
     ----------
     request : EnsembleRequest
         What the process loads as soon as it starts.
+    temporary : Path, optional
+        A folder of this run that the process removes when the run is killed outright.
     """
 
-    def __init__(self, request: EnsembleRequest) -> None:
+    def __init__(self, request: EnsembleRequest, temporary: Path | None = None) -> None:
         self._folder = tempfile.mkdtemp(prefix='shivacmb-')
         self.address = str(Path(self._folder) / 'service')
         self._log = (Path(self._folder) / 'log').open('wb')
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'shivacmb.models.service', self.address,
-             json.dumps(asdict(request)), str(os.getpid())],
+             json.dumps(asdict(request)), str(os.getpid()), str(temporary or '')],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
         )  # fmt: skip
+        threading.Thread(target=self._note_end, daemon=True).start()
+
+    def _note_end(self) -> None:
+        """Tell whoever still waits for the socket that the process is gone."""
+        self._process.wait()
+        with contextlib.suppress(OSError):
+            _end_mark(self.address).touch()
 
     def __enter__(self) -> PredictionService:
         """Return the running service."""
@@ -129,6 +140,10 @@ class PredictionService:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _end_mark(address: str) -> Path:
+    return Path(address).with_name('ended')
+
+
 def _connect(address: str) -> Connection:
     """Connect; wait while the process has not opened its socket yet."""
     deadline = time.monotonic() + 120
@@ -136,7 +151,8 @@ def _connect(address: str) -> Connection:
         try:
             return Client(address, family='AF_UNIX')
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            if time.monotonic() > deadline or not Path(address).parent.exists():
+            gone = _end_mark(address).exists() or not Path(address).parent.exists()
+            if gone or time.monotonic() > deadline:
                 raise _ended(address) from error
             time.sleep(0.02)
 
@@ -188,11 +204,16 @@ def _failure(error: Exception) -> dict[str, str]:
     return {'kind': 'ModelError', 'message': f'prediction failed: {type(error).__name__}: {error}'}
 
 
-def _end_with_parent(parent: int, address: str) -> None:
+def _end_with_parent(parent: int, folders: Sequence[Path]) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_SECONDS)
-    # A killed run cannot tidy up after itself
-    shutil.rmtree(Path(address).parent, ignore_errors=True)
+    # A killed run cannot tidy up after itself; its workers may write for a moment longer
+    for _ in range(20):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not any(folder.exists() for folder in folders):
+            break
+        time.sleep(PARENT_POLL_SECONDS)
     os._exit(0)
 
 
@@ -226,9 +247,10 @@ def serve(address: str, request: EnsembleRequest) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run as ``python -m shivacmb.models.service ADDRESS REQUEST PARENT``."""
-    address, request, parent = argv
-    threading.Thread(target=_end_with_parent, args=(int(parent), address), daemon=True).start()
+    """Run as ``python -m shivacmb.models.service ADDRESS REQUEST PARENT TEMPORARY``."""
+    address, request, parent, temporary = argv
+    folders = [Path(address).parent, *([Path(temporary)] if temporary else [])]
+    threading.Thread(target=_end_with_parent, args=(int(parent), folders), daemon=True).start()
     serve(address, EnsembleRequest(**json.loads(request)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -55,9 +56,16 @@ def working(root: Path) -> Any:
 MOMENTS = {'working': working, 'writing': being_written, 'one-done': first_record}
 
 
-@pytest.mark.parametrize('moment', sorted(MOMENTS))
-@pytest.mark.parametrize('nprocs', ['1', '2'])
-@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGKILL], ids=['term', 'kill'])
+@pytest.mark.parametrize(
+    ('how', 'nprocs', 'moment'),
+    [
+        (signal.SIGTERM, '1', 'one-done'),
+        (signal.SIGTERM, '2', 'writing'),
+        (signal.SIGKILL, '1', 'writing'),
+        (signal.SIGKILL, '2', 'one-done'),
+    ],
+    ids=['term-serial', 'term-pool', 'kill-serial', 'kill-pool'],
+)
 def test_killed_and_run_again(
     own_app: Any,
     tools: Any,
@@ -68,8 +76,6 @@ def test_killed_and_run_again(
     nprocs: str,
     moment: str,
 ) -> None:
-    if nprocs == '1' and moment != 'one-done':
-        pytest.skip('one moment is enough for the serial plugin')
     out = own_app.root / 'out'
     running = tools.start(
         own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', nprocs
@@ -140,8 +146,6 @@ def test_prediction_process_that_dies(own_app: Any, tools: Any, bids: Path, ende
         return bool(service)
 
     wait_for(found, running)
-    import os
-
     os.kill(service[0], signal.SIGKILL)
     _, said = running.process.communicate(timeout=120)
     assert running.process.returncode == 75, said
