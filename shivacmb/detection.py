@@ -178,4 +178,4 @@ def _brain(
 def _like(values: npt.NDArray[np.generic], scan: nib.Nifti1Image) -> nib.Nifti1Image:
     header = scan.header.copy()
     header.set_data_dtype(values.dtype)
-    return nib.Nifti1Image(values, None, header)
+    return nib.Nifti1Image(values, scan.affine, header)
