@@ -224,8 +224,8 @@ def _record_failure(
     from shivacmb.bids import ScanRecord, write_record, write_scans_table
 
     known = {} if isinstance(plan, ShivaCMBError) else plan.facts['record']
-    identity = ('participant', 'session', 'stem', 'filename', 'status', 'source', 'contrast')
-    values = {key: value for key, value in known.items() if key not in identity}
+    settled = ('participant', 'session', 'stem', 'filename', 'status', 'reason', 'source')
+    values = {key: value for key, value in known.items() if key not in (*settled, 'contrast')}
     record = ScanRecord.of(scan, status='failed', reason=str(error), **values)
     write_record(out_dir, record)
     write_scans_table(out_dir, scan.participant, scan.session)

@@ -104,6 +104,13 @@ def write_derivatives(
     found = {**found, 'chain': chain.to_dict()}
     totals = lesion_totals(lesions)
     mask = np.asarray(nib.load(files.mask).dataobj)
+    if found['voxels_outside']:
+        share = 100 * found['voxels_outside'] / np.count_nonzero(mask)
+        warning = (
+            f'{found["voxels_outside"]} voxels of the brain ({share:.1f} %) lie outside the box '
+            'of the network; lesions there are not found'
+        )
+        found = {**found, 'warnings': [*found['warnings'], warning]}
     record = ScanRecord(
         **{
             **facts['record'],
