@@ -99,3 +99,14 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(tmp_pat
     assert bundle.training['steps'] == 4
     assert 'never shown' in bundle.description
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) < 2.1e6
+
+
+@pytest.mark.tensorflow
+def test_network_keeps_its_grid_and_refuses_one_that_does_not_divide() -> None:
+    pytest.importorskip('tensorflow')
+    from shivacmb.train.brain_mask_network import build_brain_network
+
+    model = build_brain_network((32, 64, 32))
+    assert model.input_shape == model.output_shape == (None, 32, 64, 32, 1)
+    with pytest.raises(ValueError, match=r'\(32, 64, 40\) must divide by 32'):
+        build_brain_network((32, 64, 40))
