@@ -50,7 +50,9 @@ class DemoScan:
     @property
     def folder(self) -> str:
         """Folder of the scan in the dataset."""
-        return f'sub-{self.participant}' + (f'/ses-{self.session}' if self.session else '') + '/anat'
+        return (
+            f'sub-{self.participant}' + (f'/ses-{self.session}' if self.session else '') + '/anat'
+        )
 
     @property
     def stem(self) -> str:
@@ -185,7 +187,10 @@ def make_demo(folder: Path) -> None:
     _write(folder / 'README.md', _README)
     _write(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
     people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{len(s.radii)}' for s in SCANS]
-    _write(folder / 'participants.tsv', 'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n')
+    _write(
+        folder / 'participants.tsv',
+        'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n',
+    )
     _write(folder / 'participants.json', {
         'age': {'Description': 'Invented age', 'Units': 'year'},
         'sex': {'Description': 'Invented sex', 'Levels': {'F': 'female', 'M': 'male'}},
@@ -193,7 +198,9 @@ def make_demo(folder: Path) -> None:
     })  # fmt: skip
     for demo in SCANS:
         scan = make_scan(demo)
-        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(np.int16)
+        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(
+            np.int16
+        )
         name = f'{demo.stem}_{demo.suffix}'
         _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
         protocol = demo.acquisition.protocol

@@ -66,7 +66,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
-def new_model(size: int, seed: int) -> Any:  # noqa: ANN401  keras carries no types
+def new_model(size: int, seed: int) -> Any:
     """Build the network with seeded weights and an output that starts near 0.
 
     Parameters
@@ -90,7 +90,7 @@ def new_model(size: int, seed: int) -> Any:  # noqa: ANN401  keras carries no ty
     return model
 
 
-def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:  # noqa: ANN401
+def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:
     scratch = path.with_suffix('.tmp')
     arrays = {f'w{i:03d}': value for i, value in enumerate(model.get_weights())}
     arrays |= {f'o{i:03d}': np.asarray(v) for i, v in enumerate(optimizer.variables)}
@@ -101,7 +101,7 @@ def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:  # noqa: A
     scratch.replace(path)
 
 
-def _restore(path: Path, model: Any, optimizer: Any) -> int:  # noqa: ANN401
+def _restore(path: Path, model: Any, optimizer: Any) -> int:
     with np.load(path) as saved:
         weights = [saved[name] for name in sorted(saved.files) if name.startswith('w')]
         state = [saved[name] for name in sorted(saved.files) if name.startswith('o')]

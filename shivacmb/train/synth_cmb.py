@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.train.card import metadata
+from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
 from shivacmb.train.pool import BOX, fill_pool, load_scan
@@ -65,8 +66,8 @@ class Plan:
     scans: int = 120
     mined: int = 60
     judged: int = 12
-    batch: int = 6
-    size: int = 48
+    batch: int = 16
+    size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
 
@@ -182,7 +183,9 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     hard = mine(predictor, base, work / 'pool', late, work / 'hard')
     recipe = Recipe(plan.fold_steps, rate=5e-4, warm=20, **common)
     folds = [
-        train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        round_weights(
+            train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        )
         for fold in range(plan.folds)
     ]
     chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
@@ -191,19 +194,20 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
         score for score in tests
         if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
     )  # fmt: skip
-    models = []
-    for weights in folds:
+    files = []
+    for fold, weights in enumerate(folds):
         model = build_unet3d(plan.shape, **ARCHITECTURE)
         model.set_weights(weights)
-        models.append(model)
+        files.append(work / f'fold-{fold}' / 'model.keras')
+        save_compact(model, files[-1])
     training = {
-        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate); no scan of a person',
+        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
         'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
-        **{name: value for name, value in asdict(plan).items() if name not in ('workers', 'shape')},
+        **{name: value for name, value in asdict(plan).items() if name != 'workers'},
     }  # fmt: skip
     metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
     write_bundle(
-        output, models,
+        output, files,
         metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
                  metrics={**metrics, **(extra or {})}),
         overwrite=True,
