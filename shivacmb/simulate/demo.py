@@ -1,4 +1,4 @@
-"""A small BIDS dataset of simulated scans, made from nothing: ``python -m shivacmb.simulate.demo``.
+"""A small BIDS dataset of simulated scans: ``python -m shivacmb.simulate.demo -o DIR``.
 
 Three people: a T2*-weighted scan with lesions, an SWI with lesions in a session of its own, and a
 T2*-weighted scan without any. The same version of the libraries gives the same bytes.
@@ -179,7 +179,8 @@ def make_demo(folder: Path) -> None:
               'Authors': ['The shivacmb developers']}  # fmt: skip
     made = [{'Name': 'shivacmb', 'Description': 'python -m shivacmb.simulate.demo'}]
     _write(folder / 'dataset_description.json',
-           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common, 'GeneratedBy': made})  # fmt: skip
+           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common,
+            'GeneratedBy': made})  # fmt: skip
     truth = folder / 'derivatives' / 'truth'
     _write(truth / 'dataset_description.json',
            {'Name': 'Truth of the simulated microbleeds', 'DatasetType': 'derivative', **common,

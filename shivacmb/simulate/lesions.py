@@ -1,8 +1,8 @@
 """Microbleeds as small spheres of raised susceptibility: the signal they take from a scan.
 
 The steps are textbook gradient-echo physics: field of a magnetised sphere, phase at the echo
-time, and the magnitude of the complex signal averaged over each voxel. Positions are in millimetres along
-the scan's own axes, so that voxels of any shape can be averaged.
+time, and the magnitude of the complex signal averaged over each voxel. Positions are in
+millimetres along the scan's own axes, so that voxels of any shape can be averaged.
 """
 
 from __future__ import annotations

@@ -67,12 +67,12 @@ def test_seed_and_step_alone_decide_a_batch(pool: Path) -> None:
 
 
 def test_a_batch_has_images_labels_and_weights(pool: Path) -> None:
-    images, targets = PatchSource(pool, [0], seed=3, size=16, batch=24).draw(0)
-    assert images.shape == (24, 16, 16, 16, 1)
+    images, targets = PatchSource(pool, [0], seed=3, size=24, batch=24).draw(0)
+    assert images.shape == (24, 24, 24, 24, 1)
     assert images.dtype == np.float32
     assert images.min() >= 0
     assert images.max() <= 1
-    assert targets.shape == (24, 16, 16, 16, 2)
+    assert targets.shape == (24, 24, 24, 24, 2)
     lesions = targets[..., 0].sum(axis=(1, 2, 3))
     assert (lesions > 0).mean() > MIX['lesion'] / 2
     assert targets[..., 1].min() == 0  # the unsure voxel weighs nothing
