@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.exceptions import UsageError
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
-from shivacmb.train.pool import BOX, fill_pool, load_scan
+from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 
@@ -76,8 +77,8 @@ def _source(plan: Plan, work: Path, fold: int | None, hard: dict[int, Array]) ->
     indices = [
         index
         for index in range(plan.scans)
-        # the three scans of one head stay together
-        if fold is None or plan.folds < 2 or (index // 3) % plan.folds != fold
+        # the scans of one head stay together
+        if fold is None or plan.folds < 2 or (index // SCANS_PER_HEAD) % plan.folds != fold
     ]
     return PatchSource(
         work / 'pool', indices, seed=plan.seed * 100 + (0 if fold is None else fold + 1),
@@ -170,6 +171,11 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     from shivacmb.models import write_bundle
     from shivacmb.models.unet3d import build_unet3d
 
+    if -(-plan.scans // SCANS_PER_HEAD) < min(2, plan.folds):
+        raise UsageError(
+            f'{plan.scans} scans show one head only, and each fold leaves some heads out; '
+            f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
+        )
     fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
     common = {'size': plan.size, 'seed': plan.seed}
     base = train(_source(plan, work, None, {}), Recipe(plan.steps, **common), work / 'base')

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shivacmb.exceptions import UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.train.card import metadata
 from shivacmb.train.synth_cmb import main
@@ -17,7 +18,7 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     arguments = [
         '-o', str(tmp_path / 'tiny'), '--steps', '2', '--fold-steps', '1', '--folds', '2',
-        '--scans', '3', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
+        '--scans', '4', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
         '--workers', '2', '--shape', '48', '64', '48',
     ]  # fmt: skip
     assert main(arguments) == 0
@@ -30,6 +31,12 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (2, 1, 48, 64, 48, 1)
     curve = (tmp_path / 'tiny.work' / 'base' / 'curve.tsv').read_text()
     assert curve.startswith('step\tlearning_rate\tloss\n2\t')
+
+
+def test_too_few_heads_for_the_folds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='3 scans show one head only'):
+        main(['-o', str(tmp_path / 'none'), '--scans', '3'])
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
