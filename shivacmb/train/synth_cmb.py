@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.exceptions import UsageError
 from shivacmb.train.card import metadata
+from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
-from shivacmb.train.pool import BOX, fill_pool, load_scan
+from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 
@@ -65,8 +67,8 @@ class Plan:
     scans: int = 120
     mined: int = 60
     judged: int = 12
-    batch: int = 6
-    size: int = 48
+    batch: int = 16
+    size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
 
@@ -75,8 +77,8 @@ def _source(plan: Plan, work: Path, fold: int | None, hard: dict[int, Array]) ->
     indices = [
         index
         for index in range(plan.scans)
-        # the three scans of one head stay together
-        if fold is None or plan.folds < 2 or (index // 3) % plan.folds != fold
+        # the scans of one head stay together
+        if fold is None or plan.folds < 2 or (index // SCANS_PER_HEAD) % plan.folds != fold
     ]
     return PatchSource(
         work / 'pool', indices, seed=plan.seed * 100 + (0 if fold is None else fold + 1),
@@ -169,6 +171,11 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     from shivacmb.models import write_bundle
     from shivacmb.models.unet3d import build_unet3d
 
+    if -(-plan.scans // SCANS_PER_HEAD) < min(2, plan.folds):
+        raise UsageError(
+            f'{plan.scans} scans show one head only, and each fold leaves some heads out; '
+            f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
+        )
     fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
     common = {'size': plan.size, 'seed': plan.seed}
     base = train(_source(plan, work, None, {}), Recipe(plan.steps, **common), work / 'base')
@@ -182,7 +189,9 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     hard = mine(predictor, base, work / 'pool', late, work / 'hard')
     recipe = Recipe(plan.fold_steps, rate=5e-4, warm=20, **common)
     folds = [
-        train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        round_weights(
+            train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        )
         for fold in range(plan.folds)
     ]
     chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
@@ -191,19 +200,20 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
         score for score in tests
         if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
     )  # fmt: skip
-    models = []
-    for weights in folds:
+    files = []
+    for fold, weights in enumerate(folds):
         model = build_unet3d(plan.shape, **ARCHITECTURE)
         model.set_weights(weights)
-        models.append(model)
+        files.append(work / f'fold-{fold}' / 'model.keras')
+        save_compact(model, files[-1])
     training = {
-        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate); no scan of a person',
+        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
         'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
-        **{name: value for name, value in asdict(plan).items() if name not in ('workers', 'shape')},
+        **{name: value for name, value in asdict(plan).items() if name != 'workers'},
     }  # fmt: skip
     metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
     write_bundle(
-        output, models,
+        output, files,
         metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
                  metrics={**metrics, **(extra or {})}),
         overwrite=True,
