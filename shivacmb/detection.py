@@ -31,8 +31,6 @@ from shivacmb.lesions import Lesion, find_clusters, lesion_table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-DEFAULT_MODEL = 'synth-cmb'
-
 
 @dataclass(frozen=True)
 class Detected:
@@ -94,7 +92,7 @@ def detect(
     """
     from shivacmb.models import find_bundle, load_ensemble
 
-    bundle = find_bundle(DEFAULT_MODEL if model == 'default' else model)
+    bundle = find_bundle(model)
     if len(bundle.inputs) != 1:
         raise ModelError(f'model {bundle.name} needs {len(bundle.inputs)} images, not one')
     scan = _load(image)
