@@ -55,6 +55,7 @@ def run_participants(settings: Settings) -> int:
         print_listing(found, settings, detection, bundle)
         return 0
     check_writable(settings.out_dir)
+    planning.verify_model(bundle, detection.engine)
     return _process(settings, found, detection, bundle)
 
 
@@ -160,7 +161,6 @@ def run_plans(
     work_dir = _work_dir(settings, run_dir.name)
     failures: dict[str, ShivaCMBError] = {}
     try:
-        planning.verify_model(bundle, detection.engine)
         from shivacmb.cli import engine
         from shivacmb.cli.progress import progress
         from shivacmb.cli.provenance import write_run_files

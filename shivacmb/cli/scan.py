@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     detection = plans.build_detection(settings, bundle)
     plans.check_mask_tool(settings.mask)
     check_writable(args.out_dir)
+    plans.verify_model(bundle, detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     try:
