@@ -35,4 +35,4 @@ def lesion_loss(target: Any, predicted: Any) -> Any:
     absent = weight * (1.0 - lesion)
     missed = -ops.sum(present * ops.log(probability)) / (ops.sum(present) + 10.0)
     wrong = -ops.sum(absent * ops.log(1.0 - probability)) / (ops.sum(absent) + 10.0)
-    return dice + 0.2 * missed + 100.0 * wrong
+    return dice + 0.2 * missed + 400.0 * wrong

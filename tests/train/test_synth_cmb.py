@@ -17,7 +17,8 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 @pytest.mark.tensorflow
 def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     arguments = [
-        '-o', str(tmp_path / 'tiny'), '--steps', '2', '--fold-steps', '1', '--folds', '2',
+        '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1',
+        '--fold-steps', '1', '--folds', '2',
         '--scans', '4', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
         '--workers', '2', '--shape', '48', '64', '48',
     ]  # fmt: skip
