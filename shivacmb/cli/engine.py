@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb import exceptions
-from shivacmb.exceptions import DataError, ShivaCMBError, UsageError
+from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -240,7 +240,14 @@ def read_failure(scan_dir: Path, crash: BaseException | None = None) -> ShivaCMB
     from shivacmb.interfaces.base import FAILURE_FILE
 
     for path in sorted(scan_dir.rglob(FAILURE_FILE)):
-        content = json.loads(path.read_text('utf-8'))
+        try:
+            content = json.loads(path.read_text('utf-8'))
+        except ValueError:
+            # The node could make the file but not fill it
+            return OutputError(
+                f'No space left on device for temporary files <{path.parent}>; free some, or '
+                'give another folder with --work-dir'
+            )
         kind = getattr(exceptions, content['kind'], DataError)
         return kind(content['message'])
     if crash is not None:
