@@ -164,7 +164,7 @@ def _brain(
             return background_mask(values)
         from shivacmb.models.brain_mask import predict_brain
 
-        return np.asarray(predict_brain(iso, threads=threads)) > 0
+        return np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
     given = nib.load(mask) if isinstance(mask, (str, Path)) else mask
     if not same_grid(given, scan):
         raise DataError(f'the mask has another grid than the image: {given.shape}, {scan.shape}')

@@ -122,7 +122,7 @@ class FoundMask(ScanInterface):
         else:
             from shivacmb.models.brain_mask import predict_brain
 
-            brain = predict_brain(image, threads=self.inputs.threads)
+            brain = predict_brain(image, engine='openvino', threads=self.inputs.threads)
         check_brain(brain, float(np.prod(image.header.get_zooms()[:3])) / 1e3, method)
         _save_like(brain, image, cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)
