@@ -31,8 +31,6 @@ from shivacmb.lesions import Lesion, find_clusters, lesion_table
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-DEFAULT_MODEL = 'synth-cmb'
-
 
 @dataclass(frozen=True)
 class Detected:
@@ -94,7 +92,7 @@ def detect(
     """
     from shivacmb.models import find_bundle, load_ensemble
 
-    bundle = find_bundle(DEFAULT_MODEL if model == 'default' else model)
+    bundle = find_bundle(model)
     if len(bundle.inputs) != 1:
         raise ModelError(f'model {bundle.name} needs {len(bundle.inputs)} images, not one')
     scan = _load(image)
@@ -166,7 +164,7 @@ def _brain(
             return background_mask(values)
         from shivacmb.models.brain_mask import predict_brain
 
-        return np.asarray(predict_brain(iso, threads=threads)) > 0
+        return np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
     given = nib.load(mask) if isinstance(mask, (str, Path)) else mask
     if not same_grid(given, scan):
         raise DataError(f'the mask has another grid than the image: {given.shape}, {scan.shape}')
@@ -178,4 +176,4 @@ def _brain(
 def _like(values: npt.NDArray[np.generic], scan: nib.Nifti1Image) -> nib.Nifti1Image:
     header = scan.header.copy()
     header.set_data_dtype(values.dtype)
-    return nib.Nifti1Image(values, None, header)
+    return nib.Nifti1Image(values, scan.affine, header)

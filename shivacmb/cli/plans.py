@@ -235,6 +235,21 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     )
 
 
+def verify_model(bundle: Bundle, engine: str) -> None:
+    """Check the files of a bundle that the engine will read.
+
+    Raises
+    ------
+    ModelError
+        If one is missing or altered.
+    """
+    for fold in bundle.folds:
+        if engine == 'openvino' and fold.openvino is not None:
+            bundle.verify_openvino(fold)
+        else:
+            bundle.verify_fold(fold)
+
+
 def check_contrast(bundle: Bundle, contrast: str, image: Path) -> None:
     """Refuse a scan whose contrast the model was not made for.
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from shivacmb.workflows.plan import Detection, ScanPlan
 
 EXIT_SOME_FAILED = 1
-DEFAULT_MODEL = 'synth-cmb'
 
 
 def run_participants(settings: Settings) -> int:
@@ -41,7 +40,9 @@ def run_participants(settings: Settings) -> int:
     int
         0 all done, 1 some scans failed, or the failure's own code when every scan failed alike.
     """
-    bundle = the_bundle(settings)
+    from shivacmb.models import find_bundle
+
+    bundle = find_bundle(settings.model, settings.models_dir)
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.boilerplate_only:
@@ -56,16 +57,8 @@ def run_participants(settings: Settings) -> int:
         print_listing(found, settings, detection, bundle)
         return 0
     check_writable(settings.out_dir)
-    bundle.verify()
+    planning.verify_model(bundle, detection.engine)
     return _process(settings, found, detection, bundle)
-
-
-def the_bundle(settings: Settings) -> Bundle:
-    """Return the model that the settings name."""
-    from shivacmb.models import find_bundle
-
-    name = DEFAULT_MODEL if settings.model == 'default' else settings.model
-    return find_bundle(name, models_dir=settings.models_dir)
 
 
 def search(settings: Settings) -> Found:

@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     """Process one image; return the exit code."""
     from shivacmb.cli import plans
     from shivacmb.cli.main import check_writable
-    from shivacmb.cli.run import run_plans, the_bundle
+    from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
+    from shivacmb.models import find_bundle
 
     settings = Settings(
         bids_dir=args.image.parent,
@@ -90,12 +91,12 @@ def run(args: argparse.Namespace) -> int:
         mask=args.mask_method,
         nprocs=args.nprocs,
     )
-    bundle = the_bundle(settings)
+    bundle = find_bundle(settings.model, settings.models_dir)
     plans.check_contrast(bundle, args.contrast, args.image)
     detection = plans.build_detection(settings, bundle)
     plans.check_mask_tool(settings.mask)
     check_writable(args.out_dir)
-    bundle.verify()
+    plans.verify_model(bundle, detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     try:

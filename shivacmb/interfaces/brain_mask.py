@@ -55,7 +55,7 @@ class _MaskOutputSpec(TraitedSpec):
 def _save_like(mask: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
     header = image.header.copy()
     header.set_data_dtype(np.uint8)
-    nib.Nifti1Image(mask.astype(np.uint8), None, header).to_filename(path)
+    nib.Nifti1Image(mask.astype(np.uint8), image.affine, header).to_filename(path)
 
 
 class _GivenMaskInputSpec(BaseInterfaceInputSpec):
@@ -89,7 +89,7 @@ class GivenMask(ScanInterface):
             )
         header = scan.header.copy()
         header.set_data_dtype(np.uint8)
-        on_scan = nib.Nifti1Image((values > 0).astype(np.uint8), None, header)
+        on_scan = nib.Nifti1Image((values > 0).astype(np.uint8), scan.affine, header)
         mask = resample_isotropic(reorient_to_std(on_scan), self.inputs.voxel_mm, 'nearest')
         brain = np.asarray(mask.dataobj) > 0
         check_brain(brain, self.inputs.voxel_mm**3 / 1e3, f'<{given}>')
@@ -122,7 +122,7 @@ class FoundMask(ScanInterface):
         else:
             from shivacmb.models.brain_mask import predict_brain
 
-            brain = predict_brain(image, threads=self.inputs.threads)
+            brain = predict_brain(image, engine='openvino', threads=self.inputs.threads)
         check_brain(brain, float(np.prod(image.header.get_zooms()[:3])) / 1e3, method)
         _save_like(brain, image, cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)

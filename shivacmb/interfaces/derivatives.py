@@ -63,7 +63,7 @@ class ScanFiles:
             'brain_mask': nib.load(self.brain),
             'probseg': nib.load(self.mean),
             'probseg_sd': nib.load(self.sd),
-            'lesion_mask': nib.Nifti1Image(mask, None, header),
+            'lesion_mask': nib.Nifti1Image(mask, dseg.affine, header),
             'dseg': dseg,
         }
 

@@ -141,7 +141,7 @@ class ToInputGrid(ScanInterface):
         for name, (file_name, array, dtype) in maps.items():
             header = scan.header.copy()
             header.set_data_dtype(dtype)
-            nib.Nifti1Image(array.astype(dtype, copy=False), None, header).to_filename(
+            nib.Nifti1Image(array.astype(dtype, copy=False), scan.affine, header).to_filename(
                 cwd / file_name
             )
             self._results[name] = str(cwd / file_name)

@@ -35,7 +35,7 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     ndarray, uint8 [X, Y, Z]
         A new label map; white matter beside a fold becomes cortex.
     """
-    out = labels.copy()
+    out: Array = labels.copy()
     if rng.random() < 0.1:
         return out
     shallow = ndimage.distance_transform_edt(brain)

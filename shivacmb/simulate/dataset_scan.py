@@ -6,7 +6,7 @@ noise. Lesions multiply the signal, they never replace it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Acquisition:
 
     voxel_mm: tuple[float, float, float] = (0.9, 0.9, 2.0)
     tilt: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    protocol: Protocol = Protocol()
+    protocol: Protocol = field(default_factory=Protocol)
     snr: float = 30.0
     kspace: float = 1.0
     ghost: float = 0.0
@@ -107,7 +107,9 @@ class Scan:
     clean: Array
 
 
-def draw_acquisition(rng: np.random.Generator, *, lesions: tuple[int, int] = (6, 30)) -> Acquisition:
+def draw_acquisition(
+    rng: np.random.Generator, *, lesions: tuple[int, int] = (6, 30)
+) -> Acquisition:
     """Draw a protocol from those met in microbleed studies.
 
     Parameters
@@ -192,8 +194,10 @@ def _sample(signal: Array, to_head: Array, acquisition: Acquisition, shape: Arra
         shift = np.zeros(3)
         shift[axis] = ((part + 0.5) / parts - 0.5) * size[axis]
         offset = to_head[:3, :3] @ shift + to_head[:3, 3]
-        total += ndimage.affine_transform(signal, matrix, offset, tuple(shape), np.float32, order=1)
-    return total / parts
+        total += ndimage.affine_transform(
+            signal, matrix, offset, tuple(shape), np.float32, order=1
+        )
+    return np.asarray(total / parts)
 
 
 def _noise(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> Array:
@@ -213,11 +217,11 @@ def _noise(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> 
             form[axis] = -1
             space *= window.reshape(form)
         signal = fft.ifftn(space, axes=plane)
-    return np.abs(signal).astype(np.float32)
+    return np.asarray(np.abs(signal), np.float32)
 
 
 def _strip(rng: np.random.Generator, brain: Array, voxel_mm: tuple[float, float, float]) -> Array:
-    """A skull-stripping mask with the faults such masks have."""
+    """Make a skull-stripping mask with the faults that such masks have."""
     soft = ndimage.gaussian_filter(brain.astype(np.float32), [1.5 / v for v in voxel_mm])
     ragged = smooth_noise(rng, brain.shape, float(rng.uniform(2, 8)))
     limit = float(rng.uniform(0.15, 0.75))
@@ -280,8 +284,8 @@ def simulate_scan(
     for number, (i, j, k, zone) in enumerate(positions):
         centre = scene.scan_mm(np.array([[i, j, k]], float))[0] + rng.uniform(-0.5, 0.5, 3)
         lesion = draw_lesion(
-            rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol, zone,
-            radii[number] if radii else None, least_chi,
+            rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol,
+            zone, radii[number] if radii else None, least_chi,
         )  # fmt: skip
         box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, acquisition.protocol)
         lesioned[box] *= remaining

@@ -1,4 +1,4 @@
-"""A small BIDS dataset of simulated scans, made from nothing: ``python -m shivacmb.simulate.demo``.
+"""A small BIDS dataset of simulated scans: ``python -m shivacmb.simulate.demo -o DIR``.
 
 Three people: a T2*-weighted scan with lesions, an SWI with lesions in a session of its own, and a
 T2*-weighted scan without any. The same version of the libraries gives the same bytes.
@@ -50,7 +50,9 @@ class DemoScan:
     @property
     def folder(self) -> str:
         """Folder of the scan in the dataset."""
-        return f'sub-{self.participant}' + (f'/ses-{self.session}' if self.session else '') + '/anat'
+        return (
+            f'sub-{self.participant}' + (f'/ses-{self.session}' if self.session else '') + '/anat'
+        )
 
     @property
     def stem(self) -> str:
@@ -177,7 +179,8 @@ def make_demo(folder: Path) -> None:
               'Authors': ['The shivacmb developers']}  # fmt: skip
     made = [{'Name': 'shivacmb', 'Description': 'python -m shivacmb.simulate.demo'}]
     _write(folder / 'dataset_description.json',
-           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common, 'GeneratedBy': made})  # fmt: skip
+           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common,
+            'GeneratedBy': made})  # fmt: skip
     truth = folder / 'derivatives' / 'truth'
     _write(truth / 'dataset_description.json',
            {'Name': 'Truth of the simulated microbleeds', 'DatasetType': 'derivative', **common,
@@ -185,7 +188,10 @@ def make_demo(folder: Path) -> None:
     _write(folder / 'README.md', _README)
     _write(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
     people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{len(s.radii)}' for s in SCANS]
-    _write(folder / 'participants.tsv', 'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n')
+    _write(
+        folder / 'participants.tsv',
+        'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n',
+    )
     _write(folder / 'participants.json', {
         'age': {'Description': 'Invented age', 'Units': 'year'},
         'sex': {'Description': 'Invented sex', 'Levels': {'F': 'female', 'M': 'male'}},
@@ -193,7 +199,9 @@ def make_demo(folder: Path) -> None:
     })  # fmt: skip
     for demo in SCANS:
         scan = make_scan(demo)
-        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(np.int16)
+        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(
+            np.int16
+        )
         name = f'{demo.stem}_{demo.suffix}'
         _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
         protocol = demo.acquisition.protocol

@@ -1,8 +1,8 @@
 """Microbleeds as small spheres of raised susceptibility: the signal they take from a scan.
 
-The steps are textbook gradient-echo physics: field of a magnetised sphere, phase at the echo time,
-and the magnitude of the complex signal averaged over each voxel. Positions are in millimetres along
-the scan's own axes, so that voxels of any shape can be averaged.
+The steps are textbook gradient-echo physics: field of a magnetised sphere, phase at the echo
+time, and the magnitude of the complex signal averaged over each voxel. Positions are in
+millimetres along the scan's own axes, so that voxels of any shape can be averaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 GAMMA_HZ_PER_T = 42.577e6
 #: R2* of blood products per ppm of susceptibility at 3 T, in 1/s (Naji 2024); half at 1.5 T.
 R2STAR_PER_PPM = 127.0
-#: Natural logarithm of the apparent radius in mm: mean and standard deviation over 957 real lesions.
+#: Logarithm of the apparent radius in mm: mean and standard deviation over 957 real lesions.
 LN_RADIUS_MEAN, LN_RADIUS_SD = 0.297, 0.36
 
 
@@ -104,8 +104,8 @@ def draw_lesion(
 ) -> Lesion:
     """Draw size, susceptibility and shape of one lesion.
 
-    The apparent radius follows 957 real lesions (log-normal, median 1.35 mm); the susceptibility is
-    log-uniform up to 2.5 ppm, and the sphere's own radius follows from both.
+    The apparent radius follows 957 real lesions (log-normal, median 1.35 mm); the susceptibility
+    is log-uniform up to 2.5 ppm, and the sphere's own radius follows from both.
 
     Parameters
     ----------
@@ -233,9 +233,9 @@ def lesion_factor(
     phase = 2 * np.pi * GAMMA_HZ_PER_T * protocol.field_t * protocol.echo_s * 1e-6 * shift
     decay = R2STAR_PER_PPM * protocol.field_t / 3.0 * lesion.chi * protocol.echo_s
     signal = np.exp(1j * phase) * np.where(inside, np.exp(-decay), 1.0)
-    blocks = signal.reshape(
-        extent[0], parts[0], extent[1], parts[1], extent[2], parts[2]
-    ).mean(axis=(1, 3, 5))
+    blocks = signal.reshape(extent[0], parts[0], extent[1], parts[1], extent[2], parts[2]).mean(
+        axis=(1, 3, 5)
+    )
     remaining = 1.0 - lesion.depth * (1.0 - np.abs(blocks))
     return box, np.asarray(remaining, np.float32)
 

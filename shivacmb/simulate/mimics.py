@@ -162,7 +162,7 @@ def paint_vessels(
         where, inverse = np.unique(flat, return_inverse=True)
         share = np.bincount(inverse, (volumes / counts)[owner][keep]) / size.prod()
         loss[where] += strength * np.minimum(1.0, share)
-    return np.clip(1.0 - loss.reshape(shape), 0.02, 1.5)
+    return np.asarray(np.clip(1.0 - loss.reshape(shape), 0.02, 1.5))
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:

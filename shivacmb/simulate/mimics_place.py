@@ -89,7 +89,7 @@ class Scene:
 
 def _counts(rng: np.random.Generator, amount: float) -> dict[str, int]:
     high = {'sulcal': 90, 'medullary': 45, 'upright': 26, 'base': 14, 'surface': 40}
-    return {kind: int(rng.integers(0, max(2, n * amount))) for kind, n in high.items()}
+    return {kind: int(rng.integers(0, max(2, int(n * amount)))) for kind, n in high.items()}
 
 
 def _vessels(
@@ -173,9 +173,7 @@ def _dips(rng: np.random.Generator, scene: Scene) -> Array:
     return np.asarray(1.0 - depth * fluid / (1.0 + np.exp(-gate)), np.float32)
 
 
-def _blobs(
-    rng: np.random.Generator, scene: Scene, factor: Array
-) -> list[tuple[str, Array]]:
+def _blobs(rng: np.random.Generator, scene: Scene, factor: Array) -> list[tuple[str, Array]]:
     table = []
     size = np.asarray(scene.voxel_mm)
     for _ in range(int(rng.integers(0, 5))):

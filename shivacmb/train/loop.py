@@ -47,6 +47,8 @@ class Recipe:
         Of the initial weights.
     size : int
         Side of a patch in voxels.
+    precision : str
+        Keras policy of the arithmetic; the weights are kept in float32.
     """
 
     steps: int
@@ -55,7 +57,8 @@ class Recipe:
     save_every: int = 200
     log_every: int = 20
     seed: int = 0
-    size: int = 48
+    size: int = 32
+    precision: str = 'mixed_bfloat16'
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -66,7 +69,7 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
-def new_model(size: int, seed: int) -> Any:  # noqa: ANN401  keras carries no types
+def new_model(size: int, seed: int, precision: str = 'float32') -> Any:
     """Build the network with seeded weights and an output that starts near 0.
 
     Parameters
@@ -75,6 +78,8 @@ def new_model(size: int, seed: int) -> Any:  # noqa: ANN401  keras carries no ty
         Side of a patch in voxels.
     seed : int
         Of the weights.
+    precision : str
+        Keras policy, such as 'float32' or 'mixed_bfloat16'.
 
     Returns
     -------
@@ -84,13 +89,18 @@ def new_model(size: int, seed: int) -> Any:  # noqa: ANN401  keras carries no ty
     import keras
 
     keras.utils.set_random_seed(seed)
-    model = build_unet3d((size,) * 3, **ARCHITECTURE)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = build_unet3d((size,) * 3, **ARCHITECTURE)
+    finally:
+        keras.config.set_dtype_policy(before)
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([kernel, np.full_like(bias, -4.0)])
     return model
 
 
-def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:  # noqa: ANN401
+def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:
     scratch = path.with_suffix('.tmp')
     arrays = {f'w{i:03d}': value for i, value in enumerate(model.get_weights())}
     arrays |= {f'o{i:03d}': np.asarray(v) for i, v in enumerate(optimizer.variables)}
@@ -101,7 +111,7 @@ def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:  # noqa: A
     scratch.replace(path)
 
 
-def _restore(path: Path, model: Any, optimizer: Any) -> int:  # noqa: ANN401
+def _restore(path: Path, model: Any, optimizer: Any) -> int:
     with np.load(path) as saved:
         weights = [saved[name] for name in sorted(saved.files) if name.startswith('w')]
         state = [saved[name] for name in sorted(saved.files) if name.startswith('o')]
@@ -158,7 +168,7 @@ def train(
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, curve = folder / 'checkpoint.npz', folder / 'curve.tsv'
-    model = new_model(recipe.size, recipe.seed)
+    model = new_model(recipe.size, recipe.seed, recipe.precision)
     if initial is not None:
         model.set_weights(initial)
     optimizer = keras.optimizers.Adam(recipe.rate, clipnorm=1.0)

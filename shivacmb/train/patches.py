@@ -15,14 +15,14 @@ from shivacmb.train.pool import PoolScan, load_scan
 Array = NDArray[Any]
 
 #: Share of the patches by what lies in them, when hard negatives are known.
-MIX: dict[str, float] = {'lesion': 0.42, 'mimic': 0.15, 'edge': 0.1, 'brain': 0.11, 'hard': 0.22}
+MIX: dict[str, float] = {'lesion': 0.33, 'mimic': 0.12, 'edge': 0.08, 'brain': 0.12, 'hard': 0.35}
 
 
 def bezier_table(rng: np.random.Generator) -> Array:
     """Draw a monotone intensity curve.
 
-    A cubic Bezier curve from (0, 0) to (1, 1) whose inner control points are sorted, as in Tsuchida
-    2024 (who leave open whether the curve is monotone), times a scale of 0.9 to 1.1.
+    A cubic Bezier curve from (0, 0) to (1, 1) as in Tsuchida 2024 (who leave open whether it is
+    monotone; here the inner control points are sorted), times a scale of 0.9 to 1.1.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def bezier_table(rng: np.random.Generator) -> Array:
     curve_x = basis[0] * x[0] + basis[1] * x[1] + basis[2]
     curve_y = basis[0] * y[0] + basis[1] * y[1] + basis[2]
     table = np.interp(np.arange(256) / 255, curve_x, curve_y) * rng.uniform(0.9, 1.1)
-    return np.clip(table, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(table, 0, 1), np.float32)
 
 
 def cut(volume: Array, corner: Array, size: int) -> Array:
@@ -150,7 +150,9 @@ class PatchSource:
             noise = rng.standard_normal(image.shape, dtype=np.float32)
             image = np.clip(image + np.float32(rng.uniform(0, 0.04)) * noise, 0, 1)
         target = np.stack([(flags & LESION) > 0, (flags & UNSURE) == 0], axis=-1)
-        turn = tuple(int(axis) for axis in (rng.permutation(3) if rng.random() < 0.3 else range(3)))
+        turn = tuple(
+            int(axis) for axis in (rng.permutation(3) if rng.random() < 0.3 else range(3))
+        )
         flips = tuple(axis for axis in range(3) if rng.random() < 0.5)
         image = np.flip(image.transpose(turn), flips)
         target = np.flip(target.transpose((*turn, 3)), flips)

@@ -1,4 +1,4 @@
-"""A pool of simulated scans on disk, filled by background processes and read through memory maps."""
+"""A pool of simulated scans on disk, filled in the background and read through memory maps."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def fill_pool(
     folder.mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(count) if not _path(folder, index).exists()]
     context = get_context('spawn')
-    processes = []
+    processes: list[BaseProcess] = []
     for worker in range(min(workers, len(missing))):
         process = context.Process(
             target=_fill, args=(folder, seed, missing[worker::workers], options), daemon=True
@@ -157,7 +157,7 @@ def load_scan(folder: Path, index: int, *, patience_s: float = 600.0) -> PoolSca
     while not path.exists():
         if time.monotonic() > end:
             raise TemporaryError(
-                f'Scan {index} of the pool <{folder}> was not simulated within {patience_s:.0f} s; '
+                f'Scan {index} of the pool <{folder}> was not simulated in {patience_s:.0f} s; '
                 'see whether the generator processes still run and the disk has room.'
             )
         time.sleep(0.2)

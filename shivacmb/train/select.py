@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from shivacmb.simulate.dataset import LESION, UNSURE
-from shivacmb.train.predict import clusters
+from shivacmb.train.predict import centroids, clusters
 
 Array = NDArray[Any]
 
@@ -93,18 +92,21 @@ def score_scan(
         found, count = clusters(probability, threshold)
         sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
         numbers = np.arange(1, count + 1)
-        middles = np.array(ndimage.center_of_mass(found > 0, found, numbers)).reshape(-1, 3)
+        middles = centroids(found, count)
         matched: list[set[int]] = []
         excused = []
-        boxes = ndimage.find_objects(found)
-        for number, middle in zip(numbers, middles, strict=True):
-            box = boxes[number - 1]
-            mine = found[box] == number
-            touched = set(truth[box][mine].tolist()) - {0}
+        where = np.flatnonzero(found)
+        owner, marks = found.ravel()[where], truth.ravel()[where]
+        pairs = set(zip(owner[marks > 0].tolist(), marks[marks > 0].tolist(), strict=True))
+        free = set(owner[(flags.ravel()[where] & (LESION | UNSURE)) > 0].tolist())
+        touching: dict[int, set[int]] = {}
+        for number, mark in pairs:
+            touching.setdefault(number, set()).add(mark)
+        for number, middle in zip(numbers.tolist(), middles, strict=True):
             near = np.linalg.norm(centres - middle, axis=1) <= reach
-            touched |= {int(lesions[i]['number']) for i in np.flatnonzero(near)}
-            matched.append(touched)
-            excused.append(bool(((flags[box][mine] & (LESION | UNSURE)) > 0).any()))
+            close = {int(lesions[i]['number']) for i in np.flatnonzero(near)}
+            matched.append(touching.get(number, set()) | close)
+            excused.append(number in free)
         for least in MIN_VOXELS:
             keep = [i for i in range(count) if sizes[i] >= least]
             hit = set().union(*[matched[i] for i in keep]) if keep else set()

@@ -1,9 +1,10 @@
 """Train the shipped detector from nothing: ``python -m shivacmb.train.synth_cmb -o DIR``.
 
-Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans of
-other heads, and what it takes for lesions there becomes hard negatives; each fold then goes on
-alone, on heads of its own and with those patches. Further simulated scans, of yet other heads,
-choose the threshold; more of them measure the result. A killed run continues when started again.
+Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans, and
+what it takes for lesions there becomes hard negatives for a second part of the training; after
+another such search each fold goes on alone, on heads of its own. Further simulated scans, of yet
+other heads, choose the threshold; more of them measure the result. A killed run continues when
+started again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.exceptions import UsageError
 from shivacmb.train.card import metadata
+from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
-from shivacmb.train.pool import BOX, fill_pool, load_scan
+from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 
@@ -38,8 +41,9 @@ class Plan:
 
     Attributes
     ----------
-    steps, fold_steps : int
-        Batches of the shared start, and of each fold after it.
+    steps, sharp_steps, fold_steps : int
+        Batches of the shared start, of its continuation with hard negatives, and of each fold
+        after that.
     folds : int
         Networks of the ensemble.
     seed : int
@@ -59,29 +63,32 @@ class Plan:
     """
 
     steps: int = 1200
+    sharp_steps: int = 1000
     fold_steps: int = 300
     folds: int = 3
     seed: int = 1
     scans: int = 120
     mined: int = 60
     judged: int = 12
-    batch: int = 6
-    size: int = 48
+    batch: int = 16
+    size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
 
 
-def _source(plan: Plan, work: Path, fold: int | None, hard: dict[int, Array]) -> PatchSource:
+def _source(
+    plan: Plan, work: Path, part: int, hard: dict[int, Array], fold: int | None = None
+) -> PatchSource:
     indices = [
         index
         for index in range(plan.scans)
-        # the three scans of one head stay together
-        if fold is None or plan.folds < 2 or (index // 3) % plan.folds != fold
+        # the scans of one head stay together
+        if fold is None or plan.folds < 2 or (index // SCANS_PER_HEAD) % plan.folds != fold
     ]
     return PatchSource(
-        work / 'pool', indices, seed=plan.seed * 100 + (0 if fold is None else fold + 1),
+        work / 'pool', indices, seed=plan.seed * 100 + part,
         size=plan.size, batch=plan.batch, hard=hard,
-        first=24 if fold is None else plan.scans, per_step=0.12,
+        first=plan.scans if part else 24, per_step=0.12,
     )  # fmt: skip
 
 
@@ -169,9 +176,14 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     from shivacmb.models import write_bundle
     from shivacmb.models.unet3d import build_unet3d
 
+    if -(-plan.scans // SCANS_PER_HEAD) < min(2, plan.folds):
+        raise UsageError(
+            f'{plan.scans} scans show one head only, and each fold leaves some heads out; '
+            f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
+        )
     fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
     common = {'size': plan.size, 'seed': plan.seed}
-    base = train(_source(plan, work, None, {}), Recipe(plan.steps, **common), work / 'base')
+    base = train(_source(plan, work, 0, {}), Recipe(plan.steps, **common), work / 'base')
     fill_pool(
         work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
         lesions=(0, 12),
@@ -180,9 +192,19 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     # the scans made last are those that the start has seen least
     late = range(max(0, plan.scans - plan.mined), plan.scans)
     hard = mine(predictor, base, work / 'pool', late, work / 'hard')
-    recipe = Recipe(plan.fold_steps, rate=5e-4, warm=20, **common)
+    recipe = Recipe(plan.sharp_steps, rate=8e-4, warm=20, **common)
+    sharp = train(_source(plan, work, 1, hard), recipe, work / 'sharp', initial=base)
+    hard = mine(predictor, sharp, work / 'pool', late, work / 'hard-2')
+    recipe = Recipe(plan.fold_steps, rate=4e-4, warm=20, **common)
     folds = [
-        train(_source(plan, work, fold, hard), recipe, work / f'fold-{fold}', initial=base)
+        round_weights(
+            train(
+                _source(plan, work, 2 + fold, hard, fold),
+                recipe,
+                work / f'fold-{fold}',
+                initial=sharp,
+            )
+        )
         for fold in range(plan.folds)
     ]
     chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
@@ -191,19 +213,20 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
         score for score in tests
         if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
     )  # fmt: skip
-    models = []
-    for weights in folds:
+    files = []
+    for fold, weights in enumerate(folds):
         model = build_unet3d(plan.shape, **ARCHITECTURE)
         model.set_weights(weights)
-        models.append(model)
+        files.append(work / f'fold-{fold}' / 'model.keras')
+        save_compact(model, files[-1])
     training = {
-        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate); no scan of a person',
+        'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
         'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
-        **{name: value for name, value in asdict(plan).items() if name not in ('workers', 'shape')},
+        **{name: value for name, value in asdict(plan).items() if name != 'workers'},
     }  # fmt: skip
     metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
     write_bundle(
-        output, models,
+        output, files,
         metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
                  metrics={**metrics, **(extra or {})}),
         overwrite=True,
@@ -220,7 +243,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
     parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
     for name, text in (
-        ('steps', 'batches of the shared start'), ('fold_steps', 'batches of each fold'),
+        ('steps', 'batches of the shared start'), ('sharp_steps', 'batches with hard negatives'),
+        ('sharp_steps', 'batches with hard negatives'),
+        ('fold_steps', 'batches of each fold'),
         ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
         ('scans', 'simulated scans to train on'), ('mined', 'scans searched for hard negatives'),
         ('judged', 'scans to choose the threshold on, and again to measure on'),

@@ -57,9 +57,7 @@ def test_help_imports_nothing_heavy(command: str) -> None:
         'try:\n    main()\nexcept SystemExit:\n    pass\n'
         'print("LOADED", *sorted({name.split(".")[0] for name in sys.modules}))'
     )
-    done = subprocess.run(
-        [sys.executable, '-c', code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.rsplit('LOADED', 1)[1].split())
     assert not loaded & {'nipype', 'numpy', 'pandas', 'bids', 'nibabel', 'openvino', 'tensorflow'}
     assert 'research use only' in done.stdout.lower()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shivacmb.simulate.anatomy_labels import Tissue
+from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, cut_box, make_example
+from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
+from shivacmb.simulate.dataset_scan import (
+    Acquisition,
+    Scan,
+    draw_acquisition,
+    isotropic_truth,
+    simulate_scan,
+)
+
+QUIET = Acquisition(voxel_mm=(0.9, 0.9, 2.0), snr=200.0, mimics=0.0, lesions=4)
+
+
+@pytest.fixture(scope='module')
+def ball() -> tuple[np.ndarray, np.ndarray]:
+    grid = np.indices((64, 64, 64)) - 32
+    radius = np.sqrt((grid**2).sum(axis=0))
+    labels = np.zeros((64, 64, 64), np.uint8)
+    labels[radius < 25] = Tissue.SULCAL_CSF
+    labels[radius < 23] = Tissue.CORTEX
+    labels[radius < 18] = Tissue.CEREBRAL_WM
+    return labels, radius < 24
+
+
+def scan_ball(ball: tuple[np.ndarray, np.ndarray], acquisition: Acquisition, seed: int) -> Scan:
+    labels, brain = ball
+    signal = brain.astype(np.float32)
+    return simulate_scan(
+        np.random.default_rng(seed), signal, scene_masks(labels, brain), lesion_zones(labels),
+        acquisition, positions=[(32, 32, 32, 'white_matter'), (40, 32, 26, 'white_matter')],
+        radii=[2.5, 2.0], least_chi=1.5,
+    )  # fmt: skip
+
+
+def test_labels_lie_on_the_darkened_voxels(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    scan = scan_ball(ball, QUIET, 0)
+    image, labels, _, brain = isotropic_truth(scan, QUIET.snr)
+    for number, lesion in enumerate(scan.lesions, start=1):
+        where = np.argwhere(labels == number)
+        assert np.linalg.norm(where.mean(axis=0) - lesion.centre) < 1.5
+        assert image[labels == number].mean() < 0.75 * np.median(image[brain])
+
+
+def test_a_scan_places_the_brain_in_its_field_of_view(
+    ball: tuple[np.ndarray, np.ndarray],
+) -> None:
+    scan = scan_ball(ball, replace(QUIET, tilt=(0.2, 0.1, 0.1)), 1)
+    wanted = float(ball[1].sum())
+    assert scan.brain.sum() * np.prod(scan.voxel_mm) == pytest.approx(wanted, rel=0.03)
+    middle = np.argwhere(scan.brain).mean(axis=0)
+    position = scan.affine[:3, :3] @ middle + scan.affine[:3, 3]
+    np.testing.assert_allclose(position, 0, atol=0.6)
+
+
+def test_the_same_seed_gives_the_same_bytes(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    acquisition = replace(QUIET, mimics=1.0, kspace=0.8, ghost=0.03, strip=True)
+    one, two = (scan_ball(ball, acquisition, 5).image for _ in range(2))
+    other = scan_ball(ball, acquisition, 6).image
+    assert one.tobytes() == two.tobytes()
+    assert one.tobytes() != other.tobytes()
+
+
+def test_a_stripped_scan_is_empty_outside(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    scan = scan_ball(ball, replace(QUIET, strip=True, snr=15.0), 2)
+    assert (scan.image[0] == 0).all()
+    assert (scan_ball(ball, replace(QUIET, snr=15.0), 2).image[0] > 0).all()
+
+
+def test_noise_follows_the_asked_ratio(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    scan = scan_ball(ball, replace(QUIET, snr=20.0, voxel_mm=(1.0, 1.0, 1.0)), 3)
+    deep = scan.clean > 0.999
+    assert scan.image[deep].std() == pytest.approx(1 / 20, rel=0.3)
+    air = scan.image[:4]
+    # Rayleigh: mean of the magnitude of complex noise
+    assert air.mean() == pytest.approx(np.sqrt(np.pi / 2) / 20, rel=0.03)
+
+
+def test_invisible_lesions_are_neither_lesion_nor_background(
+    ball: tuple[np.ndarray, np.ndarray],
+) -> None:
+    scan = scan_ball(ball, QUIET, 0)
+    _, labels, unsure, _ = isotropic_truth(scan, snr=1.0)
+    assert not labels.any()
+    assert unsure.any()
+
+
+def test_an_example_is_scaled_cropped_and_flagged(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    acquisition = replace(QUIET, mimics=1.0)
+    scan = scan_ball(ball, acquisition, 4)
+    example = make_example(scan, acquisition, (48, 52, 56))
+    assert example.image.shape == example.flags.shape == (48, 52, 56)
+    brain = (example.flags & BRAIN) > 0
+    np.testing.assert_allclose(
+        np.argwhere(brain).mean(axis=0), np.array((48, 52, 56)) // 2, atol=0.6
+    )
+    assert example.image.max() == 255
+    assert ((example.flags & MIMIC) > 0).any()
+    np.testing.assert_array_equal((example.flags & LESION) > 0, example.labels > 0)
+    for row in example.lesions:
+        if row['visible']:
+            assert (example.labels == row['number']).any()
+
+
+def test_cut_box_keeps_each_voxel_at_its_place() -> None:
+    array = np.arange(5 * 6 * 7).reshape(5, 6, 7) + 1
+    box = cut_box(array, np.array([2, 3, 3]), (9, 4, 7))
+    np.testing.assert_array_equal(box[2:7], array[:, 1:5])
+    assert not box[:2].any()
+    assert not box[7:].any()
+
+
+def test_sulci_are_cut_into_cortex_only(ball: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, brain = ball
+    cut = carve_sulci(np.random.default_rng(8), labels, brain)
+    new = (cut == Tissue.SULCAL_CSF) & (labels != Tissue.SULCAL_CSF)
+    assert new.any()
+    depth = np.sqrt(((np.indices(labels.shape) - 32) ** 2).sum(axis=0))
+    assert depth[new].min() > 3
+    np.testing.assert_array_equal(cut[~brain], labels[~brain])
+
+
+def test_protocols_stay_in_range() -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(200):
+        acquisition = draw_acquisition(rng)
+        assert max(acquisition.voxel_mm) <= 5
+        assert min(acquisition.voxel_mm) >= 0.65
+        assert np.linalg.norm(acquisition.protocol.b0) == pytest.approx(1)
+        assert acquisition.voxel_mm[acquisition.slice_axis] == max(acquisition.voxel_mm)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shivacmb.simulate.lesions import (
+    Lesion,
+    Protocol,
+    blooming,
+    dipole_shift,
+    draw_lesion,
+    lesion_factor,
+    visible_label,
+)
+
+Z = np.array([0.0, 0.0, 1.0])
+
+
+def sphere(radius: float, chi: float, depth: float = 1.0, centre=(10.0, 10.0, 10.0)) -> Lesion:
+    return Lesion(centre, radius, radius, chi, depth, ((0.0, 0.0, 0.0, radius),))
+
+
+@pytest.mark.parametrize(
+    ('field', 'echo', 'ratio'), [(3.0, 0.020, 1.75), (1.5, 0.020, 1.39), (3.0, 0.040, 2.20)]
+)
+def test_blooming_of_half_a_ppm_is_as_published(field: float, echo: float, ratio: float) -> None:
+    assert blooming(0.5, Protocol(field, echo)) == pytest.approx(ratio, abs=0.01)
+
+
+def test_blooming_never_shrinks_a_lesion() -> None:
+    assert blooming(1e-4, Protocol(1.5, 0.001)) == 1.0
+
+
+def test_field_of_a_sphere_is_the_analytic_dipole() -> None:
+    points = np.array([[0, 0, 2.0], [2.0, 0, 0], [0, 0, 1.0], [0, 0, 0.5]])
+    # poles 2/3 chi (a/r)^3, equator -1/3, inside 0 (Lorentz)
+    expected = [2 / 3 * 0.9 / 8, -1 / 3 * 0.9 / 8, 2 / 3 * 0.9, 0.0]
+    np.testing.assert_allclose(dipole_shift(points, 1.0, 0.9, Z), expected, atol=1e-12)
+
+
+def test_field_averages_to_nothing_over_a_shell() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(200_000, 3))
+    points *= 1.7 / np.linalg.norm(points, axis=1, keepdims=True)
+    assert abs(dipole_shift(points, 1.0, 1.0, Z).mean()) < 2e-3
+
+
+def test_field_turns_with_the_main_field() -> None:
+    points = np.random.default_rng(1).normal(size=(50, 3)) * 3
+    along_x = dipole_shift(points[:, [2, 1, 0]], 1.0, 1.0, np.array([1.0, 0, 0]))
+    np.testing.assert_allclose(along_x, dipole_shift(points, 1.0, 1.0, Z))
+
+
+def test_no_susceptibility_takes_no_signal() -> None:
+    _, factor = lesion_factor(sphere(1.5, 0.0), (1.0, 1.0, 1.0), (21, 21, 21), Protocol())
+    np.testing.assert_allclose(factor, 1.0, atol=1e-6)
+
+
+def test_lesion_is_darkest_at_its_centre_and_stays_between_0_and_1() -> None:
+    box, factor = lesion_factor(sphere(2.0, 1.5), (1.0, 1.0, 1.0), (21, 21, 21), Protocol())
+    darkest = np.array(np.unravel_index(factor.argmin(), factor.shape))
+    assert np.abs(darkest + [part.start for part in box] - 10).max() <= 2
+    assert factor.min() >= 0
+    assert factor.min() < 0.3
+    assert factor.max() <= 1 + 1e-6
+
+
+def test_depth_scales_the_loss() -> None:
+    size, shape = (1.0, 1.0, 2.0), (21, 21, 11)
+    _, whole = lesion_factor(sphere(1.5, 1.0), size, shape, Protocol())
+    _, half = lesion_factor(sphere(1.5, 1.0, depth=0.5), size, shape, Protocol())
+    np.testing.assert_allclose(1 - half, 0.5 * (1 - whole), atol=1e-6)
+
+
+def test_a_longer_echo_takes_more_signal() -> None:
+    lost = [
+        (1 - lesion_factor(sphere(1.2, 0.4), (1.0,) * 3, (21,) * 3, Protocol(3.0, te))[1]).sum()
+        for te in (0.01, 0.02, 0.04)
+    ]
+    assert lost[0] < lost[1] < lost[2]
+
+
+def test_thick_slices_hide_part_of_a_lesion() -> None:
+    _, thin = lesion_factor(sphere(1.2, 1.0), (1.0, 1.0, 1.0), (21, 21, 21), Protocol())
+    _, thick = lesion_factor(sphere(1.2, 1.0), (1.0, 1.0, 5.0), (21, 21, 5), Protocol())
+    assert thick.min() > thin.min() + 0.1
+
+
+def test_lesion_at_the_rim_is_cut_and_one_outside_is_empty() -> None:
+    box, factor = lesion_factor(
+        sphere(1.5, 1.0, centre=(0.0, 0.0, 0.0)), (1.0,) * 3, (9, 9, 9), Protocol()
+    )
+    assert all(part.start == 0 for part in box)
+    assert factor.shape == tuple(part.stop for part in box)
+    _, outside = lesion_factor(
+        sphere(1.5, 1.0, centre=(50.0, 0.0, 0.0)), (1.0,) * 3, (9, 9, 9), Protocol()
+    )
+    assert outside.size == 0
+
+
+def test_label_is_where_more_than_half_of_the_peak_was_lost() -> None:
+    drop = np.array([0.0, 0.39, 0.41, 0.8, 0.4])
+    assert visible_label(drop).tolist() == [False, False, True, True, False]
+    assert not visible_label(np.zeros(3)).any()
+
+
+def test_drawn_radii_follow_the_published_distribution() -> None:
+    rng = np.random.default_rng(2)
+    drawn = [draw_lesion(rng, (0.0, 0.0, 0.0), Protocol()) for _ in range(3000)]
+    radii = np.array([lesion.apparent_radius for lesion in drawn])
+    assert np.median(radii) == pytest.approx(np.exp(0.297), rel=0.03)
+    assert np.log(radii).std() == pytest.approx(0.36, rel=0.06)
+    volume = [sum(lobe[3] ** 3 for lobe in lesion.lobes) ** (1 / 3) for lesion in drawn]
+    np.testing.assert_allclose(volume, [lesion.radius for lesion in drawn], rtol=1e-9)
+
+
+def test_the_same_seed_draws_the_same_lesion() -> None:
+    one, two = (
+        draw_lesion(np.random.default_rng(3), (1.0, 2.0, 3.0), Protocol()) for _ in range(2)
+    )
+    assert one == two
