@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,4 +88,4 @@ class ScanPlan:
     @property
     def node_name(self) -> str:
         """Name of the scan's workflow: nipype allows letters, digits and underscores."""
-        return 'scan_' + self.stem.replace('-', '_').replace('.', '_')
+        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem)

@@ -55,6 +55,8 @@ def damaged_values(head: Any) -> dict[str, nib.Nifti1Image]:
     some = values.astype(np.float32)
     some[50:60, 50:60, 20:30] = np.nan
     brain = values > 0
+    dot = np.zeros_like(values)
+    dot[50, 50, 25] = 5
     phase = np.random.default_rng(3).uniform(-np.pi, np.pi, values.shape).astype(np.float32)
 
     def like(array: np.ndarray) -> nib.Nifti1Image:
@@ -67,8 +69,8 @@ def damaged_values(head: Any) -> dict[str, nib.Nifti1Image]:
         'flat': like(values[:, :, 27]),
         'phasevalues': like(phase * brain),
         'somenan': like(some),
-        'empty': like(np.where(np.arange(values.size).reshape(values.shape) == 9, 5, 0).astype(np.int16)),
-    }  # fmt: skip
+        'empty': like(dot),
+    }
 
 
 def damaged_geometry(head: Any) -> dict[str, nib.Nifti1Image]:
