@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 # Graphs grow slow with thousands of nodes, and finished scans free their space only per node
 SCANS_PER_GRAPH = 64
 POLL_SECONDS = 0.02
+_PROGRAM_CRASH = re.compile(
+    r'\nCmdline:\n\t(?P<command>.+)\nStdout:(?P<stdout>[\s\S]*?)'
+    r'\nStderr:(?P<stderr>[\s\S]*?)\nTraceback:'
+)
 LAST_NODE = 'write_derivatives'
 LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc'})
 
@@ -139,6 +144,7 @@ def run_graph(
     omp_nthreads: int,
     work_dir: Path,
     on_scan: Callable[[ScanPlan, dict[str, Any]], None],
+    crash_dir: Path | None = None,
     keep_work: bool = False,
     graph_dir: Path | None = None,
 ) -> dict[str, ShivaCMBError]:
@@ -160,6 +166,8 @@ def run_graph(
         Intermediate files; a scan's part is removed as soon as it is written.
     on_scan : callable
         Called with the plan and nipype's status whenever a node of the scan starts or ends.
+    crash_dir : Path, optional
+        Where nipype writes crash files.
     keep_work : bool
         Leave intermediate files.
     graph_dir : Path, optional
@@ -179,7 +187,9 @@ def run_graph(
     root = work_dir / workflow.name
     if graph_dir is not None:
         graph_dir.mkdir(parents=True, exist_ok=True)
-        workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+        # Without Graphviz the .dot file alone stays
+        with contextlib.suppress(OSError):
+            workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
     by_name = {plan.node_name: plan for plan in plans}
 
     def status(node: Any, state: str) -> None:
@@ -203,7 +213,7 @@ def run_graph(
             _end_workers()
             raise
     return {
-        plan.stem: read_failure(root / plan.node_name, crash)
+        plan.stem: read_failure(root / plan.node_name, crash, crash_dir)
         for plan in plans
         if not _recorded(plan)
     }
@@ -234,7 +244,9 @@ def _in_folder(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def read_failure(scan_dir: Path, crash: BaseException | None = None) -> ShivaCMBError:
+def read_failure(
+    scan_dir: Path, crash: BaseException | None = None, crash_dir: Path | None = None
+) -> ShivaCMBError:
     """Find out why a scan did not finish.
 
     Parameters
@@ -243,6 +255,8 @@ def read_failure(scan_dir: Path, crash: BaseException | None = None) -> ShivaCMB
         Intermediate files of the scan.
     crash : exception, optional
         What nipype raised, for nodes that are not ours.
+    crash_dir : Path, optional
+        Where nipype wrote crash files.
 
     Returns
     -------
@@ -262,7 +276,27 @@ def read_failure(scan_dir: Path, crash: BaseException | None = None) -> ShivaCMB
             )
         kind = getattr(exceptions, content['kind'], DataError)
         return kind(content['message'])
+    said = _program_failure(crash_dir, scan_dir.name) if crash_dir is not None else None
+    if said is not None:
+        return DataError(said)
     if crash is not None:
         text = str(crash).strip()
         return ShivaCMBError(text.splitlines()[-1] if text else type(crash).__name__)
     return ShivaCMBError('did not finish; see the crash files under logs')
+
+
+def _program_failure(crash_dir: Path, node_name: str) -> str | None:
+    """What an outside program said before it failed, from nipype's crash file of the scan."""
+    for path in sorted(crash_dir.glob('crash-*.txt')):
+        text = path.read_text('utf-8', errors='replace')
+        match = _PROGRAM_CRASH.search(text)
+        if f'.{node_name}.' not in text.partition('\n')[0] or match is None:
+            continue
+        program = match['command'].split()[0]
+        words = (match['stderr'] or match['stdout']).split('\n')
+        said = [word.strip() for word in words if word.strip()]
+        return (
+            f'{program} failed: {said[-1] if said else "it said nothing"}; check its '
+            'installation, or choose another --toolkit or --mask'
+        )
+    return None

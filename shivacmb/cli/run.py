@@ -80,7 +80,13 @@ def search(settings: Settings) -> Found:
 
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
-    from shivacmb.bids import clear_outputs, is_finished, write_absence, write_dataset_description
+    from shivacmb.bids import (
+        clear_outputs,
+        is_finished,
+        write_absence,
+        write_dataset_description,
+        write_scans_table,
+    )
     from shivacmb.cli.pages import write_pages
 
     _tidy(settings.out_dir, found.scans)
@@ -97,6 +103,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             settings.out_dir, scan, plan.facts['record']['settings_hash']
         ):
             skipped += 1
+            # A run killed right after it wrote the record has not written the table
+            write_scans_table(settings.out_dir, scan.participant, scan.session)
         else:
             clear_outputs(settings.out_dir, scan)
             todo.append(plan)
@@ -202,6 +210,7 @@ def run_plans(
                         omp_nthreads=settings.omp_nthreads,
                         work_dir=work_dir,
                         on_scan=on_scan,
+                        crash_dir=run_dir,
                         keep_work=settings.keep_work,
                         graph_dir=run_dir if settings.write_graph and start == 0 else None,
                     )
