@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import multiprocessing
 import os
@@ -14,14 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb import exceptions
-from shivacmb.exceptions import (
-    DataError,
-    OutputError,
-    ShivaCMBError,
-    TemporaryError,
-    UsageError,
-)
+from shivacmb.cli.failures import NotStartedError, last_line, read_failure
+from shivacmb.exceptions import ShivaCMBError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -227,7 +220,9 @@ def run_graph(
     root = work_dir / workflow.name
     if graph_dir is not None:
         graph_dir.mkdir(parents=True, exist_ok=True)
-        workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+        # Without Graphviz the .dot file alone stays
+        with contextlib.suppress(OSError):
+            workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
     with _in_folder(work_dir):
@@ -244,12 +239,8 @@ def run_graph(
             node = watch.failed[plan.stem]
             failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
         elif plan.stem not in watch.done:
-            failures[plan.stem] = NotStartedError(f'not started: {_last_line(crash)}')
+            failures[plan.stem] = NotStartedError(f'not started: {last_line(crash)}')
     return failures
-
-
-class NotStartedError(ShivaCMBError):
-    """The run stopped before this scan; nothing is known of it, nothing is recorded."""
 
 
 class _Watch:
@@ -310,50 +301,3 @@ def _in_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
-
-
-def read_failure(scan_dir: Path, crash_dir: Path, node: str) -> ShivaCMBError:
-    """Find out why a scan failed.
-
-    Parameters
-    ----------
-    scan_dir : Path
-        Intermediate files of the scan.
-    crash_dir : Path
-        Where nipype's crash files are.
-    node : str
-        Full name of the node that failed.
-
-    Returns
-    -------
-    ShivaCMBError
-        With the class and the text of the node; for the program of another (FSL, HD-BET), the
-        last line of its crash file.
-    """
-    from shivacmb.interfaces.base import FAILURE_FILE
-
-    for path in sorted(scan_dir.rglob(FAILURE_FILE)):
-        try:
-            content = json.loads(path.read_text('utf-8'))
-        except ValueError:
-            # The node could make the file but not fill it
-            return OutputError(
-                f'No space left on device for temporary files <{path.parent}>; free some, or '
-                'give another folder with --work-dir'
-            )
-        kind = getattr(exceptions, content['kind'], DataError)
-        return kind(content['message'])
-    name = node.rpartition('.')[2]
-    for path in sorted(crash_dir.glob(f'crash-*-{name}-*.txt')):
-        text = path.read_text('utf-8', errors='replace')
-        if node in text:
-            return ShivaCMBError(f'{name} failed: {_last_line(text)}; see <{path}>')
-    return TemporaryError(
-        f'{name} ended without a word, most often because memory ran out; free memory or lower '
-        '--nprocs and run the same command again'
-    )
-
-
-def _last_line(text: object) -> str:
-    lines = str(text).strip().splitlines()
-    return lines[-1].strip() if lines else 'the run stopped before it'

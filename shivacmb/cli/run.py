@@ -15,7 +15,7 @@ from shivacmb import __version__
 from shivacmb.bids.names import IMAGES
 from shivacmb.cli import plans as planning
 from shivacmb.cli.main import check_writable, say
-from shivacmb.exceptions import DataError, NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.exceptions import DataError, NoInputError, OutputError, ShivaCMBError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,6 @@ def run_participants(settings: Settings) -> int:
 
         sys.stdout.write(methods_text(detection, bundle) + '\n')
         return 0
-    if settings.write_graph and shutil.which('dot') is None:
-        raise UsageError('--write-graph: the program dot is not on PATH; install graphviz')
     found = search(settings)
     if settings.dry_run:
         from shivacmb.cli.listing import print_listing
@@ -85,7 +83,12 @@ def search(settings: Settings) -> Found:
 
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
-    from shivacmb.bids import is_finished, write_absence, write_dataset_description
+    from shivacmb.bids import (
+        is_finished,
+        write_absence,
+        write_dataset_description,
+        write_scans_table,
+    )
     from shivacmb.cli.pages import write_pages
 
     _tidy(settings.out_dir, found.scans)
@@ -102,6 +105,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             settings.out_dir, scan, plan.facts['record']['settings_hash'], NEEDED
         ):
             skipped += 1
+            # A run killed right after it wrote the record has not written the table
+            write_scans_table(settings.out_dir, scan.participant, scan.session)
         else:
             todo.append(plan)
     if todo:
@@ -262,7 +267,7 @@ def _record_failure(
         write_record,
         write_scans_table,
     )
-    from shivacmb.cli.engine import NotStartedError
+    from shivacmb.cli.failures import NotStartedError
 
     out_dir = settings.out_dir
     if isinstance(plan, ShivaCMBError):

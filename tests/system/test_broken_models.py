@@ -49,7 +49,7 @@ def refused(
     assert list(out.glob('sub-*')) == []
 
 
-@pytest.mark.parametrize('name', ['fold-0.keras', 'fold-1.xml', 'fold-1.bin'])
+@pytest.mark.parametrize('name', ['fold-1.xml', 'fold-1.bin'])
 def test_wrong_checksum(
     app: Any, tools: Any, bids: Path, bundle: Path, tmp_path: Path, name: str
 ) -> None:
@@ -60,9 +60,25 @@ def test_wrong_checksum(
     refused(app, tools, bids, tmp_path / 'out', bundle, name, 'checksum')
 
 
+@pytest.mark.parametrize('name', ['fold-0.keras', 'fold-1.xml', 'fold-1.bin'])
+def test_missing_or_altered_file_is_found_by_verify(
+    app: Any, tools: Any, bundle: Path, name: str
+) -> None:
+    """Also the form of a fold that this machine's engine does not read."""
+    assert app.run('models', 'verify', bundle, program='shivacmb-tools').returncode == 0
+    (bundle / name).write_bytes(b'altered')
+    altered = app.run('models', 'verify', bundle, program='shivacmb-tools')
+    (bundle / name).unlink()
+    missing = app.run('models', 'verify', bundle, program='shivacmb-tools')
+    for done in (altered, missing):
+        assert done.returncode == CODE_65
+        assert name in done.stderr
+        assert 'Traceback' not in done.stderr
+
+
 def test_missing_fold(app: Any, tools: Any, bids: Path, bundle: Path, tmp_path: Path) -> None:
-    (bundle / 'fold-1.keras').unlink()
-    refused(app, tools, bids, tmp_path / 'out', bundle, 'fold-1.keras')
+    (bundle / 'fold-1.xml').unlink()
+    refused(app, tools, bids, tmp_path / 'out', bundle, 'fold-1.xml')
 
 
 def test_no_such_model(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:

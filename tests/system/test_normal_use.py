@@ -155,7 +155,8 @@ def test_sidecars_say_where_and_how(out: Path, first: Any) -> None:
     assert sidecar['Parameters']['threshold'] == 0.4
     assert len(sidecar['InputSHA256']) == 64
     assert [fold['file'] for fold in sidecar['Model']['Folds']] == ['fold-0.keras', 'fold-1.keras']
-    assert {'shivacmb', 'nipype', 'openvino'} <= set(sidecar['SoftwareVersions'])
+    for software in ('shivacmb', 'nipype', 'openvino'):
+        assert software in json.dumps(sidecar['Software'])
 
 
 def test_inherited_sidecar_is_read(out: Path, first: Any, tools: Any) -> None:
@@ -169,7 +170,8 @@ def test_log_folder_of_the_run(out: Path, first: Any, app: Any) -> None:
     (run,) = (out / 'logs').glob('run-*')
     names = {path.name for path in run.iterdir()}
     assert {'settings.toml', 'environment.toml', 'CITATION.md'} <= names
-    assert any(name.startswith('graph') for name in names)
+    assert 'graph.dot' in names
+    assert ('graph.svg' in names) == (shutil.which('dot') is not None)
     assert not any(name.startswith('crash') for name in names)
     settings = tomllib.loads((run / 'settings.toml').read_text())['settings']
     assert settings['model'] == str(app.bundle)
