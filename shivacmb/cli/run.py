@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shivacmb.bids import Found, Scan
+    from shivacmb.cli.engine import Plugin
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection, ScanPlan
@@ -89,6 +90,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         write_dataset_description,
         write_scans_table,
     )
+    from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
 
     _tidy(settings.out_dir, found.scans)
@@ -110,9 +112,10 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         else:
             todo.append(plan)
     if todo:
+        plugin = choose_plugin(settings, len(todo))
         run_dir = settings.out_dir / 'logs' / _run_name()
         run_dir.mkdir(parents=True)
-        failures.update(run_plans(settings, todo, detection, bundle, run_dir=run_dir))
+        failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
     for scan, plan in prepared:
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
@@ -154,6 +157,7 @@ def run_plans(
     todo: list[ScanPlan],
     detection: Detection,
     bundle: Bundle,
+    plugin: Plugin,
     *,
     run_dir: Path,
 ) -> dict[str, ShivaCMBError]:
@@ -169,6 +173,8 @@ def run_plans(
         How to process them.
     bundle : Bundle
         The model.
+    plugin : Plugin
+        Where nodes run.
     run_dir : Path
         Folder of this run alone: settings, environment, crash files, graph.
 
@@ -188,7 +194,6 @@ def run_plans(
     )
     from shivacmb.cli import engine
 
-    plugin = engine.choose_plugin(settings, len(todo))
     work_dir = _work_dir(settings, run_dir.name)
     temporary = work_dir if settings.work_dir is None else None
     # The networks load while nipype is imported and the first scan is read

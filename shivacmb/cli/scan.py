@@ -72,6 +72,7 @@ def register(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Process one image; return the exit code."""
     from shivacmb.cli import plans
+    from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.main import check_writable
     from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     try:
-        failures = run_plans(settings, [plan], detection, bundle, run_dir=log_dir)
+        plugin = choose_plugin(settings, 1)
+        failures = run_plans(settings, [plan], detection, bundle, plugin, run_dir=log_dir)
     finally:
         shutil.rmtree(log_dir, ignore_errors=True)
     if failures:

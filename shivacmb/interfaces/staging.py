@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Level 1 halves the time of level 6 and costs a tenth more space on probability maps
 GZIP_LEVEL = 1
+MKDIR_TRIES = 20
 
 
 def staging_folder(parent: Path, stem: str) -> Path:
@@ -65,7 +66,11 @@ class Staging:
     _moves: dict[Path, Path] = field(default_factory=dict)
 
     def __enter__(self) -> Staging:
-        """Make the folder."""
+        """Make the folder; another process may just have removed the empty parent."""
+        for _ in range(MKDIR_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                self.folder.mkdir(parents=True)
+                return self
         self.folder.mkdir(parents=True)
         return self
 
@@ -75,8 +80,10 @@ class Staging:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the folder; its parent stays, another process may be about to use it."""
+        """Remove the folder, and its parent where this was the last."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
 
     def place(self, target: Path) -> Path:
         """Return where to write what will become ``target``."""
