@@ -103,7 +103,7 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
         If ``--use-plugin`` is not a mapping with a ``plugin``.
     """
     if settings.use_plugin is not None:
-        return _read_plugin(settings.use_plugin)
+        return read_plugin(settings.use_plugin)
     if settings.nprocs == 1 or n_scans == 1:
         return Plugin('Linear', {})
     args: dict[str, Any] = {
@@ -116,7 +116,14 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
     return Plugin('MultiProc', args)
 
 
-def _read_plugin(path: Path) -> Plugin:
+def read_plugin(path: Path) -> Plugin:
+    """Read the file of ``--use-plugin``.
+
+    Raises
+    ------
+    UsageError
+        If it is not a mapping with a ``plugin``.
+    """
     import yaml
 
     content: Any

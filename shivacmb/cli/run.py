@@ -45,6 +45,10 @@ def run_participants(settings: Settings) -> int:
     bundle = find_bundle(settings.model, settings.models_dir)
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
+    if settings.use_plugin is not None:
+        from shivacmb.cli.engine import read_plugin
+
+        read_plugin(settings.use_plugin)
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
