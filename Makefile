@@ -23,7 +23,7 @@ $(VENV)/.dev: pyproject.toml
 demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the counts
 	$(BIN)/shivacmb bids_examples/demo $(DEMO) participant
 	$(BIN)/shivacmb bids_examples/demo $(DEMO) group
-	@echo; cat $(DEMO)/group_desc-CMB_counts.tsv | cut -f1-8
+	@echo; cat $(DEMO)/group_desc-CMB_counts.tsv | cut -f1,3,5,9-11
 	@echo; echo "Report: $(abspath $(DEMO))/docs/index.html"
 
 test: $(VENV)/.dev  ## all tests, in their own environment

@@ -8,6 +8,7 @@ from shivacmb.bids.group import GroupFiles, write_group
 from shivacmb.bids.masks import find_brain_mask
 from shivacmb.bids.names import (
     clear_outputs,
+    leftovers,
     output_path,
     output_paths,
     record_path,
@@ -38,6 +39,7 @@ __all__ = [
     'find_brain_mask',
     'find_scans',
     'is_finished',
+    'leftovers',
     'load_filters',
     'output_path',
     'output_paths',

@@ -124,11 +124,10 @@ def report_path(out_dir: str | Path, participant: str, session: str | None) -> P
     return Path(out_dir) / 'docs' / f'{session_prefix(participant, session)}.html'
 
 
-def clear_outputs(out_dir: str | Path, scan: Scan) -> list[Path]:
-    """Remove what an earlier run left of a scan, whichever suffix it had.
+def leftovers(out_dir: str | Path, scan: Scan) -> list[Path]:
+    """Everything that any run may have written for a scan, whichever suffix it had.
 
-    To be called before a scan is processed anew, so that a failure cannot leave images of other
-    settings beside its message. The record goes first: a run killed here counts as unfinished.
+    The record comes first: once it is gone the scan counts as unfinished.
     """
     paths = output_paths(out_dir, scan)
     record = paths.pop('record')
@@ -139,7 +138,16 @@ def clear_outputs(out_dir: str | Path, scan: Scan) -> list[Path]:
         for res in (None, 'net')
         for extension in ('.nii.gz', '.json')
     ]
-    return [path for path in dict.fromkeys([record, *others]) if _unlink(path)]
+    return list(dict.fromkeys([record, *others]))
+
+
+def clear_outputs(out_dir: str | Path, scan: Scan) -> list[Path]:
+    """Remove what an earlier run left of a scan; see :func:`leftovers`.
+
+    To be called when a scan has failed, so that images of other settings do not lie beside its
+    message.
+    """
+    return [path for path in leftovers(out_dir, scan) if _unlink(path)]
 
 
 def _unlink(path: Path) -> bool:

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import multiprocessing
 import os
-import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb import exceptions
-from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, UsageError
+from shivacmb.cli.failures import NotStartedError, last_line, read_failure
+from shivacmb.exceptions import ShivaCMBError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
     from shivacmb.workflows.plan import Detection, ScanPlan
 
-# Graphs grow slow with thousands of nodes, and finished scans free their space only per node
+# Graphs grow slow with thousands of nodes
 SCANS_PER_GRAPH = 64
+# Workers beyond the processors: those that wait for the prediction process use none
+WAITING_WORKERS = 1
 POLL_SECONDS = 0.02
-_PROGRAM_CRASH = re.compile(
-    r'\nCmdline:\n\t(?P<command>.+)\nStdout:(?P<stdout>[\s\S]*?)'
-    r'\nStderr:(?P<stderr>[\s\S]*?)\nTraceback:'
-)
 LAST_NODE = 'write_derivatives'
-LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc'})
+SCAN_BY_SCAN = 'ScanByScan'
+LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,36 @@ class Plugin:
     def local(self) -> bool:
         """Whether nodes run on this machine, where they can share one prediction process."""
         return self.name in LOCAL_PLUGINS
+
+    @property
+    def scans_per_graph(self) -> int:
+        """The serial plugin orders nodes by depth: one scan at a time keeps it scan by scan."""
+        return 1 if self.name == 'Linear' else SCANS_PER_GRAPH
+
+    def start(self, status: Callable[[Any, str], None]) -> Any:
+        """Make what nipype's ``Workflow.run`` takes as its plugin."""
+        return plugin_class(self.name)(plugin_args={**self.args, 'status_callback': status})
+
+
+def plugin_class(name: str) -> Any:
+    """Find a plugin of nipype by its name.
+
+    Raises
+    ------
+    UsageError
+        If nipype has none of that name.
+    """
+    if name in (SCAN_BY_SCAN, 'MultiProc'):
+        from shivacmb.workflows.plugin import ScanByScanPlugin
+
+        return ScanByScanPlugin
+    from nipype.pipeline import plugins
+
+    found = getattr(plugins, f'{name}Plugin', None)
+    if found is None:
+        known = sorted(item.removesuffix('Plugin') for item in dir(plugins) if 'Plugin' in item)
+        raise UsageError(f'--use-plugin: nipype has no plugin {name!r}, only {", ".join(known)}')
+    return found
 
 
 def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool) -> None:
@@ -107,13 +135,13 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
     if settings.nprocs == 1 or n_scans == 1:
         return Plugin('Linear', {})
     args: dict[str, Any] = {
-        'n_procs': settings.nprocs,
+        'n_procs': settings.nprocs + WAITING_WORKERS,
         'raise_insufficient': False,
         'maxtasksperchild': None,
     }
     if settings.mem_mb is not None:
         args['memory_gb'] = settings.mem_mb / 1e3
-    return Plugin('MultiProc', args)
+    return Plugin(SCAN_BY_SCAN, args)
 
 
 def read_plugin(path: Path) -> Plugin:
@@ -139,7 +167,9 @@ def read_plugin(path: Path) -> Plugin:
     content = content if isinstance(content, dict) else {}
     if not isinstance(content.get('plugin'), str):
         raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
-    return Plugin(content['plugin'], dict(content.get('plugin_args', {})))
+    plugin = Plugin(content['plugin'], dict(content.get('plugin_args', {})))
+    plugin_class(plugin.name)
+    return plugin
 
 
 def run_graph(
@@ -150,8 +180,9 @@ def run_graph(
     service: str,
     omp_nthreads: int,
     work_dir: Path,
+    crash_dir: Path,
     on_scan: Callable[[ScanPlan, dict[str, Any]], None],
-    crash_dir: Path | None = None,
+    log: logging.Logger,
     keep_work: bool = False,
     graph_dir: Path | None = None,
 ) -> dict[str, ShivaCMBError]:
@@ -171,10 +202,12 @@ def run_graph(
         Threads of one node.
     work_dir : Path
         Intermediate files; a scan's part is removed as soon as it is written.
+    crash_dir : Path
+        Where nipype writes crash files.
     on_scan : callable
         Called with the plan and nipype's status whenever a node of the scan starts or ends.
-    crash_dir : Path, optional
-        Where nipype writes crash files.
+    log : Logger
+        Gets a line with the seconds of each node.
     keep_work : bool
         Leave intermediate files.
     graph_dir : Path, optional
@@ -197,33 +230,64 @@ def run_graph(
         # Without Graphviz the .dot file alone stays
         with contextlib.suppress(OSError):
             workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
-    by_name = {plan.node_name: plan for plan in plans}
-
-    def status(node: Any, state: str) -> None:
-        parts = node.fullname.split('.')
-        plan = by_name[parts[1]]
-        # The serial plugin also reports the end of nodes that it skipped after a failure
-        finished = state == 'end' and parts[-1] == LAST_NODE and _recorded(plan)
-        if finished and not keep_work:
-            shutil.rmtree(root / plan.node_name, ignore_errors=True)
-        on_scan(plan, {'node': parts[-1], 'state': state})
-
+    watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
     with _in_folder(work_dir):
         try:
-            workflow.run(
-                plugin=plugin.name, plugin_args={**plugin.args, 'status_callback': status}
-            )
+            workflow.run(plugin=plugin.start(watch.status))
         except Exception as error:  # noqa: BLE001  each scan says below what happened to it
             crash = error
         except BaseException:
             _end_workers()
             raise
-    return {
-        plan.stem: read_failure(root / plan.node_name, crash, crash_dir)
-        for plan in plans
-        if not _recorded(plan)
-    }
+    failures = {}
+    for plan in plans:
+        if plan.stem in watch.failed:
+            node = watch.failed[plan.stem]
+            failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
+        elif plan.stem not in watch.done:
+            failures[plan.stem] = NotStartedError(f'not started: {last_line(crash)}')
+    return failures
+
+
+class _Watch:
+    """Follow the nodes of a graph: who is done, who failed, how long each took."""
+
+    def __init__(
+        self,
+        plans: list[ScanPlan],
+        root: Path,
+        on_scan: Callable[[ScanPlan, dict[str, Any]], None],
+        log: logging.Logger,
+        *,
+        keep_work: bool,
+    ) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self._plans = {plan.node_name: plan for plan in plans}
+        self._root = root
+        self._on_scan = on_scan
+        self._log = log
+        self._keep_work = keep_work
+        self._started: dict[str, float] = {}
+
+    def status(self, node: Any, state: str) -> None:
+        """Take nipype's word for a node: 'start', 'end' or 'exception'."""
+        parts = node.fullname.split('.')
+        plan = self._plans[parts[1]]
+        if state == 'start':
+            self._started[node.fullname] = time.monotonic()
+        elif state == 'exception':
+            self.failed.setdefault(plan.stem, node.fullname)
+        if state != 'start' and node.fullname in self._started:
+            seconds = time.monotonic() - self._started.pop(node.fullname)
+            self._log.info('%s %s %s %.2f s', plan.stem, parts[-1], state, seconds)
+        # The serial plugin also reports the end of nodes that it skipped after a failure
+        if state == 'end' and parts[-1] == LAST_NODE and plan.stem not in self.failed:
+            self.done.add(plan.stem)
+            if not self._keep_work:
+                shutil.rmtree(self._root / plan.node_name, ignore_errors=True)
+        self._on_scan(plan, {'node': parts[-1], 'state': state})
 
 
 def _end_workers() -> None:
@@ -232,11 +296,6 @@ def _end_workers() -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
-
-
-def _recorded(plan: ScanPlan) -> bool:
-    """Tell whether a scan is finished: its record is written last."""
-    return Path(plan.outputs['record']).is_file()
 
 
 @contextlib.contextmanager
@@ -249,61 +308,3 @@ def _in_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
-
-
-def read_failure(
-    scan_dir: Path, crash: BaseException | None = None, crash_dir: Path | None = None
-) -> ShivaCMBError:
-    """Find out why a scan did not finish.
-
-    Parameters
-    ----------
-    scan_dir : Path
-        Intermediate files of the scan.
-    crash : exception, optional
-        What nipype raised, for nodes that are not ours.
-    crash_dir : Path, optional
-        Where nipype wrote crash files.
-
-    Returns
-    -------
-    ShivaCMBError
-        With the class and the text of the node that failed.
-    """
-    from shivacmb.interfaces.base import FAILURE_FILE
-
-    for path in sorted(scan_dir.rglob(FAILURE_FILE)):
-        try:
-            content = json.loads(path.read_text('utf-8'))
-        except ValueError:
-            # The node could make the file but not fill it
-            return OutputError(
-                f'No space left on device for temporary files <{path.parent}>; free some, or '
-                'give another folder with --work-dir'
-            )
-        kind = getattr(exceptions, content['kind'], DataError)
-        return kind(content['message'])
-    said = _program_failure(crash_dir, scan_dir.name) if crash_dir is not None else None
-    if said is not None:
-        return DataError(said)
-    if crash is not None:
-        text = str(crash).strip()
-        return ShivaCMBError(text.splitlines()[-1] if text else type(crash).__name__)
-    return ShivaCMBError('did not finish; see the crash files under logs')
-
-
-def _program_failure(crash_dir: Path, node_name: str) -> str | None:
-    """What an outside program said before it failed, from nipype's crash file of the scan."""
-    for path in sorted(crash_dir.glob('crash-*.txt')):
-        text = path.read_text('utf-8', errors='replace')
-        match = _PROGRAM_CRASH.search(text)
-        if f'.{node_name}.' not in text.partition('\n')[0] or match is None:
-            continue
-        program = match['command'].split()[0]
-        words = (match['stderr'] or match['stdout']).split('\n')
-        said = [word.strip() for word in words if word.strip()]
-        return (
-            f'{program} failed: {said[-1] if said else "it said nothing"}; check its '
-            'installation, or choose another --toolkit or --mask'
-        )
-    return None

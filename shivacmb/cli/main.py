@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
 
 EXIT_UNKNOWN_LEVEL = 17
+EXIT_IO = 74
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -44,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.analysis_level not in LEVELS:
         say(f'unknown analysis level {args.analysis_level!r}; expected one of {", ".join(LEVELS)}')
         return EXIT_UNKNOWN_LEVEL
-    signal.signal(signal.SIGTERM, _on_sigterm)
     return guarded(lambda: _dispatch(args))
 
 
@@ -64,6 +65,7 @@ def _dispatch(args: Any) -> int:
 
 def guarded(command: Any) -> int:
     """Run a command and turn the errors a user can act on into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         return int(command())
     except ShivaCMBError as error:
@@ -77,6 +79,19 @@ def guarded(command: Any) -> int:
         return EXIT_TERMINATED
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if 'SHIVACMB_DEBUG' in os.environ:
+            raise
+        say(f'{error.strerror or error} <{error.filename}>; check the path, the disk and rights')
+        return EXIT_IO
+    except Exception as error:
+        if 'SHIVACMB_DEBUG' in os.environ:
+            raise
+        say(
+            f'unexpected {type(error).__name__}: {error}; please report it with the output of the '
+            'same command under SHIVACMB_DEBUG=1'
+        )
+        return 1
 
 
 def say(message: str) -> None:

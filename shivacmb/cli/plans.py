@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -91,6 +92,16 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     ModelError
         If the bundle needs more than the one image a scan has, or an anisotropic grid.
     """
+    if bundle.target != 'CMB' or 'CMB' not in [item.name for item in bundle.classes]:
+        raise ModelError(
+            f'model {bundle.name} does not find microbleeds (target {bundle.target}); choose '
+            'another (shivacmb-tools models list)'
+        )
+    if bundle.grid.orientation != 'RAS':
+        raise ModelError(
+            f'model {bundle.name} wants the orientation {bundle.grid.orientation}; only RAS is '
+            'supported'
+        )
     if len(bundle.inputs) != 1:
         names = ', '.join(item.name for item in bundle.inputs)
         raise ModelError(
@@ -126,12 +137,21 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
 def versions(detection: Detection) -> dict[str, str]:
     """Versions of everything that takes part in a result."""
     found = {'shivacmb': __version__}
-    for package in (*PACKAGES, 'openvino' if detection.engine != 'tensorflow' else 'tensorflow'):
+    for package in PACKAGES:
         found[package] = metadata.version(package)
+    found[detection.engine] = _engine_version(detection.engine)
     if detection.toolkit == 'fsl':
         version_file = Path(os.environ['FSLDIR']) / 'etc' / 'fslversion'
         found['fsl'] = version_file.read_text().strip() if version_file.is_file() else 'unknown'
     return found
+
+
+def _engine_version(engine: str) -> str:
+    """Version of an engine, also where TensorFlow came as its CPU build."""
+    for package in (engine, f'{engine}-cpu'):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return 'unknown'
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
@@ -173,8 +193,8 @@ def settings_hash(facts: dict[str, Any], mask: str) -> str:
         'parameters': facts['parameters'],
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
         'model': [facts['model']['Name'], facts['model']['Version']],
-        'mask': mask,
-        'mask_sources': facts['mask_sources'],
+        'mask': facts['mask_sources'] or [mask, *facts['mask_model']],
+        'fsl': facts['versions'].get('fsl'),
         'version': __version__,
     }
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
@@ -204,7 +224,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     ShivaCMBError
         If the model does not take this contrast, or a brain mask that was asked for is missing.
     """
-    from shivacmb.bids import ScanRecord, find_brain_mask, output_paths
+    from shivacmb.bids import ScanRecord, find_brain_mask, leftovers, output_paths
 
     check_contrast(bundle, scan.contrast, scan.path)
     mask = find_brain_mask(scan, settings.derivatives, settings.brain_mask)
@@ -230,6 +250,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         brain_mask=mask,
         outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
+        replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
         out_dir=str(settings.out_dir),
         facts=facts,
     )
@@ -275,11 +296,19 @@ def scan_facts(
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
     return {
         'mask_sources': sources,
-        'mask_asked': mask_method,
+        'mask_model': _mask_model() if mask is None and mask_method in ('auto', 'builtin') else [],
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),
     }
+
+
+def _mask_model() -> list[str]:
+    """Checksums of the built-in mask network."""
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+
+    return [fold.sha256 for fold in find_bundle(BUILTIN).folds]
 
 
 def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:

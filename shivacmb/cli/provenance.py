@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,24 @@ if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection
+
+
+@contextlib.contextmanager
+def run_log(run_dir: Path) -> Iterator[logging.Logger]:
+    """Open ``run.log`` of a run: a line for each step with its seconds.
+
+    Timings are here and not in the tables, so that tables stay the same from run to run.
+    """
+    log = logging.getLogger(f'shivacmb.{run_dir.name}')
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.FileHandler(run_dir / 'run.log', encoding='utf-8')
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+    log.addHandler(handler)
+    try:
+        yield log
+    finally:
+        handler.close()
 
 
 def write_run_files(

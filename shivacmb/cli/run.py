@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shivacmb import __version__
+from shivacmb.bids.names import IMAGES
 from shivacmb.cli import plans as planning
 from shivacmb.cli.main import check_writable, say
-from shivacmb.exceptions import NoInputError, ShivaCMBError
+from shivacmb.exceptions import DataError, NoInputError, OutputError, ShivaCMBError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from shivacmb.workflows.plan import Detection, ScanPlan
 
 EXIT_SOME_FAILED = 1
+# What must still be there of a finished scan; figures may be rebuilt by hand or left out
+NEEDED = (*IMAGES, *(f'{key}_json' for key in IMAGES), 'dseg_tsv')
 
 
 def run_participants(settings: Settings) -> int:
@@ -85,7 +88,6 @@ def search(settings: Settings) -> Found:
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
-        clear_outputs,
         is_finished,
         write_absence,
         write_dataset_description,
@@ -104,13 +106,12 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
         elif not settings.overwrite and is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash']
+            settings.out_dir, scan, plan.facts['record']['settings_hash'], NEEDED
         ):
             skipped += 1
             # A run killed right after it wrote the record has not written the table
             write_scans_table(settings.out_dir, scan.participant, scan.session)
         else:
-            clear_outputs(settings.out_dir, scan)
             todo.append(plan)
     if todo:
         run_dir = settings.out_dir / 'logs' / _run_name()
@@ -118,7 +119,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         failures.update(run_plans(settings, todo, detection, bundle, run_dir=run_dir))
     for scan, plan in prepared:
         if scan.stem in failures:
-            _record_failure(settings.out_dir, scan, plan, failures[scan.stem])
+            _record_failure(settings, scan, plan, failures[scan.stem])
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
 
@@ -147,6 +148,9 @@ def _prepare(
         return scan, planning.plan_scan(settings, scan, detection, bundle)
     except ShivaCMBError as error:
         return scan, error
+    except OSError as error:
+        name = error.filename or scan.path
+        return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
 
 
 def run_plans(
@@ -186,35 +190,36 @@ def run_plans(
         settings.omp_nthreads,
         detection.trust_model,
     )
+    from shivacmb.cli import engine
+
+    plugin = engine.choose_plugin(settings, len(todo))
     work_dir = _work_dir(settings, run_dir.name)
     temporary = work_dir if settings.work_dir is None else None
     # The networks load while nipype is imported and the first scan is read
-    service = PredictionService(request, temporary) if settings.use_plugin is None else None
+    service = PredictionService(request, temporary) if plugin.local else None
     failures: dict[str, ShivaCMBError] = {}
     try:
-        from shivacmb.cli import engine
         from shivacmb.cli.progress import progress
-        from shivacmb.cli.provenance import write_run_files
+        from shivacmb.cli.provenance import run_log, write_run_files
 
         engine.configure_nipype(
             run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
         )
-        plugin = engine.choose_plugin(settings, len(todo))
-        if service is None and plugin.local:
-            service = PredictionService(request, temporary)
         write_run_files(run_dir, settings, detection, bundle)
-        with progress(todo, quiet=settings.quiet) as on_scan:
-            for start in range(0, len(todo), engine.SCANS_PER_GRAPH):
+        size = plugin.scans_per_graph
+        with progress(todo, quiet=settings.quiet) as on_scan, run_log(run_dir) as log:
+            for start in range(0, len(todo), size):
                 failures.update(
                     engine.run_graph(
-                        todo[start : start + engine.SCANS_PER_GRAPH],
+                        todo[start : start + size],
                         detection,
                         plugin,
                         service=service.address if service else '',
                         omp_nthreads=settings.omp_nthreads,
                         work_dir=work_dir,
-                        on_scan=on_scan,
                         crash_dir=run_dir,
+                        on_scan=on_scan,
+                        log=log,
                         keep_work=settings.keep_work,
                         graph_dir=run_dir if settings.write_graph and start == 0 else None,
                     )
@@ -239,15 +244,46 @@ def _work_dir(settings: Settings, run_name: str) -> Path:
     if settings.work_dir is None:
         return Path(tempfile.mkdtemp(prefix='shivacmb-work-'))
     work_dir = settings.work_dir / f'shivacmb-{run_name}-{os.getpid()}'
-    work_dir.mkdir(parents=True)
+    try:
+        work_dir.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f'cannot make the work folder <{work_dir}>: {error.strerror}; choose another '
+            '--work-dir'
+        ) from error
     return work_dir
 
 
 def _record_failure(
-    out_dir: Path, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
+    settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
 ) -> None:
-    from shivacmb.bids import ScanRecord, write_record, write_scans_table
+    """Make a failure the scan's result, unless there is a better one.
 
+    A scan that could not even be planned (a mistyped mask, say), or that was not reached, keeps
+    what an earlier run found; so does one that another process finished in the meantime.
+    """
+    from shivacmb.bids import (
+        ScanRecord,
+        clear_outputs,
+        is_finished,
+        read_record,
+        record_path,
+        write_record,
+        write_scans_table,
+    )
+    from shivacmb.cli.failures import NotStartedError
+
+    out_dir = settings.out_dir
+    if isinstance(plan, ShivaCMBError):
+        earlier = read_record(record_path(out_dir, scan))
+        if earlier is not None and earlier.status == 'ok':
+            return
+    elif isinstance(error, NotStartedError) or (
+        not settings.overwrite
+        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], NEEDED)
+    ):
+        return
+    clear_outputs(out_dir, scan)
     known = {} if isinstance(plan, ShivaCMBError) else plan.facts['record']
     settled = ('participant', 'session', 'stem', 'filename', 'status', 'reason', 'source')
     values = {key: value for key, value in known.items() if key not in (*settled, 'contrast')}

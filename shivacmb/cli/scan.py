@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli import types
+from shivacmb.interfaces.staging import staging_folder
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -148,6 +149,7 @@ def _plan(
         image=args.image,
         brain_mask=args.mask,
         outputs=outputs,
-        staging=str(args.out_dir / f'.staging-{stem}'),
+        staging=str(staging_folder(args.out_dir, f'.{stem}')),
+        replaces=tuple(outputs.values()),
         facts=facts,
     )

@@ -68,7 +68,9 @@ def gigabytes(value: str) -> float:
 
 def named_folder(value: str) -> tuple[str, Path]:
     """``NAME=PATH``, or ``PATH`` alone (its last part is then the name); the folder must exist."""
-    name, _, path = value.rpartition('=')
+    name, separator, path = value.partition('=')
+    if not separator:
+        name, path = '', value
     target = Path(path).expanduser().absolute()
     if not target.is_dir():
         raise argparse.ArgumentTypeError(f'no such folder: <{path}> (expected NAME=PATH)')

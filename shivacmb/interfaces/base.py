@@ -48,7 +48,10 @@ class ScanInterface(SimpleInterface):
             _write_failure(cwd, short)
             raise short from error
         except OSError as error:
-            problem = OutputError(f'{error.strerror} <{error.filename or cwd}>; check the disk')
+            problem = OutputError(
+                f'{error.strerror or error} <{error.filename or cwd}>; check the disk and the '
+                'permissions'
+            )
             _write_failure(cwd, problem)
             raise problem from error
         except Exception as error:

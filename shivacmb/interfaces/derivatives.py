@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def write_derivatives(
     found: dict[str, Any],
     *,
     staging: Path,
+    replaces: Sequence[Path] = (),
     threads: int = 1,
 ) -> ScanRecord:
     """Write images, sidecars, lesion table and figures of a scan.
@@ -91,6 +93,8 @@ def write_derivatives(
         ``input_sha256``, ``mask_method``, ``warnings`` and ``voxels_outside`` of this run.
     staging : Path
         Scratch folder on the same file system as the outputs.
+    replaces : sequence of Path
+        Files of earlier runs, removed once everything new is on the disk.
     threads : int
         Compression threads.
 
@@ -135,6 +139,8 @@ def write_derivatives(
         # A scan without lesions has no second picture
         for key, picture in zip(('overview', 'lesions'), files.figures, strict=False):
             shutil.copyfile(picture, stage.place(Path(outputs[key])))
+        for path in replaces:
+            path.unlink(missing_ok=True)
         stage.commit()
     return record
 
@@ -161,6 +167,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
         '', usedefault=True, desc='root of the BIDS derivatives; empty for a single file'
     )
     staging = traits.Str(mandatory=True, desc='scratch folder beside the outputs')
+    replaces = traits.List(traits.Str, desc='files of earlier runs to remove first')
     threads = traits.Int(1, usedefault=True, nohash=True, desc='compression threads')
 
 
@@ -201,6 +208,7 @@ class WriteDerivatives(ScanInterface):
             inputs.facts,
             found,
             staging=Path(inputs.staging),
+            replaces=[Path(path) for path in inputs.replaces],
             threads=inputs.threads,
         )
         if inputs.out_dir:

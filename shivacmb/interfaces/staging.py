@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import secrets
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ GZIP_LEVEL = 1
 
 def staging_folder(parent: Path, stem: str) -> Path:
     """Name the scratch folder of a scan so that its owner can be told from it."""
-    return parent / f'{stem}@{socket.gethostname()}-{os.getpid()}'
+    return parent / f'{stem}.{secrets.token_hex(4)}@{socket.gethostname()}-{os.getpid()}'
 
 
 def remove_stale_staging(parent: Path) -> None:
@@ -64,8 +65,7 @@ class Staging:
     _moves: dict[Path, Path] = field(default_factory=dict)
 
     def __enter__(self) -> Staging:
-        """Make the folder, empty."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Make the folder."""
         self.folder.mkdir(parents=True)
         return self
 
@@ -75,12 +75,8 @@ class Staging:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove the folder, and its parent where this was the last."""
+        """Remove the folder; its parent stays, another process may be about to use it."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.folder.parent.rmdir()
-        except OSError:
-            return
 
     def place(self, target: Path) -> Path:
         """Return where to write what will become ``target``."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from shivacmb.models.ensemble import Ensemble
 
 PARENT_POLL_SECONDS = 0.5
+TARGET = 'CMB'
+# A Unix socket's path may have 107 bytes; temporary folders of clusters are often longer
+MAX_SOCKET_FOLDER = 80
+MAX_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,14 @@ def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
     image : Path
         ``.npy`` of float32 [X, Y, Z, C], scaled as the bundle demands.
     folds : Path
-        ``.npy`` to write: float32 [F, X, Y, Z], the probability of the first class
+        ``.npy`` to write: float32 [F, X, Y, Z], the probability of a microbleed
         from each fold.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
-    maps = ensemble.bundle.foreground(ensemble.predict(batch))
-    np.save(folds, np.ascontiguousarray(maps[:, 0, ..., 0]), allow_pickle=False)
+    bundle = ensemble.bundle
+    maps = bundle.foreground(ensemble.predict(batch))
+    index = [item.name for item in bundle.classes].index(TARGET)
+    np.save(folds, np.ascontiguousarray(maps[:, 0, ..., index]), allow_pickle=False)
 
 
 class PredictionService:
@@ -101,21 +107,34 @@ class PredictionService:
     """
 
     def __init__(self, request: EnsembleRequest, temporary: Path | None = None) -> None:
-        self._folder = tempfile.mkdtemp(prefix='shivacmb-')
-        self.address = str(Path(self._folder) / 'service')
-        self._log = (Path(self._folder) / 'log').open('wb')
-        self._process = subprocess.Popen(
-            [sys.executable, '-m', 'shivacmb.models.service', self.address,
-             json.dumps(asdict(request)), str(os.getpid()), str(temporary or '')],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )  # fmt: skip
-        threading.Thread(target=self._note_end, daemon=True).start()
+        self._folder = _socket_folder()
+        self.address = str(self._folder / 'service')
+        self._command = [
+            sys.executable, '-m', 'shivacmb.models.service', self.address,
+            json.dumps(asdict(request)), str(os.getpid()), str(temporary or ''),
+        ]  # fmt: skip
+        self._closing = False
+        self._lock = threading.Lock()
+        self._process = self._start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def _note_end(self) -> None:
-        """Tell whoever still waits for the socket that the process is gone."""
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._folder / 'log').open('wb') as log:
+            return subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def _watch(self) -> None:
+        """Start the process again when it dies: one scan too large must not take the others."""
+        for _ in range(MAX_STARTS - 1):
+            self._process.wait()
+            with self._lock:
+                if self._closing:
+                    return
+                Path(self.address).unlink(missing_ok=True)
+                self._process = self._start()
         self._process.wait()
+        # Whoever still waits for the socket need not wait any longer
         with contextlib.suppress(OSError):
             _end_mark(self.address).touch()
 
@@ -134,10 +153,26 @@ class PredictionService:
 
     def close(self) -> None:
         """End the process and remove its folder."""
+        with self._lock:
+            self._closing = True
         self._process.kill()
         self._process.wait()
-        self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _socket_folder() -> Path:
+    """Make a private folder whose path is short enough for a socket in it."""
+    folder = Path(tempfile.mkdtemp(prefix='shivacmb-'))
+    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
+        return folder
+    folder.rmdir()
+    for place in (f'/run/user/{os.getuid()}', '/tmp', '/dev/shm'):  # noqa: S108  mode 0700
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix='shivacmb-', dir=place))
+    raise TemporaryError(
+        f'the temporary folder <{tempfile.gettempdir()}> has too long a path for a socket and '
+        '/tmp cannot be used; set TMPDIR to a shorter folder'
+    )
 
 
 def _end_mark(address: str) -> Path:
@@ -235,7 +270,8 @@ def serve(address: str, request: EnsembleRequest) -> None:
         except Exception as error:  # noqa: BLE001  reported to whoever asks
             problem = _failure(error)
         while True:
-            with listener.accept() as connection:
+            # A client that is killed meanwhile harms only itself
+            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:
                 image, folds = json.loads(connection.recv_bytes())
                 answer = problem
                 if ensemble is not None:

@@ -35,7 +35,7 @@ CHECKPOINT_EVERY = 100
 TRAINING = {
     'data': (
         'simulated heads only: the MNI152 tissue maps that nilearn packages under random affine'
-        ' and smooth warps, with simulated skull, scalp, face and neck; half of the images of'
+        ' and smooth warps, with simulated skull, scalp, face and neck; a third of the images of'
         ' arbitrary contrast, the others T2*-GRE and SWI. No scan of a person was shown.'
     ),
     'batch': 2,

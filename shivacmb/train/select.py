@@ -134,7 +134,7 @@ def pool_scores(tables: list[list[Score]]) -> list[Score]:
 
 
 def choose(scores: list[Score], most_false: float = 2.0) -> Score:
-    """Choose the best F1 among the points with few enough false positives.
+    """Choose the most sensitive point among those with few enough false positives.
 
     Parameters
     ----------
@@ -151,4 +151,4 @@ def choose(scores: list[Score], most_false: float = 2.0) -> Score:
     accepted = [score for score in scores if score.false_per_scan <= most_false]
     if not accepted:
         return min(scores, key=lambda s: (s.false_per_scan, -s.sensitivity))
-    return max(accepted, key=lambda s: (s.f1, s.sensitivity, -s.threshold))
+    return max(accepted, key=lambda s: (s.sensitivity, s.f1, -s.threshold))

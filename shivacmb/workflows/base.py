@@ -105,6 +105,7 @@ def init_scan_wf(
             facts=plan.facts,
             out_dir=plan.out_dir,
             staging=plan.staging,
+            replaces=list(plan.replaces),
             threads=omp_nthreads,
         ),
         name='write_derivatives',

@@ -70,6 +70,8 @@ class ScanPlan:
         Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
     staging : str
         Scratch folder of this scan and process, on the file system of the outputs.
+    replaces : tuple of str
+        Files of earlier runs to remove just before the new ones take their place.
     out_dir : str
         Root of the BIDS derivatives whose tables get the scan's row; '' for a single file.
     facts : dict
@@ -82,6 +84,7 @@ class ScanPlan:
     brain_mask: Path | None
     outputs: dict[str, str]
     staging: str
+    replaces: tuple[str, ...] = ()
     out_dir: str = ''
     facts: dict[str, Any] = field(default_factory=dict)
 

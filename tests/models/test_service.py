@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from shivacmb.exceptions import ModelError, TemporaryError
 from shivacmb.models.service import (
+    MAX_STARTS,
     EnsembleRequest,
     PredictionService,
     predict_file,
@@ -22,7 +24,13 @@ from shivacmb.models.service import (
 )
 
 
+class _Class:
+    name = 'CMB'
+
+
 class _Bundle:
+    classes = (_Class(),)
+
     def foreground(self, maps: np.ndarray) -> np.ndarray:
         return maps
 
@@ -54,18 +62,45 @@ def test_failure_to_load_is_the_answer_to_every_request(tmp_path: Path) -> None:
     assert not Path(service.address).parent.exists()
 
 
-def test_a_process_that_dies_is_a_temporary_failure(tmp_path: Path) -> None:
+def test_a_process_that_dies_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
     np.save(tmp_path / 'in.npy', np.zeros((2, 2, 2, 1), dtype=np.float32))
     service = PredictionService(EnsembleRequest(str(tmp_path / 'nothing')))
     try:
-        with pytest.raises(ModelError):
-            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
-        service._process.kill()
-        service._process.wait()
+        for _ in range(MAX_STARTS):
+            with pytest.raises(ModelError):
+                request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+            process = service._process
+            process.kill()
+            process.wait()
+            wait_until(lambda dead=process: service._process is not dead or ended(service))
         with pytest.raises(TemporaryError, match='memory ran out'):
             request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
     finally:
         service.close()
+
+
+def ended(service: PredictionService) -> bool:
+    return Path(service.address).with_name('ended').exists()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def test_long_temporary_folders_are_avoided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ('x' * 100)
+    long.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(long))
+    with PredictionService(EnsembleRequest(str(tmp_path / 'nothing'))) as service:
+        assert len(service.address) < 100
+        with pytest.raises(ModelError, match='nothing'):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+    assert not list(long.iterdir())
 
 
 def test_it_ends_when_its_run_is_killed(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_pooling_adds_up(truth: tuple) -> None:
     assert pooled.f1 == 1
 
 
-def test_the_best_f1_below_the_limit_is_chosen() -> None:
+def test_the_most_sensitive_point_below_the_limit_is_chosen() -> None:
     base = Score(0.5, 3, 0, 10, 0, 0, 0, 5)
     loud = replace(base, threshold=0.3, hits=10, false=11)
     good = replace(base, threshold=0.6, hits=9, false=9)
