@@ -167,7 +167,10 @@ def read_plugin(path: Path) -> Plugin:
     content = content if isinstance(content, dict) else {}
     if not isinstance(content.get('plugin'), str):
         raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
-    plugin = Plugin(content['plugin'], dict(content.get('plugin_args', {})))
+    args = content.get('plugin_args', {})
+    if not isinstance(args, dict):
+        raise UsageError(f"--use-plugin <{path}>: 'plugin_args' must be a table, not {args!r}")
+    plugin = Plugin(content['plugin'], dict(args))
     plugin_class(plugin.name)
     return plugin
 

@@ -181,7 +181,8 @@ class Tools:
     def check_whole(self, out: Path) -> None:
         """Assert that nothing in OUT is half-written: no temporary name, every file readable."""
         for path in out.rglob('*'):
-            assert not path.name.startswith(('.tmp', '.staging')), path
+            assert not path.name.startswith('.tmp'), path
+            assert path.parent.name != '.staging', path
             if path.name.endswith('.nii.gz'):
                 gzip.decompress(path.read_bytes())
                 nib.load(path).get_fdata()
