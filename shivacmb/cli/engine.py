@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +108,9 @@ def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool
     )
     level = logging.INFO if verbose >= 2 else logging.CRITICAL + 1
     nipype_logging.update_logging(config)
-    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip'):
+    parts = ('workflow', 'interface', 'utils', 'filemanip')
+    # The pool's own logger speaks up when a worker is killed; the scan's row says so too
+    for name in ('concurrent.futures', *(f'nipype.{part}' for part in parts)):
         logging.getLogger(name).setLevel(level)
 
 
@@ -233,6 +237,7 @@ def run_graph(
         # Without Graphviz the .dot file alone stays
         with contextlib.suppress(OSError):
             workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+    _shield_workers()
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
     with _in_folder(work_dir):
@@ -293,9 +298,22 @@ class _Watch:
         self._on_scan(plan, {'node': parts[-1], 'state': state})
 
 
+@functools.cache
+def _shield_workers() -> None:
+    """Leave Ctrl-C to this process: a terminal sends it to the workers too, who would complain.
+
+    SIGTERM, which clusters send to all as well, ends a worker without a word.
+    """
+
+    def in_worker() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=in_worker)
+
+
 def _end_workers() -> None:
     """Kill the pool of an interrupted run: it would go on with its nodes, in removed folders."""
-    logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL + 1)
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()

@@ -94,6 +94,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         write_scans_table,
     )
     from shivacmb.cli.pages import write_pages
+    from shivacmb.interfaces.staging import remove_stale_staging
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
@@ -121,6 +122,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
+    remove_stale_staging(settings.out_dir / planning.STAGING)
     return _conclude(settings, found, failures, skipped)
 
 

@@ -65,8 +65,11 @@ class Staging:
     _moves: dict[Path, Path] = field(default_factory=dict)
 
     def __enter__(self) -> Staging:
-        """Make the folder."""
-        self.folder.mkdir(parents=True)
+        """Make the folder; another run may remove its parent, when empty, in this very moment."""
+        for _ in range(100):
+            with contextlib.suppress(FileNotFoundError):
+                self.folder.mkdir(parents=True)
+                break
         return self
 
     def __exit__(
