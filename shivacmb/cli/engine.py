@@ -11,12 +11,13 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli.failures import NotStartedError, last_line, read_failure
-from shivacmb.exceptions import ShivaCMBError, UsageError
+from shivacmb.exceptions import ShivaCMBError, TemporaryError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -254,8 +255,20 @@ def run_graph(
             node = watch.failed[plan.stem]
             failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
         elif plan.stem not in watch.done:
-            failures[plan.stem] = NotStartedError(f'not started: {last_line(crash)}')
+            failures[plan.stem] = _not_started(crash)
     return failures
+
+
+def _not_started(crash: BaseException | None) -> NotStartedError:
+    """What to say of scans that no node failed on."""
+    if isinstance(crash, BrokenExecutor):
+        error = NotStartedError(
+            'not finished: a worker process was killed, most often because memory ran out; free '
+            'memory or lower --nprocs and run the same command again'
+        )
+        error.exit_code = TemporaryError.exit_code
+        return error
+    return NotStartedError(f'not started: {last_line(crash)}')
 
 
 class _Watch:
