@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli.failures import NotStartedError, last_line, read_failure
-from shivacmb.exceptions import ShivaCMBError, UsageError
+from shivacmb.exceptions import ShivaCMBError, TemporaryError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -106,7 +109,9 @@ def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool
     )
     level = logging.INFO if verbose >= 2 else logging.CRITICAL + 1
     nipype_logging.update_logging(config)
-    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip'):
+    parts = ('workflow', 'interface', 'utils', 'filemanip')
+    # The pool's own logger speaks up when a worker is killed; the scan's row says so too
+    for name in ('concurrent.futures', *(f'nipype.{part}' for part in parts)):
         logging.getLogger(name).setLevel(level)
 
 
@@ -131,7 +136,7 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
         If ``--use-plugin`` is not a mapping with a ``plugin``.
     """
     if settings.use_plugin is not None:
-        return _read_plugin(settings.use_plugin)
+        return read_plugin(settings.use_plugin)
     if settings.nprocs == 1 or n_scans == 1:
         return Plugin('Linear', {})
     args: dict[str, Any] = {
@@ -144,7 +149,14 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
     return Plugin(SCAN_BY_SCAN, args)
 
 
-def _read_plugin(path: Path) -> Plugin:
+def read_plugin(path: Path) -> Plugin:
+    """Read the file of ``--use-plugin``.
+
+    Raises
+    ------
+    UsageError
+        If it is not a mapping with a ``plugin``.
+    """
     import yaml
 
     content: Any
@@ -160,7 +172,10 @@ def _read_plugin(path: Path) -> Plugin:
     content = content if isinstance(content, dict) else {}
     if not isinstance(content.get('plugin'), str):
         raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
-    plugin = Plugin(content['plugin'], dict(content.get('plugin_args', {})))
+    args = content.get('plugin_args', {})
+    if not isinstance(args, dict):
+        raise UsageError(f"--use-plugin <{path}>: 'plugin_args' must be a table, not {args!r}")
+    plugin = Plugin(content['plugin'], dict(args))
     plugin_class(plugin.name)
     return plugin
 
@@ -223,6 +238,7 @@ def run_graph(
         # Without Graphviz the .dot file alone stays
         with contextlib.suppress(OSError):
             workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+    _shield_workers()
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
     with _in_folder(work_dir):
@@ -239,8 +255,20 @@ def run_graph(
             node = watch.failed[plan.stem]
             failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
         elif plan.stem not in watch.done:
-            failures[plan.stem] = NotStartedError(f'not started: {last_line(crash)}')
+            failures[plan.stem] = _not_started(crash)
     return failures
+
+
+def _not_started(crash: BaseException | None) -> NotStartedError:
+    """What to say of scans that no node failed on."""
+    if isinstance(crash, BrokenExecutor):
+        error = NotStartedError(
+            'not finished: a worker process was killed, most often because memory ran out; free '
+            'memory or lower --nprocs and run the same command again'
+        )
+        error.exit_code = TemporaryError.exit_code
+        return error
+    return NotStartedError(f'not started: {last_line(crash)}')
 
 
 class _Watch:
@@ -283,9 +311,22 @@ class _Watch:
         self._on_scan(plan, {'node': parts[-1], 'state': state})
 
 
+@functools.cache
+def _shield_workers() -> None:
+    """Leave Ctrl-C to this process: a terminal sends it to the workers too, who would complain.
+
+    SIGTERM, which clusters send to all as well, ends a worker without a word.
+    """
+
+    def in_worker() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=in_worker)
+
+
 def _end_workers() -> None:
     """Kill the pool of an interrupted run: it would go on with its nodes, in removed folders."""
-    logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL + 1)
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()

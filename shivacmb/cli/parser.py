@@ -31,8 +31,13 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, '--' + name[2:].replace('-', '_'))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(kind: type[Parser] = Parser) -> argparse.ArgumentParser:
     """Build the parser of ``shivacmb``; imports nothing heavy.
+
+    Parameters
+    ----------
+    kind : type
+        ``Parser``, or a subclass that treats errors in another way.
 
     Returns
     -------
@@ -41,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         to ``argparse.SUPPRESS`` so that a value typed by the user can be told from a default when
         ``--config-file`` is read.
     """
-    parser = Parser(
+    parser = kind(
         prog='shivacmb',
         description='Find, count and place cerebral microbleeds on T2*-GRE and SWI scans of a '
         f'BIDS dataset. {NOTICE}',

@@ -49,6 +49,10 @@ def run_participants(settings: Settings) -> int:
     bundle = find_bundle(settings.model, settings.models_dir)
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
+    if settings.use_plugin is not None:
+        from shivacmb.cli.engine import read_plugin
+
+        read_plugin(settings.use_plugin)
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
@@ -92,6 +96,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     )
     from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
+    from shivacmb.interfaces.staging import remove_stale_staging
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
@@ -120,6 +125,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
+    remove_stale_staging(settings.out_dir / planning.STAGING)
     return _conclude(settings, found, failures, skipped)
 
 

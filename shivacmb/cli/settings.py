@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from shivacmb.cli.parser import Parser, build_parser
 from shivacmb.exceptions import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ _OF_THIS_RUN = frozenset(
     {'bids_dir', 'out_dir', 'analysis_level', 'dry_run', 'overwrite', 'reports_only'}
     | {'boilerplate_only', 'write_graph', 'verbose', 'quiet', 'nprocs', 'omp_nthreads'}
 )
-_PATHS = frozenset({'bids_filter_file', 'models_dir', 'use_plugin', 'work_dir'})
+_LISTS = frozenset({'participant_label', 'exclude_participant_label', 'session_label'})
+_NUMBERS = frozenset({'threshold', 'min_size', 'mem_mb'})
+_FLAGS = frozenset({'skip_bids_validation', 'trust_model', 'keep_work', 'stop_on_first_crash'})
 
 
 def _plain(value: Any) -> Any:
@@ -118,7 +122,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If the file is not TOML, has no such table, or names an option that does not exist.
+        If the file is not TOML, has no such table, names an option that does not exist, or has a
+        value that the command line would refuse.
     """
     try:
         content = read_toml(path)
@@ -137,12 +142,52 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, value in table.items():
         if key in _OF_THIS_RUN:
             continue
-        if key in _PATHS:
-            values[key] = Path(value)
-        elif key == 'derivatives':
-            values[key] = {name: Path(item) for name, item in value.items()}
-        else:
-            values[key] = tuple(value) if isinstance(value, list) else value
+        try:
+            values |= _as_typed(key, value)
+        except UsageError as error:
+            raise UsageError(f'--config-file <{path}> {key}: {error}') from error
+    return _joined(values)
+
+
+class _FileParser(Parser):
+    """The command line's own checks, for values that come from a file."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(re.sub(r'^argument [^:]*: ', '', message))
+
+
+def _as_typed(key: str, value: Any) -> dict[str, Any]:
+    """Have a value of a file checked as if it had been typed."""
+    option = '--' + key.replace('_', '-')
+    if key in _FLAGS:
+        if not isinstance(value, bool):
+            raise UsageError(f'expected true or false, got {value!r}')
+        words = [option] if value else []
+    elif key == 'derivatives':
+        if not isinstance(value, dict):
+            raise UsageError(f'expected a table of NAME = "PATH", got {value!r}')
+        words = [f'{option}={name}={folder}' for name, folder in value.items()]
+    elif key in _LISTS:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise UsageError(f'expected a list of texts, got {value!r}')
+        words = [option, *value] if value else []
+    else:
+        kinds = (int, float) if key in _NUMBERS else (str,)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = 'a number' if key in _NUMBERS else 'a text'
+            raise UsageError(f'expected {wanted}, got {value!r}')
+        words = [f'{option}={value}']
+    typed = vars(build_parser(_FileParser).parse_args(['.', '.', 'participant', *words]))
+    return {name: item for name, item in typed.items() if name == key}
+
+
+def _joined(typed: dict[str, Any]) -> dict[str, Any]:
+    """Turn lists of the parser into what :class:`Settings` holds."""
+    values = dict(typed)
+    for name in _LISTS & set(values):
+        values[name] = tuple(values[name])
+    if 'derivatives' in values:
+        values['derivatives'] = dict(values['derivatives'])
     return values
 
 
@@ -161,10 +206,5 @@ def settings_from(args: argparse.Namespace) -> Settings:
     """
     typed = dict(vars(args))
     config_file = typed.pop('config_file', None)
-    for name in ('participant_label', 'exclude_participant_label', 'session_label'):
-        if name in typed:
-            typed[name] = tuple(typed[name])
-    if 'derivatives' in typed:
-        typed['derivatives'] = dict(typed['derivatives'])
     saved = read_config(config_file) if config_file is not None else {}
-    return Settings(**{**saved, **typed})
+    return Settings(**{**saved, **_joined(typed)})

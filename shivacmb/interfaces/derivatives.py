@@ -167,7 +167,9 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
         '', usedefault=True, desc='root of the BIDS derivatives; empty for a single file'
     )
     staging = traits.Str(mandatory=True, desc='scratch folder beside the outputs')
-    replaces = traits.List(traits.Str, [], usedefault=True, desc='files of earlier runs to remove first')
+    replaces = traits.List(
+        traits.Str, [], usedefault=True, desc='files of earlier runs to remove first'
+    )
     threads = traits.Int(1, usedefault=True, nohash=True, desc='compression threads')
 
 

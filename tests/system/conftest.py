@@ -7,9 +7,11 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,9 +33,11 @@ class App:
     root: Path
     bundle: Path
     env: dict[str, str] = field(default_factory=dict)
+    # Short, because a socket in it may have a path of 107 bytes only
+    tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix='smb-')))
 
     def __post_init__(self) -> None:
-        for name in ('home', 'models', 'cache', 'tmp'):
+        for name in ('home', 'models', 'cache'):
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def environment(self, **changes: str) -> dict[str, str]:
@@ -47,7 +51,7 @@ class App:
             'HOME': str(self.root / 'home'),
             'SHIVACMB_MODELS': str(self.root / 'models'),
             'XDG_CACHE_HOME': str(self.root / 'cache'),
-            'TMPDIR': str(self.root / 'tmp'),
+            'TMPDIR': str(self.tmp),
             'TF_CPP_MIN_LOG_LEVEL': '3',
             **self.env,
             **changes,
@@ -78,7 +82,7 @@ class App:
     @property
     def temporary(self) -> list[str]:
         """What lies in the folder for temporary files."""
-        return sorted(path.name for path in (self.root / 'tmp').iterdir())
+        return sorted(path.name for path in self.tmp.iterdir())
 
 
 @dataclass
@@ -152,6 +156,7 @@ class Tools:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         return Running(process, token)
 
@@ -202,14 +207,18 @@ def tools(make_head: Any) -> Tools:
 
 
 @pytest.fixture(scope='module')
-def app(tmp_path_factory: pytest.TempPathFactory, spot_bundle: Path) -> App:
-    return App(tmp_path_factory.mktemp('app'), spot_bundle)
+def app(tmp_path_factory: pytest.TempPathFactory, spot_bundle: Path) -> Iterator[App]:
+    made = App(tmp_path_factory.mktemp('app'), spot_bundle)
+    yield made
+    shutil.rmtree(made.tmp)
 
 
 @pytest.fixture
-def own_app(tmp_path: Path, spot_bundle: Path) -> App:
+def own_app(tmp_path: Path, spot_bundle: Path) -> Iterator[App]:
     """Return a command whose temporary folder belongs to one test."""
-    return App(tmp_path / 'app', spot_bundle)
+    made = App(tmp_path / 'app', spot_bundle)
+    yield made
+    shutil.rmtree(made.tmp)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -49,11 +50,11 @@ def being_written(out: Path) -> Any:
     return lambda: list(out.glob('logs/.staging/*/*.nii.gz'))
 
 
-def working(root: Path) -> Any:
-    return lambda: list(root.glob('tmp/shivacmb-work-*/**/network_input.npy'))
+def working(app: Any) -> Any:
+    return lambda: list(app.tmp.glob('shivacmb-work-*/**/network_input.npy'))
 
 
-MOMENTS = {'working': working, 'writing': being_written, 'one-done': first_record}
+MOMENTS = {'writing': being_written, 'one-done': first_record}
 
 
 @pytest.mark.parametrize(
@@ -81,9 +82,11 @@ def test_killed_and_run_again(
         own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', nprocs
     )
     ended.append(running)
-    where = own_app.root if moment == 'working' else out
-    wait_for(MOMENTS[moment](where), running)
-    running.process.send_signal(how)
+    wait_for(MOMENTS[moment](out), running)
+    if how == signal.SIGTERM and nprocs == '2':
+        os.killpg(running.process.pid, how)  # as clusters do
+    else:
+        running.process.send_signal(how)
     _, said = running.process.communicate(timeout=60)
     if how == signal.SIGTERM:
         assert running.process.returncode == 143, said
@@ -117,8 +120,9 @@ def test_interrupt_from_the_keyboard(own_app: Any, tools: Any, bids: Path, ended
     out = own_app.root / 'out'
     running = tools.start(own_app, bids, out, 'participant', '--model', own_app.bundle)
     ended.append(running)
-    wait_for(working(own_app.root), running)
-    running.process.send_signal(signal.SIGINT)
+    wait_for(working(own_app), running)
+    # a terminal sends it to every process of the command
+    os.killpg(running.process.pid, signal.SIGINT)
     _, said = running.process.communicate(timeout=60)
     assert running.process.returncode == 130, said
     assert said == 'shivacmb: interrupted; run the same command again to go on\n'
@@ -126,33 +130,65 @@ def test_interrupt_from_the_keyboard(own_app: Any, tools: Any, bids: Path, ended
     assert own_app.temporary == []
 
 
-def test_prediction_process_that_dies(own_app: Any, tools: Any, bids: Path, ended: Any) -> None:
-    """As when memory runs out: the scans fail with a sentence, code 75, and can be run again."""
+def kill_service(running: Any) -> bool:
+    """Kill the process that holds the networks, as the kernel does when memory runs out."""
+    for pid in running.others():
+        with contextlib.suppress(OSError):
+            words = Path(f'/proc/{pid}/cmdline').read_bytes().split(b'\0')
+            if b'shivacmb.models.service' in words:
+                os.kill(pid, signal.SIGKILL)
+                return True
+    return False
+
+
+@pytest.mark.parametrize('again', [False, True], ids=['once', 'again-and-again'])
+def test_prediction_process_that_dies(
+    own_app: Any, tools: Any, bids: Path, undisturbed: Any, ended: Any, *, again: bool
+) -> None:
+    """Started anew a few times; after that the scans fail with code 75, and can be run again."""
     out = own_app.root / 'out'
     running = tools.start(
         own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', '1'
     )
     ended.append(running)
-    service: list[int] = []
-
-    def found() -> bool:
-        for pid in running.others():
-            try:
-                words = Path(f'/proc/{pid}/cmdline').read_bytes().split(b'\0')
-            except OSError:
-                continue
-            if b'shivacmb.models.service' in words:
-                service.append(pid)
-        return bool(service)
-
-    wait_for(found, running)
-    os.kill(service[0], signal.SIGKILL)
+    wait_for(lambda: kill_service(running), running)
+    while again and running.process.poll() is None:
+        kill_service(running)
+        time.sleep(0.01)
     _, said = running.process.communicate(timeout=120)
-    assert running.process.returncode == 75, said
     assert 'Traceback' not in said
-    assert 'prediction process ended unexpectedly' in said
-    again = own_app.participant(bids, out)
-    assert again.returncode == 0, again.stderr
+    assert running.process.returncode == (75 if again else 0), said
+    assert ('prediction process ended unexpectedly' in said) == again
+    if again:
+        last = own_app.participant(bids, out)
+        assert last.returncode == 0, last.stderr
+    assert tools.results(out) == undisturbed
+    assert own_app.temporary == []
+
+
+def test_worker_that_dies(own_app: Any, tools: Any, bids: Path, ended: Any) -> None:
+    """The run ends by itself with a sentence, and the same command completes it."""
+    out = own_app.root / 'out'
+    running = tools.start(
+        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', '2'
+    )
+    ended.append(running)
+    wait_for(working(own_app), running)
+    program = Path(f'/proc/{running.process.pid}/cmdline').read_bytes()
+    workers = [
+        pid
+        for pid in running.others()
+        if pid != running.process.pid and Path(f'/proc/{pid}/cmdline').read_bytes() == program
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = running.process.communicate(timeout=120)
+    assert running.process.returncode in (1, 75), said
+    assert 'Traceback' not in said
+    assert 'memory ran out' in said
+    assert running.wait_gone(15) == []
+    tools.check_whole(out)
+    last = own_app.participant(bids, out)
+    assert last.returncode == 0, last.stderr
 
 
 def test_two_runs_at_once(
