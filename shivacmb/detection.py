@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     SpatialChain,
     background_mask,
     centred_box,
+    check_brain,
     crop,
+    given_mask,
     is_skull_stripped,
     labels_to_input,
     load_scan,
     probability_to_input,
+    read_mask,
     reorient_to_std,
     resample_isotropic,
-    same_grid,
     scale_intensity,
     uncrop,
 )
@@ -93,8 +94,7 @@ def detect(
     from shivacmb.models import find_bundle, load_ensemble
 
     bundle = find_bundle(model)
-    if len(bundle.inputs) != 1:
-        raise ModelError(f'model {bundle.name} needs {len(bundle.inputs)} images, not one')
+    bundle.check_single_image()
     scan = _load(image)
     voxel_mm = bundle.grid.voxel_mm[0]
     standard = reorient_to_std(scan)
@@ -114,7 +114,7 @@ def detect(
     )
     ensemble = load_ensemble(bundle, threads=threads)
     maps = ensemble.predict(crop(scaled, box)[np.newaxis, ..., np.newaxis])
-    folds = bundle.foreground(maps)[:, 0, ..., 0] * crop(brain, box)
+    folds = bundle.microbleeds(maps)[:, 0] * crop(brain, box)
     mean = folds.mean(axis=0, dtype=np.float32)
     level = postprocess.threshold if threshold is None else threshold
     labels = find_clusters(
@@ -158,19 +158,19 @@ def _brain(
     threads: int | None,
 ) -> npt.NDArray[np.bool_]:
     """Brain mask on the isotropic grid."""
-    if mask is None:
+    if mask is not None:
+        image = read_mask(Path(mask)) if isinstance(mask, (str, Path)) else mask
+        brain = given_mask(image, scan, voxel_mm, 'given')
+    else:
         values = np.asarray(iso.dataobj)
-        if is_skull_stripped(values):
-            return background_mask(values)
-        from shivacmb.models.brain_mask import predict_brain
+        if is_skull_stripped(values, (voxel_mm,) * 3):
+            brain = background_mask(values)
+        else:
+            from shivacmb.models.brain_mask import predict_brain
 
-        return np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
-    given = nib.load(mask) if isinstance(mask, (str, Path)) else mask
-    if not same_grid(given, scan):
-        raise DataError(f'the mask has another grid than the image: {given.shape}, {scan.shape}')
-    on_scan = _like((np.asarray(given.dataobj).reshape(scan.shape) > 0).astype(np.uint8), scan)
-    resampled = resample_isotropic(reorient_to_std(on_scan), voxel_mm, 'nearest')
-    return np.asarray(resampled.dataobj) > 0
+            brain = np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
+    check_brain(brain, voxel_mm, 'detect')
+    return brain
 
 
 def _like(values: npt.NDArray[np.generic], scan: nib.Nifti1Image) -> nib.Nifti1Image:

@@ -92,28 +92,8 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     ModelError
         If the bundle needs more than the one image a scan has, or an anisotropic grid.
     """
-    if bundle.target != 'CMB' or 'CMB' not in [item.name for item in bundle.classes]:
-        raise ModelError(
-            f'model {bundle.name} does not find microbleeds (target {bundle.target}); choose '
-            'another (shivacmb-tools models list)'
-        )
-    if bundle.grid.orientation != 'RAS':
-        raise ModelError(
-            f'model {bundle.name} wants the orientation {bundle.grid.orientation}; only RAS is '
-            'supported'
-        )
-    if len(bundle.inputs) != 1:
-        names = ', '.join(item.name for item in bundle.inputs)
-        raise ModelError(
-            f'model {bundle.name} needs {len(bundle.inputs)} channels ({names}) and a scan here '
-            'has one image; choose a model with one input (shivacmb-tools models list)'
-        )
+    bundle.check_single_image()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
-    if len(set(grid.voxel_mm)) != 1:
-        raise ModelError(
-            f'model {bundle.name} wants voxels of {grid.voxel_mm} mm; only isotropic grids are '
-            'supported'
-        )
     threshold, min_size = settings.threshold, settings.min_size
     return Detection(
         bundle=str(bundle.path),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from shivacmb.imaging.back import labels_to_input, mask_to_input, probability_to_input
 from shivacmb.imaging.box import Box, box_affine, centred_box, crop, uncrop, voxels_outside
+from shivacmb.imaging.brain import check_brain, given_mask, read_mask
 from shivacmb.imaging.chain import SpatialChain
 from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
 from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
@@ -24,13 +25,16 @@ __all__ = [
     'background_mask',
     'box_affine',
     'centred_box',
+    'check_brain',
     'crop',
+    'given_mask',
     'is_skull_stripped',
     'isotropic_to_std_map',
     'labels_to_input',
     'load_scan',
     'mask_to_input',
     'probability_to_input',
+    'read_mask',
     'reorient_to_std',
     'resample_isotropic',
     'same_grid',

@@ -20,7 +20,6 @@ _PR_SET_PDEATHSIG = 1
 def _end_with_parent() -> None:
     """Have the kernel end a pool worker when the run that owns it is killed outright."""
     if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

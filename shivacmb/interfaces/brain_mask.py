@@ -11,41 +11,12 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import (
     background_mask,
+    check_brain,
+    given_mask,
     is_skull_stripped,
-    reorient_to_std,
-    resample_isotropic,
-    same_grid,
+    read_mask,
 )
 from shivacmb.interfaces.base import ScanInterface
-
-MIN_BRAIN_ML = 100.0
-
-
-def check_brain(mask: np.ndarray, voxel_ml: float, source: str) -> None:
-    """Refuse a mask that cannot be a brain.
-
-    Parameters
-    ----------
-    mask : [X, Y, Z] bool ndarray
-        Brain mask on an isotropic grid.
-    voxel_ml : float
-        Volume of a voxel in millilitres.
-    source : str
-        Where the mask comes from, for the message.
-
-    Raises
-    ------
-    DataError
-        If it covers less than 100 mL; the smallest adult brains measure about 900 mL, and a slab
-        that shows a ninth of one cannot be counted.
-    """
-    volume = float(mask.sum()) * voxel_ml
-    if volume < MIN_BRAIN_ML:
-        raise DataError(
-            f'the brain mask ({source}) covers only {volume:.0f} mL; look at the scan, and give a '
-            'mask with --brain-mask or --derivatives, or choose another with --mask'
-        )
-
 
 class _MaskOutputSpec(TraitedSpec):
     mask_file = File(desc='brain mask on the isotropic grid, uint8')
@@ -72,27 +43,12 @@ class GivenMask(ScanInterface):
     output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> None:
-        given = Path(self.inputs.given_file)
-        try:
-            image = nib.load(given)
-            values = np.asarray(image.dataobj)
-        except Exception as error:
-            raise DataError(
-                f'the brain mask <{given}> cannot be read ({error}); replace it or leave it out'
-            ) from error
-        scan = nib.load(self.inputs.scan_file)
-        values = values.reshape(values.shape[:3]) if values.ndim > 3 else values
-        if not same_grid(image, scan):
-            raise DataError(
-                f'the brain mask <{given}> has another grid than its scan: {values.shape} voxels '
-                f'against {scan.shape}, or another position in space; resample it to the scan'
-            )
-        header = scan.header.copy()
-        header.set_data_dtype(np.uint8)
-        on_scan = nib.Nifti1Image((values > 0).astype(np.uint8), scan.affine, header)
-        mask = resample_isotropic(reorient_to_std(on_scan), self.inputs.voxel_mm, 'nearest')
-        brain = np.asarray(mask.dataobj) > 0
-        check_brain(brain, self.inputs.voxel_mm**3 / 1e3, f'<{given}>')
+        path = Path(self.inputs.given_file)
+        voxel_mm = self.inputs.voxel_mm
+        brain = given_mask(
+            read_mask(path), nib.load(self.inputs.scan_file), voxel_mm, f'<{path}>'
+        )
+        check_brain(brain, voxel_mm, f'<{path}>')
         _save_like(brain, nib.load(self.inputs.iso_file), cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method='given')
 
@@ -114,16 +70,17 @@ class FoundMask(ScanInterface):
     def _run(self, cwd: Path) -> None:
         image = nib.load(self.inputs.iso_file)
         array = np.asarray(image.dataobj, dtype=np.float32)
+        voxel_mm = float(image.header.get_zooms()[0])
         method = self.inputs.method
         if method == 'auto':
-            method = 'background' if is_skull_stripped(array) else 'builtin'
+            method = 'background' if is_skull_stripped(array, (voxel_mm,) * 3) else 'builtin'
         if method == 'background':
             brain = background_mask(array)
         else:
             from shivacmb.models.brain_mask import predict_brain
 
             brain = predict_brain(image, engine='openvino', threads=self.inputs.threads)
-        check_brain(brain, float(np.prod(image.header.get_zooms()[:3])) / 1e3, method)
+        check_brain(brain, voxel_mm, method)
         _save_like(brain, image, cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)
 
@@ -148,6 +105,6 @@ class ToolMask(ScanInterface):
                 f'{self.inputs.method} returned a mask of {brain.shape} voxels for an image of '
                 f'{image.shape}; choose another --mask'
             )
-        check_brain(brain, float(np.prod(image.header.get_zooms()[:3])) / 1e3, self.inputs.method)
+        check_brain(brain, float(image.header.get_zooms()[0]), self.inputs.method)
         _save_like(brain, image, cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method=self.inputs.method)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MODEL_FILE = 'model.json'
 FORMATS = ('keras', 'savedmodel', 'h5')
 TARGETS = ('CMB', 'brain')
+MICROBLEED = 'CMB'
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,47 @@ class Bundle:
         maps, wanted = probabilities.shape[-1], len(self.classes)
         self.check_maps(maps)
         return probabilities[..., maps - wanted :]
+
+    def check_single_image(self) -> None:
+        """Refuse a bundle that does not find microbleeds in one image on an isotropic RAS grid.
+
+        Raises
+        ------
+        ModelError
+            Naming what does not fit.
+        """
+        advice = 'choose another model (shivacmb-tools models list)'
+        if self.target != 'CMB' or MICROBLEED not in [item.name for item in self.classes]:
+            raise ModelError(
+                f'model {self.name} does not find microbleeds (target {self.target}); {advice}'
+            )
+        if len(self.inputs) != 1:
+            names = ', '.join(item.name for item in self.inputs)
+            raise ModelError(
+                f'model {self.name} needs {len(self.inputs)} channels ({names}) and a scan here '
+                f'has one image; {advice}'
+            )
+        if self.grid.orientation != 'RAS' or len(set(self.grid.voxel_mm)) != 1:
+            raise ModelError(
+                f'model {self.name} wants voxels of {self.grid.voxel_mm} mm in the order '
+                f'{self.grid.orientation}; only isotropic RAS grids are supported; {advice}'
+            )
+
+    def microbleeds(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the map of microbleeds.
+
+        Parameters
+        ----------
+        probabilities : (..., K) ndarray
+            What :meth:`shivacmb.models.Ensemble.predict` returns.
+
+        Returns
+        -------
+        (...) ndarray
+            A copy without the last axis.
+        """
+        index = [item.name for item in self.classes].index(MICROBLEED)
+        return np.ascontiguousarray(self.foreground(probabilities)[..., index])
 
     def check_maps(self, maps: int) -> None:
         """Raise a ModelError unless ``maps`` output maps fit ``classes``."""

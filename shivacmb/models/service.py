@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from shivacmb.models.ensemble import Ensemble
 
 PARENT_POLL_SECONDS = 0.5
-TARGET = 'CMB'
 # A Unix socket's path may have 107 bytes; temporary folders of clusters are often longer
 MAX_SOCKET_FOLDER = 80
 MAX_STARTS = 3
@@ -89,10 +88,8 @@ def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
         from each fold.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
-    bundle = ensemble.bundle
-    maps = bundle.foreground(ensemble.predict(batch))
-    index = [item.name for item in bundle.classes].index(TARGET)
-    np.save(folds, np.ascontiguousarray(maps[:, 0, ..., index]), allow_pickle=False)
+    maps = ensemble.bundle.microbleeds(ensemble.predict(batch))
+    np.save(folds, maps[:, 0], allow_pickle=False)
 
 
 class PredictionService:

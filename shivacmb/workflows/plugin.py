@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ class ScanByScanPlugin(MultiProcPlugin):
     procs: Any
     depidx: Any
     refidx: Any
-
-    def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
-        # Workers inherit this: at Ctrl-C the run speaks for them and then ends them
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            super().__init__(plugin_args=plugin_args)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _generate_dependency_list(self, graph: Any) -> None:
         super()._generate_dependency_list(graph)

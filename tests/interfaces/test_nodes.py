@@ -16,7 +16,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, TraitedSpec
 
 from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError
 from shivacmb.interfaces.base import FAILURE_FILE, ScanInterface
-from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask, check_brain
+from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask
 from shivacmb.interfaces.images import CheckImage, NetworkInput, Reorient, Resample
 from shivacmb.interfaces.staging import Staging, remove_stale_staging, staging_folder
 
@@ -120,17 +120,6 @@ def test_network_input_is_the_box_around_the_brain(scan: Path, here: Path) -> No
     ).run()
     whole, part = inside.sum(), np.load(cut.outputs.mask_file).sum()
     assert cut.outputs.voxels_outside == whole - part > 0
-
-
-@pytest.mark.parametrize(('litres', 'fits'), [(0.099, False), (0.101, True)])
-def test_brain_of_less_than_a_tenth_of_a_litre_is_refused(*, litres: float, fits: bool) -> None:
-    mask = np.zeros((60, 60, 60), bool)
-    mask.flat[: round(litres * 1e6)] = True
-    if fits:
-        check_brain(mask, 1e-3, 'bet')
-    else:
-        with pytest.raises(DataError, match=r'\(bet\) covers only 99 mL; look at the scan'):
-            check_brain(mask, 1e-3, 'bet')
 
 
 def test_given_mask_lands_where_the_scan_does(scan: Path, tmp_path: Path) -> None:

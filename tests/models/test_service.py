@@ -24,15 +24,9 @@ from shivacmb.models.service import (
 )
 
 
-class _Class:
-    name = 'CMB'
-
-
 class _Bundle:
-    classes = (_Class(),)
-
-    def foreground(self, maps: np.ndarray) -> np.ndarray:
-        return maps
+    def microbleeds(self, maps: np.ndarray) -> np.ndarray:
+        return maps[..., 0]
 
 
 class _Ensemble:

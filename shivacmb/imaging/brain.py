@@ -1,0 +1,102 @@
+"""Brain masks: one that is given, brought onto the isotropic grid; and whether it can be one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging.reorient import reorient_to_std
+from shivacmb.imaging.resample import resample_isotropic
+from shivacmb.imaging.same import same_grid
+
+MIN_BRAIN_ML = 100.0
+
+
+def read_mask(path: Path) -> Any:
+    """Read a mask file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or is not one 3-D volume.
+    """
+    try:
+        image = nib.load(path)
+        values = np.asarray(image.dataobj)
+    except Exception as error:
+        raise DataError(
+            f'the brain mask <{path}> cannot be read ({error}); replace it or leave it out'
+        ) from error
+    if values.ndim < 3 or values.size != np.prod(values.shape[:3]):
+        raise DataError(
+            f'the brain mask <{path}> is not one 3-D volume but {values.shape}; give one volume'
+        )
+    return nib.Nifti1Image(values.reshape(values.shape[:3]), image.affine)
+
+
+def given_mask(mask: Any, scan: Any, voxel_mm: float, name: str) -> npt.NDArray[np.bool_]:
+    """Bring a mask from the grid of the scan onto the isotropic grid, nearest neighbour.
+
+    Parameters
+    ----------
+    mask : Nifti1Image
+        Above 0 inside the brain.
+    scan : Nifti1Image
+        The scan it belongs to, on its own grid.
+    voxel_mm : float
+        Isotropic voxel size, mm.
+    name : str
+        What to call the mask in messages.
+
+    Returns
+    -------
+    (X, Y, Z) bool ndarray
+        On the grid of the reoriented, resampled scan.
+
+    Raises
+    ------
+    DataError
+        If the two have different grids.
+    """
+    if not same_grid(mask, scan):
+        raise DataError(
+            f'the brain mask {name} has another grid than its scan: {mask.shape} voxels against '
+            f'{scan.shape}, or another position in space; resample it to the scan'
+        )
+    header = scan.header.copy()
+    header.set_data_dtype(np.uint8)
+    values = (np.asarray(mask.dataobj).reshape(scan.shape) > 0).astype(np.uint8)
+    on_scan = nib.Nifti1Image(values, scan.affine, header)
+    resampled = resample_isotropic(reorient_to_std(on_scan), voxel_mm, 'nearest')
+    return np.asarray(resampled.dataobj) > 0
+
+
+def check_brain(mask: npt.NDArray[np.bool_], voxel_mm: float, source: str) -> None:
+    """Refuse a mask that cannot be a brain.
+
+    Parameters
+    ----------
+    mask : (X, Y, Z) bool ndarray
+        On an isotropic grid.
+    voxel_mm : float
+        Voxel size, mm.
+    source : str
+        Where the mask comes from, for the message.
+
+    Raises
+    ------
+    DataError
+        If it covers less than 100 mL; the smallest adult brains measure about 900 mL, and a slab
+        that shows a ninth of one cannot be counted.
+    """
+    volume = float(np.count_nonzero(mask)) * voxel_mm**3 / 1e3
+    if volume < MIN_BRAIN_ML:
+        raise DataError(
+            f'the brain mask ({source}) covers only {volume:.0f} mL; look at the scan, and give '
+            'another with --brain-mask or --derivatives, or choose another --mask'
+        )

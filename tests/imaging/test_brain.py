@@ -1,0 +1,73 @@
+"""Brain masks that are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging import (
+    check_brain,
+    given_mask,
+    read_mask,
+    reorient_to_std,
+    resample_isotropic,
+)
+
+
+@pytest.mark.parametrize(('litres', 'fits'), [(0.099, False), (0.101, True)])
+def test_brain_of_less_than_a_tenth_of_a_litre_is_refused(*, litres: float, fits: bool) -> None:
+    mask = np.zeros((60, 60, 60), bool)
+    mask.flat[: round(litres * 1e6)] = True
+    if fits:
+        check_brain(mask, 1.0, 'bet')
+    else:
+        with pytest.raises(DataError, match=r'\(bet\) covers only 99 mL; look at the scan'):
+            check_brain(mask, 1.0, 'bet')
+
+
+def _scan() -> nib.Nifti1Image:
+    image = nib.Nifti1Image(np.ones((12, 10, 8), np.float32), np.diag([-1, 1, 2, 1]))
+    image.set_sform(image.affine, 1)
+    return image
+
+
+def test_mask_follows_its_scan_onto_the_isotropic_grid() -> None:
+    scan = _scan()
+    values = np.zeros(scan.shape, np.uint8)
+    values[3, 4, 2] = 1
+    brain = given_mask(nib.Nifti1Image(values, scan.affine), scan, 1.0, 'm')
+    iso = resample_isotropic(reorient_to_std(scan))
+    assert brain.shape == iso.shape
+    positions = nib.affines.apply_affine(iso.affine, np.argwhere(brain))
+    np.testing.assert_allclose(positions.mean(axis=0), (scan.affine @ [3, 4, 2, 1])[:3], atol=0.51)
+
+
+def test_mask_on_another_grid_is_refused() -> None:
+    scan = _scan()
+    other = nib.Nifti1Image(np.ones(scan.shape, np.uint8), np.eye(4))
+    with pytest.raises(DataError, match='the brain mask m has another grid than its scan'):
+        given_mask(other, scan, 1.0, 'm')
+
+
+def test_mask_of_several_volumes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.nii.gz'
+    nib.Nifti1Image(np.ones((4, 4, 4, 2), np.uint8), np.eye(4)).to_filename(path)
+    with pytest.raises(DataError, match='is not one 3-D volume'):
+        read_mask(path)
+
+
+def test_mask_with_one_volume_is_read(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.nii.gz'
+    nib.Nifti1Image(np.ones((4, 4, 4, 1), np.uint8), np.eye(4)).to_filename(path)
+    assert read_mask(path).shape == (4, 4, 4)
+
+
+def test_broken_mask_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.nii.gz'
+    path.write_bytes(b'nothing')
+    with pytest.raises(DataError, match='cannot be read'):
+        read_mask(path)
