@@ -233,6 +233,19 @@ def test_broken_scans_are_tried_again_and_good_ones_skipped(
     assert after == before
 
 
+def test_stop_on_first_crash(app: Any, bids: Path, tools: Any) -> None:
+    out = app.root / 'out-stop'
+    labels = ('--participant-label', 'allnan', 'good1')
+    done = app.participant(bids, out, *labels, '--stop-on-first-crash', '--nprocs', '1')
+    assert done.returncode == 1, done.stderr
+    assert 'sub-allnan failed' in tools.sentence(done.stderr)
+    assert set(tools.scan_rows(out)) == {'sub-allnan'}
+    again = app.participant(bids, out, *labels)
+    assert again.returncode == 1
+    assert tools.scan_rows(out)['sub-good1']['status'] == 'ok'
+    tools.check_whole(out)
+
+
 def test_group_counts_failures_and_absences(app: Any, done: Any, tools: Any, bids: Path) -> None:
     out = app.root / 'out'
     gathered = app.run(bids, out, 'group')
