@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
+from shivacmb.models.descriptor import load_bundle
 from shivacmb.models.ensemble import load_ensemble
 from shivacmb.models.locate import find_bundle
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shivacmb.models.bundle import Bundle
+    from shivacmb.models.ensemble import Ensemble
 
 Array = NDArray[Any]
 
@@ -64,7 +67,7 @@ def predict_brain(
             f' {BUILTIN!r} or another bundle whose "target" is "brain"'
         )
         raise ModelError(msg)
-    ensemble = load_ensemble(found, engine=engine, threads=threads)
+    ensemble = _ensemble(found.path, engine, threads)
 
     def predict(field: Array) -> Array:
         return np.asarray(ensemble.predict(field[None, ..., None]).mean(axis=0)[0, ..., 0])
@@ -76,6 +79,12 @@ def predict_brain(
         found.grid.voxel_mm[0],
         threshold=found.postprocess.threshold,
     )
+
+
+@lru_cache(maxsize=1)
+def _ensemble(path: Path, engine: str, threads: int | None) -> Ensemble:
+    """Load once per process: a worker masks many scans."""
+    return load_ensemble(load_bundle(path), engine=engine, threads=threads)
 
 
 def brain_from(
