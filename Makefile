@@ -27,7 +27,7 @@ demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the cou
 	@echo; echo "Report: $(abspath $(DEMO))/docs/index.html"
 
 test: $(VENV)/.dev  ## all tests, in their own environment
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -125,7 +125,6 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
-    remove_stale_staging(settings.out_dir / planning.STAGING)
     return _conclude(settings, found, failures, skipped)
 
 

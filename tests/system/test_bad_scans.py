@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('bad-scans')]
+pytestmark = pytest.mark.system
 
 #: Participant -> what its row must say (searched in ``reason``).
 FAILURES = {

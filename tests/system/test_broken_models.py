@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('models')]
+pytestmark = pytest.mark.system
 
 CODE_65 = 65
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('command')]
+pytestmark = pytest.mark.system
 
 
 @pytest.mark.parametrize('program', ['shivacmb', 'shivacmb-tools'])

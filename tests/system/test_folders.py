@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('folders')]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('fsl')]
+pytestmark = pytest.mark.system
 
 FAKES = {
     'fslreorient2std': """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('interrupted')]
+pytestmark = pytest.mark.system
 
 LABELS = ('01', '02', '03', '04')
 DEADLINE_S = 120

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tomllib
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group('normal-use')]
+pytestmark = pytest.mark.system
 
 #: Scans -> (how many spots are drawn, suffix of derived images).
 SCANS = {
