@@ -121,6 +121,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         run_dir = settings.out_dir / 'logs' / _run_name()
         run_dir.mkdir(parents=True)
         failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+        remove_stale_staging(settings.out_dir / planning.STAGING)
     for scan, plan in prepared:
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
