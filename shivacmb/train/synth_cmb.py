@@ -243,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
     parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
     for name, text in (
-        ('steps', 'batches of the shared start'), ('sharp_steps', 'batches with hard negatives'),
+        ('steps', 'batches of the shared start'),
         ('sharp_steps', 'batches with hard negatives'),
         ('fold_steps', 'batches of each fold'),
         ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
