@@ -228,7 +228,7 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     write_bundle(
         output, files,
         metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
-                 metrics={**metrics, **(extra or {})}),
+                 metrics={**metrics, **(extra or {})}, shape=plan.shape),
         overwrite=True,
     )  # fmt: skip
     return result
