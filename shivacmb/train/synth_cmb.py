@@ -182,7 +182,7 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
             f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
         )
     fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
-    common = {'size': plan.size, 'seed': plan.seed}
+    common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     base = train(_source(plan, work, 0, {}), Recipe(plan.steps, **common), work / 'base')
     fill_pool(
         work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
