@@ -1,8 +1,9 @@
 """Errors whose text is meant for the person at the keyboard.
 
 Each says what is wrong, in which file, and what to do. ``exit_code`` follows the BIDS-Apps
-execution specification (draft) and ``sysexits.h``: 16 dataset unusable, 17 unknown level, 18 filters
-select nothing, 64 usage, 65 data error, 66 no input, 73 cannot create output, 75 temporary failure.
+execution specification (draft) and ``sysexits.h``: 16 dataset unusable, 17 unknown level,
+18 filters select nothing, 64 usage, 65 data error, 66 no input, 73 cannot create output,
+75 temporary failure.
 """
 
 from __future__ import annotations

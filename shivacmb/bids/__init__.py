@@ -1,1 +1,61 @@
 """Find inputs, name outputs, describe datasets."""
+
+from shivacmb.bids.describe import write_dataset_description
+from shivacmb.bids.files import remove_stale, replacing, write_text
+from shivacmb.bids.filters import load_filters, parse_labels
+from shivacmb.bids.find import find_scans
+from shivacmb.bids.group import GroupFiles, write_group
+from shivacmb.bids.masks import find_brain_mask
+from shivacmb.bids.names import (
+    clear_outputs,
+    leftovers,
+    output_path,
+    output_paths,
+    record_path,
+    report_path,
+    scans_table_paths,
+)
+from shivacmb.bids.records import (
+    ScanRecord,
+    file_facts,
+    is_finished,
+    read_record,
+    read_records,
+    settings_hash,
+    write_absence,
+    write_record,
+)
+from shivacmb.bids.scan import Found, PassedOver, Scan
+from shivacmb.bids.tables import write_scans_table
+
+__all__ = [
+    'Found',
+    'GroupFiles',
+    'PassedOver',
+    'Scan',
+    'ScanRecord',
+    'clear_outputs',
+    'file_facts',
+    'find_brain_mask',
+    'find_scans',
+    'is_finished',
+    'leftovers',
+    'load_filters',
+    'output_path',
+    'output_paths',
+    'parse_labels',
+    'read_record',
+    'read_records',
+    'record_path',
+    'remove_stale',
+    'replacing',
+    'report_path',
+    'scans_table_paths',
+    'settings_hash',
+    'write_absence',
+    'write_dataset_description',
+    'write_group',
+    'write_record',
+    'write_scans_table',
+    'write_text',
+]

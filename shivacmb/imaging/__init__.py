@@ -1,1 +1,41 @@
-"""Arrays and affines: reorient, resample, mask, crop, scale, and the way back."""
+"""Arrays and affines: load, reorient, resample, box, scale, and the way back.
+
+Arrays have the voxel axes (i, j, k) of their image. Affines and maps are (4, 4) float64;
+affines lead to scanner RAS mm, maps from one voxel grid to another. Nothing here knows BIDS,
+nipype or a network.
+"""
+
+from __future__ import annotations
+
+from shivacmb.imaging.back import labels_to_input, mask_to_input, probability_to_input
+from shivacmb.imaging.box import Box, box_affine, centred_box, crop, uncrop, voxels_outside
+from shivacmb.imaging.chain import SpatialChain
+from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
+from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
+from shivacmb.imaging.load import LoadedScan, load_scan
+from shivacmb.imaging.reorient import reorient_to_std
+from shivacmb.imaging.resample import resample_isotropic
+from shivacmb.imaging.same import same_grid
+
+__all__ = [
+    'Box',
+    'LoadedScan',
+    'SpatialChain',
+    'background_mask',
+    'box_affine',
+    'centred_box',
+    'crop',
+    'is_skull_stripped',
+    'isotropic_to_std_map',
+    'labels_to_input',
+    'load_scan',
+    'mask_to_input',
+    'probability_to_input',
+    'reorient_to_std',
+    'resample_isotropic',
+    'same_grid',
+    'scale_intensity',
+    'std_to_input_map',
+    'uncrop',
+    'voxels_outside',
+]

@@ -1,1 +1,26 @@
 """Clusters of voxels to lesions, and lesions to tables."""
+
+from __future__ import annotations
+
+from shivacmb.lesions.clusters import find_clusters
+from shivacmb.lesions.measure import Lesion, lesion_table
+from shivacmb.lesions.table import (
+    LESION_COLUMNS,
+    Totals,
+    burden_class,
+    lesion_totals,
+    lesions_to_tsv,
+    read_lesions,
+)
+
+__all__ = [
+    'LESION_COLUMNS',
+    'Lesion',
+    'Totals',
+    'burden_class',
+    'find_clusters',
+    'lesion_table',
+    'lesion_totals',
+    'lesions_to_tsv',
+    'read_lesions',
+]

@@ -7,6 +7,7 @@ checksum of every file. ``docs/decisions/0020-model-bundles.md`` has the format.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +129,9 @@ class Bundle:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``model.json``."""
-        content = asdict(self)
-        del content['path']
+        content = {key: value for key, value in asdict(self).items() if key != 'path'}
+        # tuples become lists, as they are when the file is read back
+        content = json.loads(json.dumps(content))
         for fold in content['folds']:
             for name in ('md5', 'openvino'):
                 if fold[name] is None:

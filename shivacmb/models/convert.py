@@ -21,6 +21,7 @@ from shivacmb.models.checksums import sha256_of
 from shivacmb.models.locate import user_cache_dir
 from shivacmb.models.networks import export_savedmodel, has_tensorflow, load_network
 from shivacmb.models.openvino_runtime import import_openvino
+from shivacmb.models.rewrite import merge_upsampling
 from shivacmb.models.safety import require_safe
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def save_openvino(savedmodel: Path, shape: Sequence[int], stem: Path, *, origin:
         msg = f'OpenVINO cannot read the network <{origin}>: {error}'
         raise ModelError(msg) from error
     fix_shape(model, shape, origin)
+    merge_upsampling(openvino, model)
     openvino.save_model(model, str(stem.with_name(stem.name + '.xml')), compress_to_fp16=False)
 
 
@@ -168,7 +170,7 @@ def openvino_form(bundle: Bundle, fold: Fold, *, trust_model: bool = False) -> P
     if not _is_cached(stem):
         with tempfile.TemporaryDirectory(prefix='.part-', dir=folder) as scratch:
             part = Path(scratch) / 'network'
-            _convert_apart(source, fold.format, shape, part, trust_model=trust_model)
+            convert_apart(source, fold.format, shape, part, trust_model=trust_model)
             _keep(part, stem)
     return stem.with_name(stem.name + '.xml')
 
@@ -220,9 +222,13 @@ def _keep(part: Path, stem: Path) -> None:
         source.replace(target)
 
 
-def _convert_apart(
+def convert_apart(
     source: Path, kind: str, shape: Sequence[int], stem: Path, *, trust_model: bool
 ) -> None:
+    """Convert one fold; what needs TensorFlow runs in a process of its own.
+
+    Parameters and errors are those of :func:`write_openvino`.
+    """
     if kind == 'savedmodel' or 'tensorflow' in sys.modules:
         write_openvino(source, kind, shape, stem, trust_model=trust_model)
         return

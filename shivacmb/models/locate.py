@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ENVIRONMENT = 'SHIVACMB_MODELS'
 SHIPPED = Path(__file__).parent / 'bundles'
 
+DEFAULT = 'default'
+DEFAULT_MODEL = 'synth-cmb'
+
 
 def _platform_folder(xdg: str, linux: str, mac: str) -> Path:
     if sys.platform == 'darwin':
@@ -58,6 +61,14 @@ def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
     return found
 
 
+def load_listed(folder: Path) -> tuple[Bundle | None, str]:
+    """Return a bundle, or None and what is wrong with it, so that a list shows the others."""
+    try:
+        return load_bundle(folder), ''
+    except ModelError as error:
+        return None, str(error)
+
+
 def list_bundles(models_dir: str | Path | None = None) -> list[Bundle]:
     """Return every installed bundle, in the order of :func:`search_path`, then by name.
 
@@ -84,8 +95,8 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
     Parameters
     ----------
     name_or_path : str or Path
-        The name of an installed bundle, or a path to a folder with ``model.json``. A text without
-        a path separator is looked up as a name first.
+        The name of an installed bundle, ``default`` for the shipped one, or a path to a folder
+        with ``model.json``. A text without a path separator is looked up as a name first.
     models_dir : path, optional
         A folder of bundles to search before the user's and the shipped ones.
 
@@ -98,6 +109,8 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
     ModelError
         There is none, or its ``model.json`` is broken.
     """
+    if name_or_path == DEFAULT:
+        name_or_path = DEFAULT_MODEL
     text = str(name_or_path)
     folders = bundle_folders(models_dir)
     if isinstance(name_or_path, str) and text in folders:

@@ -44,6 +44,7 @@ _MODULES = frozenset(
         'keras.layers',
         'keras.losses',
         'keras.metrics',
+        'keras.mixed_precision',
         'keras.models',
         'keras.ops',
         'keras.optimizers',

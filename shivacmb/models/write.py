@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.exceptions import ModelError, OutputError
-from shivacmb.models.bundle import MODEL_FILE
+from shivacmb.models.bundle import MODEL_FILE, IntermediateForm
 from shivacmb.models.checksums import sha256_of
 from shivacmb.models.convert import save_openvino, write_openvino
 from shivacmb.models.descriptor import parse_bundle
@@ -125,18 +126,29 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
         self.staging.mkdir()
         return self.staging
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, _: object, problem: BaseException | None, __: object) -> None:
         """Move the folder into place, or drop it after an error."""
         try:
-            if kind is None:
-                if self.target.exists():
-                    self.target.rename(self.holder / 'old')
-                self.staging.rename(self.target)
+            if isinstance(problem, OSError):
+                raise problem
+            if problem is None:
+                self._move()
         except OSError as error:
-            msg = f'cannot write <{self.target}>: {error.strerror}'
+            msg = f'cannot write <{self.target}>: {error.strerror or error}'
             raise OutputError(msg) from error
         finally:
             shutil.rmtree(self.holder, ignore_errors=True)
+
+    def _move(self) -> None:
+        old = self.holder / 'old'
+        if self.target.exists():
+            self.target.rename(old)
+        try:
+            self.staging.rename(self.target)
+        except OSError:
+            if old.exists():
+                old.rename(self.target)
+            raise
 
 
 def write_description(bundle: Bundle, folder: Path) -> None:
@@ -165,14 +177,14 @@ def _write_fold(
                 save_openvino(exported, shape, stem, origin=path)
     entry: dict[str, Any] = {'file': path.name, 'format': kind, 'sha256': sha256_of(path)}
     if openvino:
-        entry['openvino'] = openvino_entry(stem)
+        entry['openvino'] = asdict(openvino_entry(stem))
     return entry
 
 
-def openvino_entry(stem: Path) -> dict[str, str]:
+def openvino_entry(stem: Path) -> IntermediateForm:
     """Describe ``stem.xml`` and ``stem.bin`` for ``model.json``."""
     xml, weights = (stem.with_name(stem.name + suffix) for suffix in ('.xml', '.bin'))
-    return {'file': xml.name, 'sha256': sha256_of(xml), 'weights_sha256': sha256_of(weights)}
+    return IntermediateForm(xml.name, sha256_of(xml), sha256_of(weights))
 
 
 def copy_fold(source: Path, stem: Path) -> tuple[Path, str]:

@@ -1,1 +1,8 @@
 """Pages and figures."""
+
+from __future__ import annotations
+
+from shivacmb.reports.figures import write_figures
+from shivacmb.reports.pages import ScanReport, figure_paths, write_index, write_session_page
+
+__all__ = ['ScanReport', 'figure_paths', 'write_figures', 'write_index', 'write_session_page']

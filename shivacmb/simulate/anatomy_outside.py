@@ -97,6 +97,19 @@ def _around(
     return fluid, skull, scalp
 
 
+def _muscles(rng: np.random.Generator, where: Array) -> Array:
+    """Thickness (mm) of the temporal muscles and of those at the nape, on the skull."""
+    x, y, z = where
+    side = np.clip((np.abs(x) - 35.0) / 20.0, 0.0, 1.0)
+    front, height = rng.normal(8.0, 4.0), rng.normal(-8.0, 4.0)
+    temporal = np.exp(-(((y - front) / 34.0) ** 2) - ((z - height) / 36.0) ** 2) * side
+    nape = np.exp(-(((y + 75.0) / 32.0) ** 2) - ((z + 62.0) / rng.uniform(22.0, 32.0)) ** 2)
+    return np.asarray(
+        np.float32(rng.uniform(3.0, 18.0)) * temporal + np.float32(rng.uniform(4.0, 25.0)) * nape,
+        np.float32,
+    )
+
+
 def paint_outside(
     rng: np.random.Generator,
     labels: Array,
@@ -128,8 +141,12 @@ def paint_outside(
     pattern = smooth_noise(rng, labels.shape, voxel_mm, rng.uniform(6.0, 14.0))
     fat = np.where(pattern > rng.uniform(-0.6, 0.6), Tissue.FAT, Tissue.MUSCLE).astype(np.uint8)
 
+    flesh = _muscles(rng, where)
+    scalp = scalp + flesh
     shell = outside & (depth < scalp)
     labels[shell] = fat[shell]
+    streaks = pattern < rng.uniform(0.8, 2.0)
+    labels[shell & (flesh > 1.5) & (depth < skull + flesh) & streaks] = Tissue.MUSCLE
     skin = rng.uniform(1.5, 3.0)
     labels[shell & (depth > scalp - skin)] = Tissue.SKIN
     for centre, radii in (_FACE, _NECK):

@@ -42,7 +42,8 @@ def build_brain_network(shape: Sequence[int], widths: Sequence[int] = (8, 16, 16
     def block(tensor: Any, width: int) -> Any:
         for _ in range(2):
             tensor = layers.Conv3D(width, 3, padding='same', use_bias=False)(tensor)
-            tensor = layers.BatchNormalization(momentum=0.98)(tensor)
+            # by image: in a batch of two, contrasts differ too much for shared statistics
+            tensor = layers.GroupNormalization(groups=-1)(tensor)
             tensor = layers.Activation('relu')(tensor)
         return tensor
 

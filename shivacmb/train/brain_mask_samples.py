@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 KINDS: tuple[Kind, ...] = ('any', 'T2starw', 'swi')
-KIND_SHARES = (0.5, 0.3, 0.2)
+KIND_SHARES = (0.35, 0.4, 0.25)
 
 _SPREAD = WarpRange(
     rotation_deg=9.0,
     size=0.08,
     shear=0.05,
-    shift_mm=22.0,
+    shift_mm=16.0,
     warp_mm=((60.0, 4.5), (28.0, 2.2), (14.0, 0.8)),
     ventricle_mm=(-2.0, 8.0),
 )

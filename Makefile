@@ -1,0 +1,52 @@
+# Two targets are for everyone: `make demo` and `make test`. Each makes its own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+PYTEST_WORKERS ?= 2
+
+.PHONY: demo test lint types contracts check bench models clean
+
+# Environments are stamped by extra, so that `make demo` stays small
+$(VENV)/.app: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.app
+
+demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the counts
+	$(BIN)/shivacmb bids_examples/demo $(DEMO) participant
+	$(BIN)/shivacmb bids_examples/demo $(DEMO) group
+	@echo; cat $(DEMO)/group_desc-CMB_counts.tsv | cut -f1,3,5,9-11
+	@echo; echo "Report: $(abspath $(DEMO))/docs/index.html"
+
+test: $(VENV)/.dev  ## all tests, in their own environment
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+check: lint types contracts test
+
+bench: $(VENV)/.dev  ## measure speed and memory; tables go to bench/
+	$(BIN)/python bench/run.py
+
+models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
+	$(BIN)/python -m shivacmb.train.brain_mask -o shivacmb/models/bundles/brain-mask
+	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache

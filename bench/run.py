@@ -1,0 +1,226 @@
+"""Measure the installed command: time from a cold start, each further scan, memory, input search.
+
+Run with ``make bench``. Writes ``bench/results.md``. Networks are three folds of the paper's size
+(12.3 million parameters) with random weights: speed does not depend on what they learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+
+SCAN_SHAPE = (331, 450, 168)
+SCAN_ZOOMS = (0.6, 0.55, 0.9)
+PARTICIPANTS = 10_000
+SAMPLE_SECONDS = 0.05
+COMMAND = Path(sys.executable).with_name('shivacmb')
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Wall seconds and the highest sum over the process tree, in megabytes."""
+
+    seconds: float
+    peak_mb: float
+
+
+def tree_mb(process: psutil.Process) -> float:
+    """Memory of a process and its children: proportional set size, so shared pages count once."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total / 1e6
+
+
+def measure(arguments: list[str], environment: dict[str, str] | None = None) -> Measured:
+    """Run a command to its end and watch its memory."""
+    start = time.perf_counter()
+    child = subprocess.Popen(
+        arguments,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    process = psutil.Process(child.pid)
+    peak = [0.0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                peak[0] = max(peak[0], tree_mb(process))
+            except psutil.NoSuchProcess:
+                return
+            done.wait(SAMPLE_SECONDS)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, errors = child.communicate()
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    if child.returncode != 0:
+        raise RuntimeError(f'{arguments} exited with {child.returncode}: {errors.decode()}')
+    return Measured(seconds, peak[0])
+
+
+def make_bundle(folder: Path) -> None:
+    """Three folds of the paper's network with random weights."""
+    script = (
+        'import sys, keras\n'
+        'from shivacmb.models import build_unet3d, write_bundle\n'
+        'folds = []\n'
+        'for seed in range(3):\n'
+        '    keras.utils.set_random_seed(seed)\n'
+        '    folds.append(build_unet3d((160, 216, 176)))\n'
+        'write_bundle(sys.argv[1], folds, dict(name="bench", version="1", description="random",\n'
+        '    license="none", intended_use="none",\n'
+        '    inputs=[{"name": "swi", "contrasts": ["T2starw", "swi"]}],\n'
+        '    grid={"shape": [160, 216, 176], "voxel_mm": [1, 1, 1], "orientation": "RAS"},\n'
+        '    postprocess={"threshold": 0.99, "min_voxels": 3, "connectivity": 26}))\n'
+    )
+    subprocess.run([sys.executable, '-c', script, str(folder)], check=True, capture_output=True)
+
+
+def make_dataset(folder: Path, participants: int) -> None:
+    """Ellipsoid heads with a skull of the shape of a clinical scan."""
+    rng = np.random.default_rng(20261121)
+    lines = [np.linspace(-1.1, 1.1, size) for size in SCAN_SHAPE]
+    grid = np.meshgrid(*lines, indexing='ij', sparse=True)
+    radius = np.sqrt(sum(axis**2 for axis in grid))
+    head = np.where(radius < 0.8, 600, np.where(radius < 0.87, 120, np.where(radius < 1, 500, 10)))
+    affine = np.diag([*SCAN_ZOOMS, 1.0])
+    affine[:3, 3] = -np.array(SCAN_SHAPE) * SCAN_ZOOMS / 2
+    write_description(folder)
+    for number in range(1, participants + 1):
+        anat = folder / f'sub-{number:02d}' / 'anat'
+        anat.mkdir(parents=True)
+        noisy = head + rng.normal(0, 15, SCAN_SHAPE)
+        image = nib.Nifti1Image(np.abs(noisy).astype(np.int16), affine)
+        image.to_filename(anat / f'sub-{number:02d}_T2starw.nii.gz')
+
+
+def write_description(folder: Path) -> None:
+    """Make a dataset's root."""
+    folder.mkdir(parents=True)
+    content = {'Name': 'bench', 'BIDSVersion': '1.10.0'}
+    (folder / 'dataset_description.json').write_text(json.dumps(content))
+
+
+def make_large_tree(folder: Path) -> None:
+    """Ten thousand participants with one empty scan and one sidecar each."""
+    write_description(folder)
+    for number in range(PARTICIPANTS):
+        anat = folder / f'sub-{number:05d}' / 'anat'
+        anat.mkdir(parents=True)
+        (anat / f'sub-{number:05d}_T2starw.nii.gz').touch()
+        (anat / f'sub-{number:05d}_T2starw.json').write_text('{"EchoTime": 0.02}')
+
+
+def repeat(arguments: list[str], runs: int) -> float:
+    """Median seconds of several runs after one that does not count."""
+    measure(arguments)
+    return statistics.median(measure(arguments).seconds for _ in range(runs))
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--runs', type=int, default=3)
+    results = Path(__file__).with_name('results.md')
+    parser.add_argument('-o', '--output', type=Path, default=results)
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix='shivacmb-bench-'))
+    try:
+        rows = run_all(work, args.runs)
+    finally:
+        shutil.rmtree(work)
+    args.output.write_text(table(rows, args.runs), encoding='utf-8')
+    print(args.output.read_text(encoding='utf-8'))
+
+
+def run_all(work: Path, runs: int) -> list[tuple[str, str]]:
+    """Return what was measured and the figure."""
+    make_bundle(work / 'bundle')
+    make_dataset(work / 'three', 3)
+    make_large_tree(work / 'large')
+    rows = [
+        ('`shivacmb --help`', f'{repeat([str(COMMAND), "--help"], runs):.2f} s'),
+        ('`shivacmb --version`', f'{repeat([str(COMMAND), "--version"], runs):.2f} s'),
+    ]
+    search = (
+        'import sys, time; from pathlib import Path; start = time.perf_counter();'
+        'from shivacmb.bids import find_scans;'
+        'found = find_scans(Path(sys.argv[1]), participants=["07777"]);'
+        'assert len(found.scans) == 1; print(time.perf_counter() - start)'
+    )
+    seconds = [
+        float(subprocess.check_output([sys.executable, '-c', search, str(work / 'large')]))
+        for _ in range(runs)
+    ]
+    rows.append(
+        (
+            f'finding the scan of one of {PARTICIPANTS} participants, imports included',
+            f'{statistics.median(seconds):.2f} s',
+        )
+    )
+    one, three = [], []
+    for run in range(runs):
+        for count, kept in ((1, one), (3, three)):
+            labels = [f'{number:02d}' for number in range(1, count + 1)]
+            out = work / f'out-{count}-{run}'
+            kept.append(
+                measure(
+                    [str(COMMAND), str(work / 'three'), str(out), 'participant', '--quiet',
+                     '--model', str(work / 'bundle'), '--participant-label', *labels]
+                )
+            )  # fmt: skip
+            shutil.rmtree(out)
+    cold = statistics.median(item.seconds for item in one)
+    further = (statistics.median(item.seconds for item in three) - cold) / 2
+    rows += [
+        ('one scan from a cold start', f'{cold:.1f} s'),
+        ('each further scan', f'{further:.1f} s'),
+        ('peak memory, one scan (all processes)', f'{max(i.peak_mb for i in one):.0f} MB'),
+        ('peak memory, three scans (all processes)', f'{max(i.peak_mb for i in three):.0f} MB'),
+    ]
+    return rows
+
+
+def table(rows: list[tuple[str, str]], runs: int) -> str:
+    """Markdown of the results."""
+    lines = [
+        '# Speed and memory of the installed command',
+        '',
+        f'Scan {"x".join(map(str, SCAN_SHAPE))} voxels, three folds of 12.3 M parameters, '
+        f'OpenVINO float32, {len(os.sched_getaffinity(0))} processors, Python '
+        f'{platform.python_version()}; medians of {runs} runs. Made by `make bench`.',
+        '',
+        '| what | measured |',
+        '|---|---|',
+        *[f'| {name} | {figure} |' for name, figure in rows],
+        '',
+    ]
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    main()

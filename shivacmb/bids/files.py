@@ -1,0 +1,96 @@
+"""Write files whole or not at all, also when several processes share a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from shivacmb.exceptions import OutputError
+
+_TEMPORARY = re.compile(r'\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path`` and rename it to ``path`` when the block succeeds.
+
+    The name starts with a dot (BIDS tools pass over it), keeps the extension (nibabel goes by it)
+    and is new for every call, so that two processes never write the same file. The file gets the
+    permissions that the user's umask grants. Do nothing but write in the block: every OSError in
+    it is taken for a failure to write.
+
+    Raises
+    ------
+    OutputError
+        When the folder or the file cannot be written; nothing is left behind.
+    """
+    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+    token = f'{host}-{os.getpid()}-{secrets.token_hex(4)}'
+    temporary = path.with_name(f'.tmp-{token}-{path.name}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f'cannot write <{path}> ({error.strerror or error}): free space, or give an output '
+            'folder that you may write to'
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> bool:
+    """Write a text file atomically unless it already has this content.
+
+    Returns
+    -------
+    bool
+        True when the file was written.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written.
+    """
+    content = text.encode('utf-8')
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == content:
+            return False
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return True
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Remove temporary files in ``folder`` whose writer was killed on this machine.
+
+    Files of living processes and of other machines stay: nothing here can tell whether those
+    are still being written.
+    """
+    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+    removed = []
+    for path in sorted(folder.glob('.tmp-*')):
+        match = _TEMPORARY.match(path.name)
+        if match is None or match['host'] != host or _alive(int(match['pid'])):
+            continue
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,93 @@
+"""Brain masks that already exist: in derivatives, or by a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from shivacmb.bids.names import session_dir
+from shivacmb.bids.scan import Scan
+from shivacmb.exceptions import NoInputError, UsageError
+
+PATTERN_FIELDS = ('participant', 'session', 'stem')
+
+
+def find_brain_mask(
+    scan: Scan, derivatives: Mapping[str, Path], pattern: str | None
+) -> Path | None:
+    """Find the precomputed brain mask of a scan.
+
+    Parameters
+    ----------
+    scan : Scan
+        The scan.
+    derivatives : mapping of str to Path
+        Roots of BIDS derivatives, searched in this order for
+        ``sub-X[/ses-Y]/{anat,swi}/<entities of the scan>[_<suffix>]_desc-brain_mask.nii[.gz]``;
+        a mask of the session without the scan's further entities serves when it is the only one.
+    pattern : str or None
+        Path with ``{participant}``, ``{session}`` or ``{stem}``; comes before ``derivatives``.
+
+    Returns
+    -------
+    Path or None
+        None when neither was given.
+
+    Raises
+    ------
+    UsageError
+        If the pattern has another field in braces.
+    NoInputError
+        If a mask was asked for and there is none, or several fit equally.
+    """
+    if pattern is not None:
+        return _by_pattern(scan, pattern)
+    if not derivatives:
+        return None
+    looked = []
+    for root in derivatives.values():
+        folder = session_dir(root, scan.participant, scan.session)
+        looked.append(folder)
+        masks = [
+            path
+            for datatype in ('anat', 'swi')
+            for path in sorted((folder / datatype).glob('*_desc-brain_mask.nii*'))
+            if path.name.endswith(('.nii', '.nii.gz'))
+        ]
+        exact = [path for path in masks if _start(path) == scan.stem]
+        chosen = exact or masks
+        if len(chosen) > 1:
+            names = ', '.join(path.name for path in chosen)
+            raise NoInputError(
+                f'several brain masks fit {scan.stem}: {names} in <{folder}>; keep the one with '
+                'the same entities as the scan, or name it with --brain-mask'
+            )
+        if chosen:
+            return chosen[0]
+    where = ', '.join(f'<{folder}>' for folder in looked)
+    raise NoInputError(
+        f'no brain mask (*_desc-brain_mask.nii.gz) for {scan.stem} in {where}; add it, or leave '
+        '--derivatives out'
+    )
+
+
+def _start(path: Path) -> str:
+    return path.name.split('_desc-brain_mask')[0]
+
+
+def _by_pattern(scan: Scan, pattern: str) -> Path:
+    values = {
+        'participant': scan.participant,
+        'session': scan.session or '',
+        'stem': scan.stem,
+    }
+    try:
+        path = Path(pattern.format(**values)).expanduser().absolute()
+    except (KeyError, IndexError, ValueError) as error:
+        fields = ', '.join(f'{{{name}}}' for name in PATTERN_FIELDS)
+        raise UsageError(f'--brain-mask {pattern!r}: only {fields} may stand in braces') from error
+    if not path.is_file():
+        raise NoInputError(
+            f'no brain mask <{path}> for {scan.stem} (--brain-mask); add it or mend the pattern'
+        )
+    return path

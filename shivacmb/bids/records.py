@@ -1,0 +1,248 @@
+"""One record for each scan: its row of the tables, its status and what it was made from.
+
+Tables are always rebuilt from records, and a record has one writer, so that any number of
+processes can share an output folder (docs/decisions/0032).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shivacmb.bids.files import write_text
+from shivacmb.bids.names import output_paths, record_path, scans_filename
+from shivacmb.bids.scan import Scan
+
+#: Marks a file as a record of this schema.
+RECORD_TYPE = 'shivacmb-scan/1'
+ABSENCE_TYPE = 'shivacmb-absence/1'
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class ScanRecord:
+    """What is known of one scan after it was processed; no times of day, no durations.
+
+    Attributes
+    ----------
+    participant, session, stem
+        Whose scan it is, and the prefix of its outputs.
+    filename
+        ``filename`` of the scan table, see ``names.scans_filename``.
+    status, reason
+        ``ok`` or ``failed``, and for a failed scan the sentence the user was shown.
+    source, contrast
+        BIDS URI of the input and what it shows (``swi`` or ``T2starw``).
+    cmb_count, cmb_volume_mm3, burden_class
+        Result; None for a failed scan.
+    threshold, min_voxels
+        With which it was obtained.
+    brain_mask, mask_volume_ml, brain_voxels_outside_box
+        Method of the brain mask, its volume, and how much of it the network did not see.
+    model, model_version, engine, toolkit, software_version
+        What computed it.
+    settings_hash
+        Checksum over every setting that can change the result (``settings_hash``).
+    input_sha256, input_size, input_mtime_ns
+        The input file; the time of its last change stays out of the tables.
+    warnings
+        Sentences for the user.
+    extra, extra_descriptions
+        Further columns of the table, and for each its entry in the data dictionary.
+    """
+
+    participant: str
+    session: str | None
+    stem: str
+    filename: str
+    status: Literal['ok', 'failed']
+    reason: str | None = None
+    source: str | None = None
+    contrast: str | None = None
+    cmb_count: int | None = None
+    cmb_volume_mm3: float | None = None
+    burden_class: str | None = None
+    threshold: float | None = None
+    min_voxels: int | None = None
+    brain_mask: str | None = None
+    mask_volume_ml: float | None = None
+    brain_voxels_outside_box: int | None = None
+    model: str | None = None
+    model_version: str | None = None
+    engine: str | None = None
+    toolkit: str | None = None
+    software_version: str | None = None
+    settings_hash: str | None = None
+    input_sha256: str | None = None
+    input_size: int | None = None
+    input_mtime_ns: int | None = None
+    warnings: tuple[str, ...] = ()
+    extra: Mapping[str, Value] = field(default_factory=dict)
+    extra_descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scan: Scan, *, status: Literal['ok', 'failed'], **values: Any) -> ScanRecord:
+        """Start from a scan: fills identity, ``filename``, ``source`` and ``contrast``."""
+        return cls(
+            participant=scan.participant,
+            session=scan.session,
+            stem=scan.stem,
+            filename=scans_filename(scan, ok=status == 'ok'),
+            status=status,
+            source=scan.uri,
+            contrast=scan.contrast,
+            **values,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars into Python's, and NaN and infinity into None, for JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, 'item') and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Checksum of settings that is the same for every order of their keys."""
+    text = json.dumps(_plain(settings), sort_keys=True, separators=(',', ':'))
+    return hashlib.sha256(text.encode('utf-8')).hexdigest()
+
+
+def file_facts(path: Path, *, checksum: bool = True) -> dict[str, Any]:
+    """Return ``input_sha256``, ``input_size`` and ``input_mtime_ns`` of a file."""
+    status = path.stat()
+    facts: dict[str, Any] = {'input_size': status.st_size, 'input_mtime_ns': status.st_mtime_ns}
+    if checksum:
+        digest = hashlib.sha256()
+        with path.open('rb') as file:
+            for block in iter(lambda: file.read(1 << 20), b''):
+                digest.update(block)
+        facts['input_sha256'] = digest.hexdigest()
+    return facts
+
+
+def write_record(out_dir: str | Path, record: ScanRecord) -> Path:
+    """Write a record atomically; to be called after the scan's files are in place.
+
+    For a failed scan the sidecar that its row of the scan table names is written first.
+
+    Raises
+    ------
+    OutputError
+        When the output folder cannot be written.
+    """
+    root = Path(out_dir)
+    if record.status == 'failed':
+        parent = root / f'sub-{record.participant}'
+        if record.session is not None:
+            parent = parent / f'ses-{record.session}'
+        note = {'Description': f'No result for this scan: {record.reason or "unknown reason"}'}
+        write_text(parent / record.filename, _json(note))
+    path = root / 'logs' / f'sub-{record.participant}' / f'{record.stem}.json'
+    content = {'record': RECORD_TYPE, **_plain(dataclasses.asdict(record))}
+    write_text(path, _json(content))
+    return path
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
+
+
+def read_record(path: Path) -> ScanRecord | None:
+    """Read a record; None for a file that is absent, half copied or no record."""
+    content = _load(path)
+    if content is None or content.get('record') != RECORD_TYPE:
+        return None
+    names = {item.name for item in dataclasses.fields(ScanRecord)}
+    values = {key: value for key, value in content.items() if key in names}
+    values['warnings'] = tuple(values.get('warnings') or ())
+    try:
+        return ScanRecord(**values)
+    except TypeError:
+        return None
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
+    """Return every record of a participant, sorted by session and stem."""
+    folder = Path(out_dir) / 'logs' / f'sub-{participant}'
+    try:
+        paths = sorted(folder.glob('sub-*.json'))
+    except OSError:
+        return []
+    records = (read_record(path) for path in paths)
+    kept = [item for item in records if item is not None and item.participant == participant]
+    return sorted(kept, key=lambda item: (item.session or '', item.stem))
+
+
+def is_finished(
+    out_dir: str | Path,
+    scan: Scan,
+    settings: str,
+    required: Iterable[str] = ('dseg', 'dseg_tsv', 'dseg_json'),
+) -> bool:
+    """Tell whether a scan is done with these settings, so that a rerun may skip it.
+
+    Parameters
+    ----------
+    settings
+        Value of ``settings_hash`` for the present run.
+    required
+        Keys of ``names.output_paths`` that must exist.
+
+    Notes
+    -----
+    The input counts as unchanged when its size and time of last change are those of the record,
+    or, where only the time differs (a copied dataset), when its checksum is.
+    """
+    record = read_record(record_path(out_dir, scan))
+    if record is None or record.status != 'ok' or record.settings_hash != settings:
+        return False
+    if record.source != scan.uri:
+        return False
+    paths = output_paths(out_dir, scan)
+    if not all(paths[key].exists() for key in required):
+        return False
+    try:
+        facts = file_facts(scan.path, checksum=False)
+        if facts['input_size'] != record.input_size:
+            return False
+        if facts['input_mtime_ns'] == record.input_mtime_ns:
+            return True
+        return bool(file_facts(scan.path)['input_sha256'] == record.input_sha256)
+    except OSError:
+        return False
+
+
+def write_absence(out_dir: str | Path, participant: str, reason: str) -> Path:
+    """Note that a participant has no usable scan, for the group's participants.tsv."""
+    path = Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json'
+    write_text(path, _json({'record': ABSENCE_TYPE, 'participant': participant, 'reason': reason}))
+    return path
+
+
+def read_absence(out_dir: str | Path, participant: str) -> str | None:
+    """Return the reason noted by ``write_absence``, or None."""
+    content = _load(Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json')
+    if content is None or content.get('record') != ABSENCE_TYPE:
+        return None
+    return str(content.get('reason') or '')

@@ -1,0 +1,160 @@
+"""The scan table of a session, made from its records."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shivacmb.bids.files import write_text
+from shivacmb.bids.names import scans_table_paths
+from shivacmb.bids.records import ScanRecord, read_records
+from shivacmb.exceptions import OutputError
+
+#: Columns of the scan table in order, with their entries of the data dictionary.
+COLUMNS: dict[str, dict[str, Any]] = {
+    'filename': {
+        'Description': 'Label map of the lesions, or for a failed scan the file that says why.'
+    },
+    'status': {
+        'Description': 'Outcome of the analysis.',
+        'Levels': {'ok': 'analysed', 'failed': 'not analysed, see reason'},
+    },
+    'reason': {'Description': 'Why the scan failed.'},
+    'source': {'Description': 'BIDS URI of the input image.'},
+    'contrast': {
+        'Description': 'What the input image shows.',
+        'Levels': {
+            'T2starw': 'T2*-weighted magnitude',
+            'swi': 'susceptibility-weighted image',
+        },
+    },
+    'cmb_count': {'Description': 'Number of cerebral microbleeds found.'},
+    'cmb_volume_mm3': {'Description': 'Their total volume.', 'Units': 'mm^3'},
+    'burden_class': {
+        'Description': 'Class of the number of microbleeds.',
+        'Levels': {
+            '0': 'none',
+            '1-3': 'one to three',
+            '4-9': 'four to nine',
+            '>=10': 'ten or more',
+        },
+    },
+    'threshold': {'Description': 'Probability from which a voxel counts as lesion.'},
+    'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},
+    'brain_mask': {'Description': 'Method or file of the brain mask.'},
+    'mask_volume_ml': {'Description': 'Volume of the brain mask.', 'Units': 'mL'},
+    'brain_voxels_outside_box': {
+        'Description': 'Voxels of the brain mask that lie outside what the network is shown.'
+    },
+    'model': {'Description': 'Name of the model.'},
+    'model_version': {'Description': 'Version of the model.'},
+    'engine': {'Description': 'Library that computed the prediction.'},
+    'toolkit': {'Description': 'Programs that reoriented and resampled the image.'},
+    'software_version': {'Description': 'Version of shivacmb.'},
+    'settings_hash': {'Description': 'SHA-256 of all settings that can change the result.'},
+    'input_sha256': {'Description': 'SHA-256 of the input image.'},
+    'warnings': {'Description': 'What to keep in mind, separated by semicolons.'},
+}
+
+
+def cell(value: Any) -> str:
+    """One value of a BIDS table: ``n/a`` for what is missing, never a tab or a line break."""
+    if value is None:
+        return 'n/a'
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return 'n/a'
+        # six decimals are beyond what any quantity here resolves; repr keeps them exact
+        rounded = round(value, 6)
+        return repr(int(rounded)) if rounded.is_integer() else repr(rounded)
+    if isinstance(value, (list, tuple)):
+        value = '; '.join(str(item) for item in value)
+    return re.sub(r'\s+', ' ', str(value)).strip() or 'n/a'
+
+
+def render(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return a BIDS table as text."""
+    lines = ['\t'.join(columns)]
+    lines += ['\t'.join(cell(row.get(name)) for name in columns) for row in rows]
+    return '\n'.join(lines) + '\n'
+
+
+def row_of(record: ScanRecord) -> dict[str, Any]:
+    """Row of the scan table, columns as keys."""
+    row = {name: getattr(record, name) for name in COLUMNS}
+    row.update({key: value for key, value in record.extra.items() if key not in COLUMNS})
+    return row
+
+
+def dictionary_of(records: Iterable[ScanRecord]) -> dict[str, dict[str, Any]]:
+    """All columns of a table, each with its entry of the data dictionary."""
+    columns = {name: dict(entry) for name, entry in COLUMNS.items()}
+    for record in records:
+        for name in record.extra:
+            entry = dict(record.extra_descriptions.get(name, {}))
+            entry.setdefault('Description', f'Further result "{name}".')
+            columns.setdefault(name, entry)
+    return columns
+
+
+def write_scans_table(
+    out_dir: str | Path,
+    participant: str,
+    session: str | None,
+    *,
+    attempts: int = 100,
+) -> Path | None:
+    """Rebuild ``sub-X[_ses-Y]_scans.tsv`` and ``.json`` from the records of a session.
+
+    To be called after ``write_record``. Safe without locks (which many cluster file systems lack)
+    when several processes finish scans of one session at once: after writing, the records are
+    read again, and the table is written again until it agrees. Whoever renames last has, after
+    that, read records that include those of all who wrote before; whoever adds a record later
+    writes the table later (docs/decisions/0032).
+
+    Returns
+    -------
+    Path or None
+        The table, or None when the session has no record.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written, or does not settle in ``attempts`` rounds.
+    """
+    table, dictionary = scans_table_paths(out_dir, participant, session)
+    for _ in range(attempts):
+        records = [item for item in read_records(out_dir, participant) if item.session == session]
+        if not records:
+            return None
+        columns = dictionary_of(records)
+        text = render((row_of(item) for item in records), list(columns))
+        entries = json.dumps(columns, indent=2, ensure_ascii=False) + '\n'
+        # a file that already agrees is not written: then this round has confirmed the last one
+        changed = write_text(dictionary, entries)
+        changed = write_text(table, text) or changed
+        if not changed:
+            return table
+    raise OutputError(
+        f'<{table}> does not settle, other processes keep changing it: run the group level when '
+        'they are done'
+    )
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a BIDS table as text; a last line that is incomplete is left out."""
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    if not lines:
+        return []
+    header = lines[0].split('\t')
+    cells = (line.split('\t') for line in lines[1:])
+    return [dict(zip(header, row, strict=True)) for row in cells if len(row) == len(header)]

@@ -1,0 +1,85 @@
+"""The methods text of a run, from the settings that were used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shivacmb import __version__
+
+if TYPE_CHECKING:
+    from shivacmb.models import Bundle
+    from shivacmb.workflows.plan import Detection
+
+_MASKS = {
+    'auto': 'the background of skull-stripped scans, and the built-in network for the others',
+    'builtin': 'the built-in network',
+    'background': 'the background of the skull-stripped scans',
+    'bet': 'BET (Smith 2002)',
+    'synthstrip': 'SynthStrip (Hoopes et al. 2022)',
+    'hd-bet': 'HD-BET (Isensee et al. 2019)',
+}
+
+
+def methods_text(detection: Detection, bundle: Bundle) -> str:
+    """Write the paragraph that a paper may use, and what to cite.
+
+    Parameters
+    ----------
+    detection : Detection
+        How scans were processed.
+    bundle : Bundle
+        The model.
+
+    Returns
+    -------
+    str
+        Markdown, free to copy (CC0).
+    """
+    toolkit = (
+        'with fslreorient2std and FLIRT of FSL (Jenkinson et al. 2012)'
+        if detection.toolkit == 'fsl'
+        else 'with the built-in equivalents of fslreorient2std and FLIRT, which give the same '
+        'voxels as FSL 6.0.0 (Jenkinson et al. 2012)'
+    )
+    box = ' x '.join(str(size) for size in detection.box_shape)
+    scale = f'the {detection.percentile:g}th percentile inside the mask was set to 1'
+    if detection.divide != 1:
+        scale += f', values were cut at {detection.clip:g} and divided by {detection.divide:g}'
+    else:
+        scale += f' and values were cut at {detection.clip:g}'
+    folds = len(bundle.folds)
+    references = [
+        'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '
+        'segmentation tool trained on multi-source T2*GRE- and susceptibility-weighted MRI. Sci '
+        'Rep 2024;14:30901.',
+        'Gorgolewski KJ, et al. Nipype: a flexible, lightweight and extensible neuroimaging data '
+        'processing framework in Python. Front Neuroinform 2011;5:13.',
+        'Jenkinson M, et al. FSL. NeuroImage 2012;62:782-790.',
+    ]
+    if bundle.citation:
+        references.append(f'Model: {bundle.citation}')
+    return '\n'.join(
+        [
+            '# Methods',
+            '',
+            f'Cerebral microbleeds were segmented with shivacmb {__version__}, which follows '
+            'SHIVA-CMB (Tsuchida et al. 2024) as Nipype workflows (Gorgolewski et al. 2011). '
+            f'Scans were reoriented and resampled to {detection.voxel_mm:g} mm isotropic voxels '
+            f'{toolkit}. The brain was masked by {_MASKS[detection.mask]}. Images were cropped '
+            f'to {box} voxels around the centre of mass of the brain; {scale}. '
+            f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
+            f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '
+            f'{detection.threshold:g}; {detection.connectivity}-connected clusters of at least '
+            f'{detection.min_voxels} voxels were counted. Results were returned to the grid of '
+            'each scan.',
+            '',
+            f'About the model: {bundle.description}',
+            '',
+            '# References',
+            '',
+            *[f'- {reference}' for reference in references],
+            '',
+            'This text is released under CC0: copy it as it is. The software is for research use '
+            'only.',
+        ]
+    )

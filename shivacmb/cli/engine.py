@@ -1,0 +1,303 @@
+"""Run workflows through nipype: plugin, memory, progress, and who failed why."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb.cli.failures import NotStartedError, last_line, read_failure
+from shivacmb.exceptions import ShivaCMBError, UsageError
+
+if TYPE_CHECKING:
+    from shivacmb.cli.settings import Settings
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+# Graphs grow slow with thousands of nodes
+SCANS_PER_GRAPH = 64
+# Workers beyond the processors: those that wait for the prediction process use none
+WAITING_WORKERS = 1
+POLL_SECONDS = 0.02
+LAST_NODE = 'write_derivatives'
+SCAN_BY_SCAN = 'ScanByScan'
+LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A nipype plugin and its arguments."""
+
+    name: str
+    args: dict[str, Any]
+
+    @property
+    def local(self) -> bool:
+        """Whether nodes run on this machine, where they can share one prediction process."""
+        return self.name in LOCAL_PLUGINS
+
+    @property
+    def scans_per_graph(self) -> int:
+        """The serial plugin orders nodes by depth: one scan at a time keeps it scan by scan."""
+        return 1 if self.name == 'Linear' else SCANS_PER_GRAPH
+
+    def start(self, status: Callable[[Any, str], None]) -> Any:
+        """Make what nipype's ``Workflow.run`` takes as its plugin."""
+        return plugin_class(self.name)(plugin_args={**self.args, 'status_callback': status})
+
+
+def plugin_class(name: str) -> Any:
+    """Find a plugin of nipype by its name.
+
+    Raises
+    ------
+    UsageError
+        If nipype has none of that name.
+    """
+    if name in (SCAN_BY_SCAN, 'MultiProc'):
+        from shivacmb.workflows.plugin import ScanByScanPlugin
+
+        return ScanByScanPlugin
+    from nipype.pipeline import plugins
+
+    found = getattr(plugins, f'{name}Plugin', None)
+    if found is None:
+        known = sorted(item.removesuffix('Plugin') for item in dir(plugins) if 'Plugin' in item)
+        raise UsageError(f'--use-plugin: nipype has no plugin {name!r}, only {", ".join(known)}')
+    return found
+
+
+def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool) -> None:
+    """Set nipype up for this run: quiet, no network, no files in the user's home.
+
+    Parameters
+    ----------
+    crash_dir : Path
+        Where crash files go.
+    verbose : int
+        2 and more lets nipype's own messages through.
+    stop_on_first_crash : bool
+        Stop instead of finishing the other scans.
+    """
+    os.environ.setdefault('NO_ET', '1')
+    os.environ.setdefault('NIPYPE_NO_ET', '1')
+    from nipype import config, logging as nipype_logging  # noqa: I001
+
+    config.update_config(
+        {
+            'logging': {'log_to_file': 'false'},
+            'execution': {
+                'crashdump_dir': str(crash_dir),
+                'crashfile_format': 'txt',
+                'poll_sleep_duration': str(POLL_SECONDS),
+                'remove_unnecessary_outputs': 'false',
+                'stop_on_first_crash': str(stop_on_first_crash).lower(),
+                'check_version': 'false',
+                'hash_method': 'timestamp',
+                'use_relative_paths': 'false',
+            },
+        }
+    )
+    level = logging.INFO if verbose >= 2 else logging.CRITICAL + 1
+    nipype_logging.update_logging(config)
+    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip'):
+        logging.getLogger(name).setLevel(level)
+
+
+def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
+    """Pick the plugin: the user's, else one process for one scan, else a pool.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    n_scans : int
+        Scans to process.
+
+    Returns
+    -------
+    Plugin
+        Name and arguments.
+
+    Raises
+    ------
+    UsageError
+        If ``--use-plugin`` is not a mapping with a ``plugin``.
+    """
+    if settings.use_plugin is not None:
+        return _read_plugin(settings.use_plugin)
+    if settings.nprocs == 1 or n_scans == 1:
+        return Plugin('Linear', {})
+    args: dict[str, Any] = {
+        'n_procs': settings.nprocs + WAITING_WORKERS,
+        'raise_insufficient': False,
+        'maxtasksperchild': None,
+    }
+    if settings.mem_mb is not None:
+        args['memory_gb'] = settings.mem_mb / 1e3
+    return Plugin(SCAN_BY_SCAN, args)
+
+
+def _read_plugin(path: Path) -> Plugin:
+    import yaml
+
+    content: Any
+    try:
+        if path.suffix == '.toml':
+            from shivacmb.cli.settings import read_toml
+
+            content = read_toml(path)
+        else:
+            content = yaml.safe_load(path.read_text('utf-8'))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f'--use-plugin <{path}> cannot be read: {error}') from error
+    content = content if isinstance(content, dict) else {}
+    if not isinstance(content.get('plugin'), str):
+        raise UsageError(f"--use-plugin <{path}> must have 'plugin' and may have 'plugin_args'")
+    plugin = Plugin(content['plugin'], dict(content.get('plugin_args', {})))
+    plugin_class(plugin.name)
+    return plugin
+
+
+def run_graph(
+    plans: list[ScanPlan],
+    detection: Detection,
+    plugin: Plugin,
+    *,
+    service: str,
+    omp_nthreads: int,
+    work_dir: Path,
+    crash_dir: Path,
+    on_scan: Callable[[ScanPlan, dict[str, Any]], None],
+    log: logging.Logger,
+    keep_work: bool = False,
+    graph_dir: Path | None = None,
+) -> dict[str, ShivaCMBError]:
+    """Run some scans through one graph.
+
+    Parameters
+    ----------
+    plans : list of ScanPlan
+        The scans.
+    detection : Detection
+        How to detect.
+    plugin : Plugin
+        Where nodes run.
+    service : str
+        Address of the prediction service, or ''.
+    omp_nthreads : int
+        Threads of one node.
+    work_dir : Path
+        Intermediate files; a scan's part is removed as soon as it is written.
+    crash_dir : Path
+        Where nipype writes crash files.
+    on_scan : callable
+        Called with the plan and nipype's status whenever a node of the scan starts or ends.
+    log : Logger
+        Gets a line with the seconds of each node.
+    keep_work : bool
+        Leave intermediate files.
+    graph_dir : Path, optional
+        Where to write the graph, if wanted.
+
+    Returns
+    -------
+    dict
+        Failure by ``ScanPlan.stem``; empty when all went well.
+    """
+    from shivacmb.workflows.base import init_shivacmb_wf
+
+    workflow = init_shivacmb_wf(
+        plans=plans, detection=detection, service=service, omp_nthreads=omp_nthreads
+    )
+    workflow.base_dir = str(work_dir)
+    root = work_dir / workflow.name
+    if graph_dir is not None:
+        graph_dir.mkdir(parents=True, exist_ok=True)
+        # Without Graphviz the .dot file alone stays
+        with contextlib.suppress(OSError):
+            workflow.write_graph(str(graph_dir / 'graph.dot'), graph2use='colored', format='svg')
+    watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
+    crash: BaseException | None = None
+    with _in_folder(work_dir):
+        try:
+            workflow.run(plugin=plugin.start(watch.status))
+        except Exception as error:  # noqa: BLE001  each scan says below what happened to it
+            crash = error
+        except BaseException:
+            _end_workers()
+            raise
+    failures = {}
+    for plan in plans:
+        if plan.stem in watch.failed:
+            node = watch.failed[plan.stem]
+            failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
+        elif plan.stem not in watch.done:
+            failures[plan.stem] = NotStartedError(f'not started: {last_line(crash)}')
+    return failures
+
+
+class _Watch:
+    """Follow the nodes of a graph: who is done, who failed, how long each took."""
+
+    def __init__(
+        self,
+        plans: list[ScanPlan],
+        root: Path,
+        on_scan: Callable[[ScanPlan, dict[str, Any]], None],
+        log: logging.Logger,
+        *,
+        keep_work: bool,
+    ) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self._plans = {plan.node_name: plan for plan in plans}
+        self._root = root
+        self._on_scan = on_scan
+        self._log = log
+        self._keep_work = keep_work
+        self._started: dict[str, float] = {}
+
+    def status(self, node: Any, state: str) -> None:
+        """Take nipype's word for a node: 'start', 'end' or 'exception'."""
+        parts = node.fullname.split('.')
+        plan = self._plans[parts[1]]
+        if state == 'start':
+            self._started[node.fullname] = time.monotonic()
+        elif state == 'exception':
+            self.failed.setdefault(plan.stem, node.fullname)
+        if state != 'start' and node.fullname in self._started:
+            seconds = time.monotonic() - self._started.pop(node.fullname)
+            self._log.info('%s %s %s %.2f s', plan.stem, parts[-1], state, seconds)
+        # The serial plugin also reports the end of nodes that it skipped after a failure
+        if state == 'end' and parts[-1] == LAST_NODE and plan.stem not in self.failed:
+            self.done.add(plan.stem)
+            if not self._keep_work:
+                shutil.rmtree(self._root / plan.node_name, ignore_errors=True)
+        self._on_scan(plan, {'node': parts[-1], 'state': state})
+
+
+def _end_workers() -> None:
+    """Kill the pool of an interrupted run: it would go on with its nodes, in removed folders."""
+    logging.getLogger('concurrent.futures').setLevel(logging.CRITICAL + 1)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+
+
+@contextlib.contextmanager
+def _in_folder(folder: Path) -> Iterator[None]:
+    """Work in a folder that exists: nipype changes into node folders and back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

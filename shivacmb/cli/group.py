@@ -1,0 +1,45 @@
+"""The group level: tables and an index over everything that is in OUT_DIR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shivacmb.cli.main import check_writable
+from shivacmb.exceptions import NoInputError
+
+if TYPE_CHECKING:
+    from shivacmb.cli.settings import Settings
+
+
+def run_group(settings: Settings) -> int:
+    """Gather all scans of OUT_DIR; the raw data are not touched.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run; ``--reports-only`` also rebuilds the page of every session.
+
+    Returns
+    -------
+    int
+        0, or 66 when OUT_DIR holds no scan.
+    """
+    from shivacmb.bids import write_group
+    from shivacmb.cli.pages import write_all_pages, write_index_page
+
+    if not settings.out_dir.is_dir():
+        raise NoInputError(
+            f'no such folder: <{settings.out_dir}>; run the participant level first'
+        )
+    check_writable(settings.out_dir)
+    if settings.reports_only:
+        write_all_pages(settings.out_dir)
+    written = write_group(settings.out_dir)
+    write_index_page(settings.out_dir)
+    if not settings.quiet:
+        print(
+            f'{written.scans} scan(s): {written.ok} ok, {written.failed} failed\n'
+            f'Table: {written.counts}\n'
+            f'Pages: {settings.out_dir / "docs" / "index.html"}'
+        )
+    return 0

@@ -1,0 +1,72 @@
+"""What ``--dry-run`` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shivacmb.bids import Found, Scan
+    from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+
+def print_listing(found: Found, settings: Settings, detection: Detection, bundle: Bundle) -> None:
+    """Print the scans, why each was chosen, and what was passed over and why.
+
+    Parameters
+    ----------
+    found : Found
+        Result of the search.
+    settings : Settings
+        Of the run.
+    detection : Detection
+        How the scans would be processed.
+    bundle : Bundle
+        The model.
+    """
+    from shivacmb.cli.plans import plan_scan
+    from shivacmb.exceptions import ShivaCMBError
+
+    lines = [f'{len(found.scans)} scan(s) in <{settings.bids_dir}>']
+    for scan in found.scans:
+        lines.append(f'  {scan.relative_path}')
+        lines.append(f'    {scan.contrast}: {scan.reason}')
+        try:
+            scan.check()
+            plan = plan_scan(settings, scan, detection, bundle)
+        except ShivaCMBError as error:
+            lines.append(f'    would fail: {error}')
+            continue
+        lines.append(f'    {_state(settings, scan, plan)}')
+        lines += [f'    note: {warning}' for warning in scan.warnings]
+    if found.passed_over:
+        lines.append(f'{len(found.passed_over)} file(s) passed over')
+        for item in found.passed_over:
+            lines.append(f'  {_relative(item.path, settings)}')
+            lines.append(f'    {item.reason}')
+    if found.missing:
+        lines.append(f'{len(found.missing)} participant(s) without a usable scan')
+        lines += [f'  sub-{participant}' for participant in found.missing]
+    lines.append(
+        f'model {bundle.name} {bundle.version}, toolkit {detection.toolkit}, engine '
+        f'{detection.engine}, threshold {detection.threshold:g}, at least '
+        f'{detection.min_voxels} voxels'
+    )
+    print('\n'.join(lines))
+
+
+def _state(settings: Settings, scan: Scan, plan: ScanPlan) -> str:
+    from shivacmb.bids import is_finished
+
+    hashed = plan.facts['record']['settings_hash']
+    if settings.overwrite or not is_finished(settings.out_dir, scan, hashed):
+        mask = f' with the mask <{plan.brain_mask}>' if plan.brain_mask else ''
+        return f'would be processed{mask}'
+    return 'finished with the same settings: would be skipped'
+
+
+def _relative(path: Path, settings: Settings) -> str:
+    return str(path.relative_to(settings.bids_dir) if settings.bids_dir in path.parents else path)

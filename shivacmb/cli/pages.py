@@ -1,0 +1,143 @@
+"""Pages of a report, built from what OUT_DIR holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb import __version__
+
+if TYPE_CHECKING:
+    from shivacmb.bids import Scan, ScanRecord
+    from shivacmb.reports import ScanReport
+
+_MASKS = {
+    'builtin': 'built-in network',
+    'background': 'background of the skull-stripped scan',
+    'given': 'given by the user',
+}
+_LINKS = (
+    ('desc-CMB_dseg.nii.gz', 'Label map'),
+    ('desc-CMB_dseg.tsv', 'Lesion table'),
+    ('label-CMB_probseg.nii.gz', 'Probability map'),
+    ('desc-CMB_dseg.json', 'Provenance'),
+)
+
+
+def write_pages(out_dir: Path, scans: Iterable[Scan]) -> None:
+    """Write the page of every session that has one of these scans."""
+    for participant, session in dict.fromkeys((scan.participant, scan.session) for scan in scans):
+        write_page(out_dir, participant, session)
+
+
+def write_all_pages(out_dir: Path) -> None:
+    """Rebuild tables and pages of every session that has a record in OUT_DIR."""
+    from shivacmb.bids import read_records, write_scans_table
+
+    for folder in sorted((out_dir / 'logs').glob('sub-*')):
+        records = read_records(out_dir, folder.name.removeprefix('sub-'))
+        for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
+            write_scans_table(out_dir, participant, session)
+            write_page(out_dir, participant, session)
+
+
+def write_page(out_dir: Path, participant: str, session: str | None) -> None:
+    """Write the page of one session from its records.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    participant, session
+        Labels without prefix; ``session`` may be None.
+    """
+    from shivacmb.bids import read_records
+    from shivacmb.reports import write_session_page
+
+    records = [item for item in read_records(out_dir, participant) if item.session == session]
+    if records:
+        reports = [scan_report(out_dir, record) for record in records]
+        write_session_page(out_dir, participant, session, reports, version=__version__)
+
+
+def write_index_page(out_dir: Path) -> None:
+    """Write ``docs/index.html`` over the pages that are there."""
+    from shivacmb.reports import write_index
+
+    write_index(out_dir, version=__version__)
+
+
+def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
+    """Join the record of a scan with its lesion table and sidecar.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    record : ScanRecord
+        Of the scan.
+
+    Returns
+    -------
+    ScanReport
+        What its section of the page shows.
+    """
+    from shivacmb.bids.names import session_dir
+    from shivacmb.lesions import read_lesions
+    from shivacmb.reports import ScanReport
+
+    if record.status != 'ok':
+        return ScanReport(
+            stem=record.stem,
+            status=record.status,
+            reason=record.reason or '',
+            warnings=record.warnings,
+            facts=(('Source', record.source or ''),),
+        )
+    folder = session_dir(out_dir, record.participant, record.session) / 'anat'
+    sidecar = json.loads((folder / f'{record.stem}_desc-CMB_dseg.json').read_text('utf-8'))
+    return ScanReport(
+        stem=record.stem,
+        count=record.cmb_count,
+        burden_class=record.burden_class,
+        volume_mm3=record.cmb_volume_mm3,
+        lesions=read_lesions(folder / f'{record.stem}_desc-CMB_dseg.tsv'),
+        warnings=record.warnings,
+        facts=_facts(record, sidecar),
+        model_notice=sidecar['Model']['IntendedUse'],
+        files=tuple(
+            (label, (folder / f'{record.stem}_{tail}').relative_to(out_dir).as_posix())
+            for tail, label in _LINKS
+        ),
+    )
+
+
+def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What was done, in the order of the pipeline."""
+    values = sidecar['Parameters']
+    model = sidecar['Model']
+    box = ' x '.join(str(size) for size in values['box_shape'])
+    mask = _MASKS.get(record.brain_mask or '', record.brain_mask or '')
+    scale = f'{values["percentile"]:g}th percentile of the brain to 1, cut at {values["clip"]:g}'
+    if values['divide'] != 1:
+        scale += f', divided by {values["divide"]:g}'
+    volume = f'{record.mask_volume_ml:.0f} mL' if record.mask_volume_ml is not None else ''
+    outside = record.brain_voxels_outside_box
+    return (
+        ('Source', record.source or ''),
+        ('Contrast', record.contrast or ''),
+        ('Reoriented and resampled', f'{values["voxel_mm"]:g} mm, toolkit {values["toolkit"]}'),
+        ('Brain mask', f'{mask}, {volume}'),
+        ('Box', f'{box} voxels, {outside} voxels of brain outside'),
+        ('Intensity', scale),
+        ('Model', f'{model["Name"]} {model["Version"]}, {len(model["Folds"])} networks'),
+        ('Engine', values['engine']),
+        (
+            'Lesions',
+            f'probability of at least {values["threshold"]:g}, {values["connectivity"]}-connected'
+            f', at least {values["min_voxels"]} voxels',
+        ),
+        ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['Software'].items())),
+    )

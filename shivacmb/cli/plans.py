@@ -1,0 +1,325 @@
+"""From settings and a bundle to what each scan's workflow is told."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb import __version__
+from shivacmb.exceptions import ModelError, UsageError
+from shivacmb.interfaces.staging import staging_folder
+from shivacmb.models import choose_engine
+from shivacmb.workflows.plan import Detection, ScanPlan
+
+if TYPE_CHECKING:
+    from shivacmb.bids import Scan
+    from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
+
+PACKAGES = ('nipype', 'nibabel', 'numpy', 'scipy', 'connected-components-3d')
+STAGING = Path('logs', '.staging')
+FSL_PROGRAMS = ('fslreorient2std', 'flirt', 'bet')
+
+
+def choose_toolkit(wanted: str) -> str:
+    """Resolve ``--toolkit``.
+
+    Parameters
+    ----------
+    wanted : {'auto', 'fsl', 'native'}
+        As typed.
+
+    Returns
+    -------
+    {'fsl', 'native'}
+        'fsl' where ``$FSLDIR`` is set and its programs are on ``PATH``.
+
+    Raises
+    ------
+    UsageError
+        If FSL is demanded and not usable.
+    """
+    if wanted == 'native':
+        return 'native'
+    missing = [name for name in FSL_PROGRAMS if shutil.which(name) is None]
+    usable = bool(os.environ.get('FSLDIR')) and not missing
+    if wanted == 'fsl' and not usable:
+        what = f'not on PATH: {", ".join(missing)}' if missing else '$FSLDIR is not set'
+        raise UsageError(f'--toolkit fsl: {what}; load FSL, or use --toolkit native')
+    return 'fsl' if usable else 'native'
+
+
+def check_mask_tool(method: str) -> None:
+    """Refuse a mask method whose program is not installed.
+
+    Raises
+    ------
+    UsageError
+        Naming the program.
+    """
+    program = {'bet': 'bet', 'synthstrip': 'mri_synthstrip', 'hd-bet': 'hd-bet'}.get(method)
+    if program is not None and shutil.which(program) is None:
+        raise UsageError(
+            f'--mask {method}: the program {program} is not on PATH; install it, or leave --mask '
+            'out to use the built-in mask'
+        )
+
+
+def build_detection(settings: Settings, bundle: Bundle) -> Detection:
+    """Join the bundle's numbers with those typed by the user.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    bundle : Bundle
+        The model.
+
+    Returns
+    -------
+    Detection
+        Every number that shapes a result.
+
+    Raises
+    ------
+    ModelError
+        If the bundle needs more than the one image a scan has, or an anisotropic grid.
+    """
+    if bundle.target != 'CMB' or 'CMB' not in [item.name for item in bundle.classes]:
+        raise ModelError(
+            f'model {bundle.name} does not find microbleeds (target {bundle.target}); choose '
+            'another (shivacmb-tools models list)'
+        )
+    if bundle.grid.orientation != 'RAS':
+        raise ModelError(
+            f'model {bundle.name} wants the orientation {bundle.grid.orientation}; only RAS is '
+            'supported'
+        )
+    if len(bundle.inputs) != 1:
+        names = ', '.join(item.name for item in bundle.inputs)
+        raise ModelError(
+            f'model {bundle.name} needs {len(bundle.inputs)} channels ({names}) and a scan here '
+            'has one image; choose a model with one input (shivacmb-tools models list)'
+        )
+    grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
+    if len(set(grid.voxel_mm)) != 1:
+        raise ModelError(
+            f'model {bundle.name} wants voxels of {grid.voxel_mm} mm; only isotropic grids are '
+            'supported'
+        )
+    threshold, min_size = settings.threshold, settings.min_size
+    return Detection(
+        bundle=str(bundle.path),
+        engine=choose_engine(settings.engine, settings.device),
+        device=settings.device,
+        trust_model=settings.trust_model,
+        toolkit=choose_toolkit(settings.toolkit),
+        mask=settings.mask,
+        voxel_mm=grid.voxel_mm[0],
+        box_shape=grid.shape,
+        percentile=intensity.percentile,
+        clip=intensity.clip,
+        divide=intensity.divide,
+        masked=intensity.masked,
+        threshold=postprocess.threshold if threshold is None else threshold,
+        min_voxels=postprocess.min_voxels if min_size is None else min_size,
+        connectivity=postprocess.connectivity,
+    )
+
+
+def versions(detection: Detection) -> dict[str, str]:
+    """Versions of everything that takes part in a result."""
+    found = {'shivacmb': __version__}
+    for package in PACKAGES:
+        found[package] = metadata.version(package)
+    found[detection.engine] = _engine_version(detection.engine)
+    if detection.toolkit == 'fsl':
+        version_file = Path(os.environ['FSLDIR']) / 'etc' / 'fslversion'
+        found['fsl'] = version_file.read_text().strip() if version_file.is_file() else 'unknown'
+    return found
+
+
+def _engine_version(engine: str) -> str:
+    """Version of an engine, also where TensorFlow came as its CPU build."""
+    for package in (engine, f'{engine}-cpu'):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return 'unknown'
+
+
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """What sidecars and pages say about the model."""
+    return {
+        'Name': bundle.name,
+        'Version': bundle.version,
+        'Description': bundle.description,
+        'License': bundle.license,
+        'IntendedUse': bundle.intended_use,
+        'Folds': [{'file': fold.file, 'sha256': fold.sha256} for fold in bundle.folds],
+    }
+
+
+def parameters(detection: Detection) -> dict[str, Any]:
+    """Every parameter of a result, without what only says where it was computed."""
+    values = asdict(detection)
+    for name in ('bundle', 'trust_model', 'mask', 'device'):
+        del values[name]
+    return values
+
+
+def settings_hash(facts: dict[str, Any], mask: str) -> str:
+    """Identity of the settings that shape a result; a rerun skips scans finished with the same.
+
+    Parameters
+    ----------
+    facts : dict
+        With 'parameters', 'model' and 'mask_sources'.
+    mask : str
+        Mask method asked for.
+
+    Returns
+    -------
+    str
+        First 16 hex digits of a SHA-256.
+    """
+    relevant = {
+        'parameters': facts['parameters'],
+        'folds': [fold['sha256'] for fold in facts['model']['Folds']],
+        'model': [facts['model']['Name'], facts['model']['Version']],
+        'mask': facts['mask_sources'] or [mask, *facts['mask_model']],
+        'fsl': facts['versions'].get('fsl'),
+        'version': __version__,
+    }
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bundle) -> ScanPlan:
+    """Plan one scan of a BIDS dataset.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    scan : Scan
+        What to process.
+    detection : Detection
+        How.
+    bundle : Bundle
+        The model.
+
+    Returns
+    -------
+    ScanPlan
+        With the paths of all outputs and everything known beforehand.
+
+    Raises
+    ------
+    ShivaCMBError
+        If the model does not take this contrast, or a brain mask that was asked for is missing.
+    """
+    from shivacmb.bids import ScanRecord, find_brain_mask, leftovers, output_paths
+
+    check_contrast(bundle, scan.contrast, scan.path)
+    mask = find_brain_mask(scan, settings.derivatives, settings.brain_mask)
+    facts = scan_facts(detection, bundle, settings.mask, mask)
+    facts.update(
+        source=scan.uri,
+        contrast=scan.contrast,
+        reason=scan.reason,
+        warnings=list(scan.warnings),
+    )
+    status = scan.path.stat()
+    record = ScanRecord.of(
+        scan,
+        status='ok',
+        **record_values(detection, bundle, settings_hash(facts, settings.mask)),
+        input_size=status.st_size,
+        input_mtime_ns=status.st_mtime_ns,
+    )
+    facts['record'] = asdict(record)
+    return ScanPlan(
+        stem=scan.stem,
+        image=scan.path,
+        brain_mask=mask,
+        outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
+        staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
+        replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
+        out_dir=str(settings.out_dir),
+        facts=facts,
+    )
+
+
+def verify_model(bundle: Bundle, engine: str) -> None:
+    """Check the files of a bundle that the engine will read.
+
+    Raises
+    ------
+    ModelError
+        If one is missing or altered.
+    """
+    for fold in bundle.folds:
+        if engine == 'openvino' and fold.openvino is not None:
+            bundle.verify_openvino(fold)
+        else:
+            bundle.verify_fold(fold)
+
+
+def check_contrast(bundle: Bundle, contrast: str, image: Path) -> None:
+    """Refuse a scan whose contrast the model was not made for.
+
+    Raises
+    ------
+    ModelError
+        Naming both.
+    """
+    accepted = bundle.inputs[0].contrasts
+    if contrast not in accepted:
+        raise ModelError(
+            f'model {bundle.name} takes {", ".join(accepted)} and <{image}> is {contrast}; choose '
+            'another model (shivacmb-tools models list)'
+        )
+
+
+def scan_facts(
+    detection: Detection, bundle: Bundle, mask_method: str, mask: Path | None
+) -> dict[str, Any]:
+    """Facts that do not depend on which scan it is, and the mask's checksum."""
+    sources = []
+    if mask is not None:
+        sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
+    return {
+        'mask_sources': sources,
+        'mask_model': _mask_model() if mask is None and mask_method in ('auto', 'builtin') else [],
+        'model': model_facts(bundle),
+        'parameters': parameters(detection),
+        'versions': versions(detection),
+    }
+
+
+def _mask_model() -> list[str]:
+    """Checksums of the built-in mask network."""
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+
+    return [fold.sha256 for fold in find_bundle(BUILTIN).folds]
+
+
+def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:
+    """Fields of a scan's record that are known before it is processed."""
+    return {
+        'threshold': detection.threshold,
+        'min_voxels': detection.min_voxels,
+        'model': bundle.name,
+        'model_version': bundle.version,
+        'engine': detection.engine,
+        'toolkit': detection.toolkit,
+        'software_version': __version__,
+        'settings_hash': hashed,
+    }

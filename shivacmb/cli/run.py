@@ -1,0 +1,309 @@
+"""The participant level: find, plan, process, report."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shivacmb import __version__
+from shivacmb.bids.names import IMAGES
+from shivacmb.cli import plans as planning
+from shivacmb.cli.main import check_writable, say
+from shivacmb.exceptions import DataError, NoInputError, OutputError, ShivaCMBError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shivacmb.bids import Found, Scan
+    from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+EXIT_SOME_FAILED = 1
+# What must still be there of a finished scan; figures may be rebuilt by hand or left out
+NEEDED = (*IMAGES, *(f'{key}_json' for key in IMAGES), 'dseg_tsv')
+
+
+def run_participants(settings: Settings) -> int:
+    """Process the scans of the participants asked for.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+
+    Returns
+    -------
+    int
+        0 all done, 1 some scans failed, or the failure's own code when every scan failed alike.
+    """
+    from shivacmb.models import find_bundle
+
+    bundle = find_bundle(settings.model, settings.models_dir)
+    detection = planning.build_detection(settings, bundle)
+    planning.check_mask_tool(settings.mask)
+    if settings.boilerplate_only:
+        from shivacmb.cli.boilerplate import methods_text
+
+        sys.stdout.write(methods_text(detection, bundle) + '\n')
+        return 0
+    found = search(settings)
+    if settings.dry_run:
+        from shivacmb.cli.listing import print_listing
+
+        print_listing(found, settings, detection, bundle)
+        return 0
+    check_writable(settings.out_dir)
+    planning.verify_model(bundle, detection.engine)
+    return _process(settings, found, detection, bundle)
+
+
+def search(settings: Settings) -> Found:
+    """Find the scans, and say which participants have none."""
+    from shivacmb.bids import find_scans, parse_labels
+
+    def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
+        return parse_labels(values or None, prefix)
+
+    return find_scans(
+        settings.bids_dir,
+        participants=labels(settings.participant_label, 'sub-'),
+        exclude=labels(settings.exclude_participant_label, 'sub-') or (),
+        sessions=labels(settings.session_label, 'ses-'),
+        filters=settings.bids_filter_file,
+        modality=settings.modality,
+        require_description=not settings.skip_bids_validation,
+    )
+
+
+def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
+    from shivacmb.bids import (
+        is_finished,
+        write_absence,
+        write_dataset_description,
+        write_scans_table,
+    )
+    from shivacmb.cli.pages import write_pages
+
+    _tidy(settings.out_dir, found.scans)
+    write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
+    for participant in found.missing:
+        write_absence(settings.out_dir, participant, 'no usable scan')
+    prepared = [_prepare(settings, scan, detection, bundle) for scan in found.scans]
+    todo, skipped = [], 0
+    failures: dict[str, ShivaCMBError] = {}
+    for scan, plan in prepared:
+        if isinstance(plan, ShivaCMBError):
+            failures[scan.stem] = plan
+        elif not settings.overwrite and is_finished(
+            settings.out_dir, scan, plan.facts['record']['settings_hash'], NEEDED
+        ):
+            skipped += 1
+            # A run killed right after it wrote the record has not written the table
+            write_scans_table(settings.out_dir, scan.participant, scan.session)
+        else:
+            todo.append(plan)
+    if todo:
+        run_dir = settings.out_dir / 'logs' / _run_name()
+        run_dir.mkdir(parents=True)
+        failures.update(run_plans(settings, todo, detection, bundle, run_dir=run_dir))
+    for scan, plan in prepared:
+        if scan.stem in failures:
+            _record_failure(settings, scan, plan, failures[scan.stem])
+    write_pages(settings.out_dir, [scan for scan, _ in prepared])
+    return _conclude(settings, found, failures, skipped)
+
+
+def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
+    """Remove what a killed run left beside the outputs."""
+    from shivacmb.bids import output_paths, remove_stale
+    from shivacmb.interfaces.staging import remove_stale_staging
+
+    remove_stale_staging(out_dir / planning.STAGING)
+    folders = {out_dir, out_dir / 'docs'}
+    for scan in scans:
+        paths = output_paths(out_dir, scan)
+        folders |= {paths[key].parent for key in ('dseg', 'overview', 'record')}
+        folders.add(paths['dseg'].parent.parent)
+    for folder in sorted(folders):
+        remove_stale(folder)
+
+
+def _prepare(
+    settings: Settings, scan: Scan, detection: Detection, bundle: Bundle
+) -> tuple[Scan, ScanPlan | ShivaCMBError]:
+    """Plan one scan; what is already known to be wrong with it is returned, not raised."""
+    try:
+        scan.check()
+        return scan, planning.plan_scan(settings, scan, detection, bundle)
+    except ShivaCMBError as error:
+        return scan, error
+    except OSError as error:
+        name = error.filename or scan.path
+        return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
+
+
+def run_plans(
+    settings: Settings,
+    todo: list[ScanPlan],
+    detection: Detection,
+    bundle: Bundle,
+    *,
+    run_dir: Path,
+) -> dict[str, ShivaCMBError]:
+    """Run plans in graphs of a limited size, with one process that holds the networks.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    todo : list of ScanPlan
+        The scans.
+    detection : Detection
+        How to process them.
+    bundle : Bundle
+        The model.
+    run_dir : Path
+        Folder of this run alone: settings, environment, crash files, graph.
+
+    Returns
+    -------
+    dict
+        Failure by ``ScanPlan.stem``.
+    """
+    from shivacmb.models.service import EnsembleRequest, PredictionService
+
+    request = EnsembleRequest(
+        str(bundle.path),
+        detection.engine,
+        detection.device,
+        settings.omp_nthreads,
+        detection.trust_model,
+    )
+    from shivacmb.cli import engine
+
+    plugin = engine.choose_plugin(settings, len(todo))
+    work_dir = _work_dir(settings, run_dir.name)
+    temporary = work_dir if settings.work_dir is None else None
+    # The networks load while nipype is imported and the first scan is read
+    service = PredictionService(request, temporary) if plugin.local else None
+    failures: dict[str, ShivaCMBError] = {}
+    try:
+        from shivacmb.cli.progress import progress
+        from shivacmb.cli.provenance import run_log, write_run_files
+
+        engine.configure_nipype(
+            run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
+        )
+        write_run_files(run_dir, settings, detection, bundle)
+        size = plugin.scans_per_graph
+        with progress(todo, quiet=settings.quiet) as on_scan, run_log(run_dir) as log:
+            for start in range(0, len(todo), size):
+                failures.update(
+                    engine.run_graph(
+                        todo[start : start + size],
+                        detection,
+                        plugin,
+                        service=service.address if service else '',
+                        omp_nthreads=settings.omp_nthreads,
+                        work_dir=work_dir,
+                        crash_dir=run_dir,
+                        on_scan=on_scan,
+                        log=log,
+                        keep_work=settings.keep_work,
+                        graph_dir=run_dir if settings.write_graph and start == 0 else None,
+                    )
+                )
+                if failures and settings.stop_on_first_crash:
+                    break
+    finally:
+        if service is not None:
+            service.close()
+        if not settings.keep_work and (not failures or settings.work_dir is None):
+            shutil.rmtree(work_dir, ignore_errors=True)
+    return failures
+
+
+def _run_name() -> str:
+    """Name of the run's folder: sorts by time, unique among array tasks that start together."""
+    now = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ')
+    return f'run-{now}-{secrets.token_hex(3)}'
+
+
+def _work_dir(settings: Settings, run_name: str) -> Path:
+    if settings.work_dir is None:
+        return Path(tempfile.mkdtemp(prefix='shivacmb-work-'))
+    work_dir = settings.work_dir / f'shivacmb-{run_name}-{os.getpid()}'
+    try:
+        work_dir.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f'cannot make the work folder <{work_dir}>: {error.strerror}; choose another '
+            '--work-dir'
+        ) from error
+    return work_dir
+
+
+def _record_failure(
+    settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
+) -> None:
+    """Make a failure the scan's result, unless there is a better one.
+
+    A scan that could not even be planned (a mistyped mask, say), or that was not reached, keeps
+    what an earlier run found; so does one that another process finished in the meantime.
+    """
+    from shivacmb.bids import (
+        ScanRecord,
+        clear_outputs,
+        is_finished,
+        read_record,
+        record_path,
+        write_record,
+        write_scans_table,
+    )
+    from shivacmb.cli.failures import NotStartedError
+
+    out_dir = settings.out_dir
+    if isinstance(plan, ShivaCMBError):
+        earlier = read_record(record_path(out_dir, scan))
+        if earlier is not None and earlier.status == 'ok':
+            return
+    elif isinstance(error, NotStartedError) or (
+        not settings.overwrite
+        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], NEEDED)
+    ):
+        return
+    clear_outputs(out_dir, scan)
+    known = {} if isinstance(plan, ShivaCMBError) else plan.facts['record']
+    settled = ('participant', 'session', 'stem', 'filename', 'status', 'reason', 'source')
+    values = {key: value for key, value in known.items() if key not in (*settled, 'contrast')}
+    record = ScanRecord.of(scan, status='failed', reason=str(error), **values)
+    write_record(out_dir, record)
+    write_scans_table(out_dir, scan.participant, scan.session)
+
+
+def _conclude(
+    settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
+) -> int:
+    """Print the summary and choose the exit code."""
+    if not settings.quiet:
+        from shivacmb.cli.summary import print_summary
+
+        print_summary(settings.out_dir, found.scans, skipped)
+    for stem, error in failures.items():
+        say(f'{stem} failed: {error}')
+    for participant in found.missing:
+        say(f'sub-{participant} has no usable scan (see --dry-run)')
+    if not failures:
+        asked = settings.participant_label or not found.scans
+        return NoInputError.exit_code if found.missing and asked else 0
+    codes = {error.exit_code for error in failures.values()}
+    if len(failures) == len(found.scans) and len(codes) == 1:
+        return codes.pop()
+    return EXIT_SOME_FAILED

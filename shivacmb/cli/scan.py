@@ -1,0 +1,155 @@
+"""``shivacmb-tools scan IMAGE -o DIR``: one file without BIDS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb import __version__
+from shivacmb.cli import types
+from shivacmb.interfaces.staging import staging_folder
+
+if TYPE_CHECKING:
+    from shivacmb.cli.settings import Settings
+    from shivacmb.models import Bundle
+    from shivacmb.workflows.plan import Detection, ScanPlan
+
+NAMES = {
+    'preproc': 'desc-preproc.nii.gz',
+    'net': 'res-net_desc-preproc.nii.gz',
+    'brain_mask': 'desc-brain_mask.nii.gz',
+    'probseg': 'label-CMB_probseg.nii.gz',
+    'probseg_sd': 'label-CMB_desc-ensSD_probseg.nii.gz',
+    'lesion_mask': 'label-CMB_mask.nii.gz',
+    'dseg': 'desc-CMB_dseg.nii.gz',
+    'dseg_tsv': 'desc-CMB_dseg.tsv',
+    'overview': 'overview.png',
+    'lesions': 'lesions.png',
+    'record': 'record.json',
+}
+
+
+def register(commands: Any) -> None:
+    """Add the subcommand to an ``argparse`` subparsers object."""
+    parser = commands.add_parser(
+        'scan',
+        help='find microbleeds in one image',
+        description='Find microbleeds in one T2*-GRE or SWI image, without a BIDS dataset.',
+    )
+    parser.add_argument('image', type=types.existing_file, help='NIfTI image')
+    parser.add_argument('-m', '--mask', type=types.existing_file, help='brain mask, same grid')
+    parser.add_argument('-o', '--out-dir', type=types.folder, required=True, help='output folder')
+    parser.add_argument(
+        '--contrast',
+        choices=('T2starw', 'swi'),
+        default='T2starw',
+        help='what the image shows (default: T2starw)',
+    )
+    parser.add_argument('--model', default='default', metavar='NAME|PATH', help='model bundle')
+    parser.add_argument('--models-dir', type=types.folder, metavar='DIR', help='installed bundles')
+    parser.add_argument('--trust-model', action='store_true', help='load networks with code')
+    parser.add_argument('--engine', choices=('auto', 'openvino', 'tensorflow'), default='auto')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto')
+    parser.add_argument('--threshold', type=types.probability, metavar='P')
+    parser.add_argument('--min-size', type=types.positive_int, metavar='VOXELS')
+    parser.add_argument('--toolkit', choices=('auto', 'fsl', 'native'), default='auto')
+    parser.add_argument(
+        '--mask-method',
+        choices=('auto', 'builtin', 'bet', 'synthstrip', 'hd-bet', 'background'),
+        default='auto',
+        help='brain mask when none is given',
+    )
+    parser.add_argument(
+        '--nprocs', type=types.positive_int, default=0, metavar='N', help='processors to use'
+    )
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Process one image; return the exit code."""
+    from shivacmb.cli import plans
+    from shivacmb.cli.main import check_writable
+    from shivacmb.cli.run import run_plans
+    from shivacmb.cli.settings import Settings
+    from shivacmb.models import find_bundle
+
+    settings = Settings(
+        bids_dir=args.image.parent,
+        out_dir=args.out_dir,
+        analysis_level='scan',
+        model=args.model,
+        models_dir=args.models_dir,
+        trust_model=args.trust_model,
+        engine=args.engine,
+        device=args.device,
+        threshold=args.threshold,
+        min_size=args.min_size,
+        toolkit=args.toolkit,
+        mask=args.mask_method,
+        nprocs=args.nprocs,
+    )
+    bundle = find_bundle(settings.model, settings.models_dir)
+    plans.check_contrast(bundle, args.contrast, args.image)
+    detection = plans.build_detection(settings, bundle)
+    plans.check_mask_tool(settings.mask)
+    check_writable(args.out_dir)
+    plans.verify_model(bundle, detection.engine)
+    plan = _plan(args, settings, detection, bundle)
+    log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
+    try:
+        failures = run_plans(settings, [plan], detection, bundle, run_dir=log_dir)
+    finally:
+        shutil.rmtree(log_dir, ignore_errors=True)
+    if failures:
+        raise failures[plan.stem]
+    record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
+    print(
+        f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '
+        f'{record["cmb_volume_mm3"]:.1f} mm3\nTable: {plan.outputs["dseg_tsv"]}\n'
+        f'Picture: {plan.outputs["overview"]}\nFor research use only.'
+    )
+    return 0
+
+
+def _plan(
+    args: argparse.Namespace, settings: Settings, detection: Detection, bundle: Bundle
+) -> ScanPlan:
+    from shivacmb.cli import plans
+    from shivacmb.workflows.plan import ScanPlan
+
+    stem = args.image.name.removesuffix('.gz').removesuffix('.nii')
+    facts = plans.scan_facts(detection, bundle, settings.mask, args.mask)
+    hashed = plans.settings_hash(facts, settings.mask)
+    facts.update(
+        source=args.image.as_uri(),
+        contrast=args.contrast,
+        reason='named on the command line',
+        warnings=[],
+        record={
+            'participant': stem,
+            'session': None,
+            'stem': stem,
+            'filename': f'{stem}_{NAMES["dseg"]}',
+            'source': args.image.as_uri(),
+            'contrast': args.contrast,
+            'software_version': __version__,
+            **plans.record_values(detection, bundle, hashed),
+        },
+    )
+    outputs = {key: str(args.out_dir / f'{stem}_{tail}') for key, tail in NAMES.items()}
+    for key in list(outputs):
+        if outputs[key].endswith('.nii.gz'):
+            outputs[f'{key}_json'] = outputs[key].removesuffix('.nii.gz') + '.json'
+    return ScanPlan(
+        stem=stem,
+        image=args.image,
+        brain_mask=args.mask,
+        outputs=outputs,
+        staging=str(staging_folder(args.out_dir, f'.{stem}')),
+        replaces=tuple(outputs.values()),
+        facts=facts,
+    )

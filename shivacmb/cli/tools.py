@@ -1,0 +1,43 @@
+"""Entry point of ``shivacmb-tools``: what one does around a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from shivacmb import __version__
+from shivacmb.cli import models, scan
+from shivacmb.cli.main import guarded
+from shivacmb.cli.parser import NOTICE, Parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of ``shivacmb-tools``; imports nothing heavy."""
+    parser = Parser(
+        prog='shivacmb-tools',
+        description=f'Tools around shivacmb. {NOTICE}',
+        allow_abbrev=False,
+    )
+    parser.add_argument('--version', action='version', version=f'shivacmb {__version__}')
+    commands: Any = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    scan.register(commands)
+    models.register(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``shivacmb-tools`` and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; ``sys.argv[1:]`` by default.
+    """
+    args = build_parser().parse_args(argv)
+    return guarded(lambda: args.handler(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

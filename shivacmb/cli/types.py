@@ -1,0 +1,77 @@
+"""Argument types whose failures end in a usage message that names the value."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+_MEMORY = re.compile(r'(\d+(?:\.\d+)?)\s*(k|m|g|t)?b?$', re.IGNORECASE)
+_MEMORY_IN_MB = {'k': 1e-3, 'm': 1.0, 'g': 1e3, 't': 1e6}
+
+
+def existing_file(value: str) -> Path:
+    """Absolute path of a file that must exist."""
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f'no such file: <{value}>')
+    return path.absolute()
+
+
+def folder(value: str) -> Path:
+    """Absolute path of a folder that may or may not exist yet."""
+    return Path(value).expanduser().absolute()
+
+
+def positive_int(value: str) -> int:
+    """Whole number of at least 1."""
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {value!r}')
+    return number
+
+
+def probability(value: str) -> float:
+    """Number above 0 and at most 1."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f'expected a number above 0 and at most 1, got {value!r}')
+    return number
+
+
+def megabytes(value: str) -> float:
+    """Memory in megabytes; a bare number is megabytes, ``8G`` and ``8000M`` work too."""
+    match = _MEMORY.match(value)
+    if match is None or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(
+            f'expected memory such as 8000, 8000M or 8G, got {value!r}'
+        )
+    return float(match[1]) * _MEMORY_IN_MB[(match[2] or 'm').lower()]
+
+
+def gigabytes(value: str) -> float:
+    """Memory given in gigabytes, returned in megabytes."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f'expected gigabytes above 0, got {value!r}')
+    return number * 1e3
+
+
+def named_folder(value: str) -> tuple[str, Path]:
+    """``NAME=PATH``, or ``PATH`` alone (its last part is then the name); the folder must exist."""
+    name, separator, path = value.partition('=')
+    if not separator:
+        name, path = '', value
+    target = Path(path).expanduser().absolute()
+    if not target.is_dir():
+        raise argparse.ArgumentTypeError(f'no such folder: <{path}> (expected NAME=PATH)')
+    return name or target.name, target

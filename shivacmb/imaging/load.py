@@ -1,0 +1,248 @@
+"""Read one scan and say in one sentence what is wrong with it (step 2).
+
+The file is read here from its bytes rather than by a general reader, because a reader that
+mends headers (voxel size 0 becomes 1) would hide what the user has to know, and because a
+broken file must end in a sentence, never in a traceback of gzip or zlib.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging.checks import check_geometry, check_values
+from shivacmb.imaging.grid import Shape3
+
+_DIM_MAX = 7
+_HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_MAGIC = {348: b'n+1', 540: b'n+2'}
+_REAL_TYPES = {
+    2: 'u1', 4: 'i2', 8: 'i4', 16: 'f4', 64: 'f8', 256: 'i1', 512: 'u2', 768: 'u4',
+    1024: 'i8', 1280: 'u8',
+}  # fmt: skip
+_OTHER_TYPES = {
+    1: 'binary', 32: 'complex', 128: 'RGB', 1536: 'float128', 1792: 'complex', 2048: 'complex',
+    2304: 'RGBA',
+}  # fmt: skip
+_FORM_FIELDS = {
+    'sform': ('srow_x', 'srow_y', 'srow_z'),
+    'qform': ('quatern_b', 'quatern_c', 'quatern_d', 'qoffset_x', 'qoffset_y', 'qoffset_z'),
+}
+_LAST_CODE, _ALIGNED = 4, 2
+_GZIP_MAX_RATIO = 1100  # deflate cannot compress further (1032 to 1)
+_READ_ERRORS = (OSError, EOFError, zlib.error, MemoryError)
+_AGAIN = 'copy or convert the file again'
+
+
+@dataclass(frozen=True)
+class LoadedScan:
+    """A scan that passed the checks.
+
+    Attributes
+    ----------
+    image : Nifti1Image
+        3-D, float32, finite; forms and codes as in the file, scaling applied.
+    warnings : tuple of str
+        What a user should know though the scan can be processed.
+    """
+
+    image: Any
+    warnings: tuple[str, ...]
+
+
+def load_scan(path: str | Path) -> LoadedScan:
+    """Read and check one magnitude scan.
+
+    Parameters
+    ----------
+    path : path-like
+        NIfTI-1 or NIfTI-2 single file, ``.nii`` or ``.nii.gz``. Trailing dimensions of size 1
+        are dropped.
+
+    Returns
+    -------
+    LoadedScan
+
+    Raises
+    ------
+    DataError
+        If the file is missing, empty, truncated or no NIfTI; is not one 3-D volume of real
+        numbers; has no orientation, a singular or contradictory one, implausible voxel sizes or
+        a field of view under 40 mm; is constant, all NaN, or looks like a phase image.
+    """
+    path = Path(path)
+    if not path.exists():
+        msg = f'There is no file <{path}>; check the path'
+        raise DataError(msg)
+    if path.is_dir():
+        msg = f'<{path}> is a folder; name one .nii or .nii.gz file'
+        raise DataError(msg)
+    size = path.stat().st_size
+    if size == 0:
+        msg = f'<{path}> is empty (0 bytes); {_AGAIN}'
+        raise DataError(msg)
+    try:
+        with path.open('rb') as raw:
+            zipped = raw.read(2) == b'\x1f\x8b'
+        with _open(path, zipped=zipped) as stream:
+            header, shape = _read_header(stream, path)
+            values = _read_values(stream, path, header, shape, size, zipped=zipped)
+    except _READ_ERRORS as error:
+        msg = f'<{path}> cannot be read to its end, it is truncated or damaged; {_AGAIN}'
+        if isinstance(error, PermissionError):
+            msg = f'<{path}> may not be read; give yourself permission to read it'
+        if isinstance(error, MemoryError):
+            msg = f'<{path}> needs more memory than there is; free some, or check its dimensions'
+        raise DataError(msg) from error
+    geometry = check_geometry(path, header, shape)
+    values, notes = check_values(path, values)
+    return LoadedScan(_image(values, header), (*geometry, *notes))
+
+
+def _open(path: Path, *, zipped: bool) -> IO[bytes]:
+    return cast('IO[bytes]', gzip.open(path) if zipped else path.open('rb'))
+
+
+def _read_header(stream: IO[bytes], path: Path) -> tuple[Any, Shape3]:
+    """Read and check what must be right before the voxels can be read."""
+    block = stream.read(348)
+    kind = _header_size(block)
+    if kind is None:
+        msg = f'<{path}> is not a NIfTI file; convert the scan to .nii.gz, for example by dcm2niix'
+        raise DataError(msg)
+    block += stream.read(kind - 348)
+    if len(block) < kind:
+        msg = f'<{path}> is truncated, it ends within its header; {_AGAIN}'
+        raise DataError(msg)
+    header = _HEADER_BYTES[kind](block, check=False)
+    if not bytes(header['magic'].tobytes()).startswith(_MAGIC[kind]):
+        msg = f'<{path}> is not a single-file NIfTI (.nii or .nii.gz); convert it to one'
+        raise DataError(msg)
+    shape = _volume_shape(path, header)
+    code = int(header['datatype'])
+    if code not in _REAL_TYPES:
+        name = _OTHER_TYPES.get(code, f'unknown type {code}')
+        msg = f'<{path}> holds {name} values; a magnitude image of real numbers is needed'
+        raise DataError(msg)
+    return header, shape
+
+
+def _header_size(block: bytes) -> int | None:
+    """348 or 540 if the first field says so in either byte order."""
+    for order in ('little', 'big'):
+        size = int.from_bytes(block[:4], order)
+        if len(block) == 348 and size in _HEADER_BYTES:
+            return size
+    return None
+
+
+def _volume_shape(path: Path, header: Any) -> Shape3:
+    """Shape of the one volume, trailing dimensions of size 1 dropped."""
+    dim = [int(n) for n in header['dim']]
+    sizes = dim[1 : dim[0] + 1]
+    if not 1 <= dim[0] <= _DIM_MAX or min(sizes) < 1:
+        msg = f'<{path}> has impossible dimensions {dim} in its header; {_AGAIN}'
+        raise DataError(msg)
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    if len(sizes) > 3:
+        volumes = int(np.prod(sizes[3:], dtype=object))
+        msg = (
+            f'<{path}> holds {volumes} volumes; one is needed: split the file and give one '
+            'volume (one echo) or their combination'
+        )
+        raise DataError(msg)
+    if len(sizes) < 3 or min(sizes) == 1:
+        text = ' x '.join(str(n) for n in sizes)
+        msg = f'<{path}> is 2-D ({text} voxels); a 3-D scan of the whole brain is needed'
+        raise DataError(msg)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _read_values(
+    stream: IO[bytes], path: Path, header: Any, shape: Shape3, size: int, *, zipped: bool
+) -> npt.NDArray[np.float32]:
+    """Read the voxels and scale them, as Fortran-ordered float32."""
+    dtype = np.dtype(_REAL_TYPES[int(header['datatype'])]).newbyteorder(header.endianness)
+    offset = float(header['vox_offset'])
+    least = int(header['sizeof_hdr'])
+    if not np.isfinite(offset) or (offset != 0 and not least <= offset <= 2**31):
+        msg = f'<{path}> has an impossible data offset ({offset:g}) in its header; {_AGAIN}'
+        raise DataError(msg)
+    start = int(offset) or least + 4
+    count = shape[0] * shape[1] * shape[2]
+    wanted = count * dtype.itemsize
+    if start + wanted > size * (_GZIP_MAX_RATIO if zipped else 1):
+        msg = (
+            f'<{path}> is truncated: its header announces {wanted} bytes of voxels, more than '
+            f'the file can hold; {_AGAIN}'
+        )
+        raise DataError(msg)
+    _skip(stream, start - least)
+    data = bytearray(wanted)
+    if _read_into(stream, memoryview(data)) < wanted:
+        raise EOFError
+    while zipped and stream.read(1 << 20):  # to the checksum at the end
+        pass
+    raw = np.frombuffer(data, dtype=dtype).reshape(shape, order='F')
+    slope, inter = float(header['scl_slope']), float(header['scl_inter'])
+    scaled = np.isfinite([slope, inter]).all() and slope != 0 and (slope, inter) != (1.0, 0.0)
+    with np.errstate(over='ignore', invalid='ignore'):
+        values: npt.NDArray[np.float32]
+        if not scaled:
+            values = raw.astype(np.float32, order='F', copy=False)
+        else:
+            kind = np.float64 if raw.dtype.itemsize == 8 else np.float32
+            wide = raw.astype(kind, order='F')
+            wide *= kind(slope)
+            wide += kind(inter)
+            values = wide.astype(np.float32, order='F', copy=False)
+    return values
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    """Move on by ``count`` bytes, or raise EOFError."""
+    while count > 0:
+        part = stream.read(min(count, 1 << 20))
+        if not part:
+            raise EOFError
+        count -= len(part)
+
+
+def _read_into(stream: IO[bytes], view: memoryview) -> int:
+    """Fill ``view`` and return how many bytes came."""
+    done = 0
+    while done < len(view):
+        part = stream.read(min(len(view) - done, 1 << 22))
+        if not part:
+            break
+        view[done : done + len(part)] = part
+        done += len(part)
+    return done
+
+
+def _image(values: npt.NDArray[np.float32], header: Any) -> Any:
+    """Build a clean NIfTI-1 image that keeps the forms and codes of the file."""
+    new = nib.Nifti1Header()
+    new.set_data_shape(values.shape)
+    new.set_data_dtype(np.float32)
+    for name, fields in _FORM_FIELDS.items():
+        code = int(header[f'{name}_code'])
+        if code > 0:
+            # Codes that NIfTI does not define would read as 0 in other programs.
+            new[f'{name}_code'] = code if code <= _LAST_CODE else _ALIGNED
+            for field in fields:
+                new[field] = header[field]
+    new['pixdim'][:4] = header['pixdim'][:4]
+    new['pixdim'][0] = -1 if header['pixdim'][0] < 0 else 1
+    new['scl_slope'], new['scl_inter'] = 1, 0
+    new['xyzt_units'] = 10
+    return nib.Nifti1Image(values, new.get_best_affine(), new)

@@ -1,0 +1,32 @@
+"""Whether two images have their voxels in the same places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+TOLERANCE_MM = 0.1
+
+
+def same_grid(first: Any, second: Any) -> bool:
+    """Compare the grids of two images.
+
+    Parameters
+    ----------
+    first, second : Nifti1Image
+        The headers alone are looked at.
+
+    Returns
+    -------
+    bool
+        Same shape (trailing axes of length 1 aside), and no corner more than 0.1 mm apart:
+        converters round affines differently.
+    """
+    shape = first.shape[:3]
+    if shape != second.shape[:3]:
+        return False
+    corners = np.array(np.meshgrid(*([0, size - 1] for size in shape))).reshape(3, -1)
+    difference = np.asarray(first.affine) - np.asarray(second.affine)
+    apart = difference[:3, :3] @ corners + difference[:3, 3:]
+    return bool(np.sqrt((apart**2).sum(axis=0)).max() <= TOLERANCE_MM)

@@ -1,0 +1,158 @@
+"""Nodes for steps 2 to 4 and 6 to 7: check, reorient, resample, crop and scale."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    TraitedSpec,
+    traits,
+)
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging import (
+    SpatialChain,
+    centred_box,
+    crop,
+    load_scan,
+    reorient_to_std,
+    resample_isotropic,
+    scale_intensity,
+    voxels_outside,
+)
+from shivacmb.interfaces.base import ScanInterface
+
+
+class _CheckImageInputSpec(BaseInterfaceInputSpec):
+    in_file = File(mandatory=True, desc='the scan as found, NIfTI, any orientation')
+
+
+class _CheckImageOutputSpec(TraitedSpec):
+    out_file = File(desc='the scan, 3-D float32 and finite, on its own grid')
+    warnings = traits.List(traits.Str, desc='what a user should know about this scan')
+    sha256 = traits.Str(desc='checksum of the file as found')
+
+
+class CheckImage(ScanInterface):
+    """Refuse what cannot be a scan, and say why."""
+
+    input_spec = _CheckImageInputSpec
+    output_spec = _CheckImageOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        loaded = load_scan(Path(self.inputs.in_file))
+        out_file = cwd / 'checked.nii'
+        loaded.image.to_filename(out_file)
+        sha256 = hashlib.sha256(Path(self.inputs.in_file).read_bytes()).hexdigest()
+        self._results.update(
+            out_file=str(out_file), warnings=list(loaded.warnings), sha256=sha256
+        )
+
+
+class _ReorientInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='image in any orientation')
+
+
+class _ImageOutputSpec(TraitedSpec):
+    out_file = File(desc='the resulting image')
+
+
+class Reorient(ScanInterface):
+    """Native equivalent of ``fslreorient2std``."""
+
+    input_spec = _ReorientInputSpec
+    output_spec = _ImageOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        out_file = cwd / 'reoriented.nii'
+        reorient_to_std(nib.load(self.inputs.in_file)).to_filename(out_file)
+        self._results['out_file'] = str(out_file)
+
+
+class _ResampleInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='image in the MNI axis order')
+    voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
+    interpolation = traits.Enum(
+        'trilinear', 'nearest', usedefault=True, desc='nearest for masks and labels'
+    )
+
+
+class Resample(ScanInterface):
+    """Native equivalent of ``flirt -applyisoxfm VOXEL_MM -noresampblur``."""
+
+    input_spec = _ResampleInputSpec
+    output_spec = _ImageOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        out_file = cwd / 'isotropic.nii'
+        resample_isotropic(
+            nib.load(self.inputs.in_file), self.inputs.voxel_mm, self.inputs.interpolation
+        ).to_filename(out_file)
+        self._results['out_file'] = str(out_file)
+
+
+class _NetworkInputInputSpec(BaseInterfaceInputSpec):
+    scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
+    std_file = File(exists=True, mandatory=True, desc='the scan in the MNI axis order')
+    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
+    voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
+    shape = traits.Tuple(
+        traits.Int, traits.Int, traits.Int, mandatory=True, desc='box of the network, voxels'
+    )
+    percentile = traits.Float(99.0, usedefault=True, desc='of the brain, becomes 1')
+    clip = traits.Float(1.0, usedefault=True, desc='highest value kept, in units of it')
+    divide = traits.Float(1.0, usedefault=True, desc='divisor after the clip')
+    masked = traits.Bool(False, usedefault=True, desc='zero outside the brain')  # noqa: FBT003
+
+
+class _NetworkInputOutputSpec(TraitedSpec):
+    out_file = File(desc="the network's input, .npy of float32 [X, Y, Z, 1] in [0, 1]")
+    mask_file = File(desc='brain mask in the box, .npy of bool [X, Y, Z]')
+    chain_file = File(desc='JSON of the grids and how they map onto each other')
+    voxels_outside = traits.Int(desc='voxels of brain that the box leaves out')
+
+
+class NetworkInput(ScanInterface):
+    """Crop to the box around the brain and scale intensities."""
+
+    input_spec = _NetworkInputInputSpec
+    output_spec = _NetworkInputOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        inputs = self.inputs
+        iso = np.asarray(nib.load(inputs.iso_file).dataobj, dtype=np.float32)
+        mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
+        chain = SpatialChain.from_images(
+            nib.load(inputs.scan_file), nib.load(inputs.std_file), inputs.voxel_mm
+        )
+        if mask.shape != chain.iso_shape:
+            raise DataError(
+                f'the isotropic image has {mask.shape} voxels where {chain.iso_shape} were '
+                'expected; is this FSL much newer than 6.0? Use --toolkit native'
+            )
+        box = centred_box(mask, inputs.shape)
+        chain = chain.with_box(box)
+        scaled = scale_intensity(
+            iso,
+            mask,
+            percentile=inputs.percentile,
+            clip=inputs.clip,
+            divide=inputs.divide,
+            masked=inputs.masked,
+        )
+        np.save(cwd / 'network_input.npy', crop(scaled, box)[..., np.newaxis])
+        np.save(cwd / 'mask.npy', crop(mask, box))
+        (cwd / 'chain.json').write_text(json.dumps(chain.to_dict()), encoding='utf-8')
+        self._results.update(
+            out_file=str(cwd / 'network_input.npy'),
+            mask_file=str(cwd / 'mask.npy'),
+            chain_file=str(cwd / 'chain.json'),
+            voxels_outside=voxels_outside(mask, box),
+        )

@@ -1,0 +1,147 @@
+"""Nodes for steps 9 to 11: binarise, find lesions, return to the scan's own grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+
+from shivacmb.imaging import (
+    SpatialChain,
+    labels_to_input,
+    mask_to_input,
+    probability_to_input,
+    uncrop,
+)
+from shivacmb.interfaces.base import ScanInterface
+from shivacmb.lesions import find_clusters, lesion_table
+
+
+class _FindLesionsInputSpec(BaseInterfaceInputSpec):
+    folds_file = File(exists=True, mandatory=True, desc='.npy of float32 [F, X, Y, Z]')
+    mask_file = File(exists=True, mandatory=True, desc='.npy of bool [X, Y, Z], the brain')
+    iso_mask_file = File(
+        exists=True, mandatory=True, desc='brain mask on the isotropic grid, not cut by the box'
+    )
+    chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
+    threshold = traits.Float(mandatory=True, desc='probability from which a voxel counts')
+    min_voxels = traits.Int(mandatory=True, desc='smallest cluster kept, isotropic voxels')
+    connectivity = traits.Enum(26, 18, 6, usedefault=True, desc='neighbours of a voxel')
+
+
+class _FindLesionsOutputSpec(TraitedSpec):
+    labels_file = File(desc='.npy of int32 [X, Y, Z] in the box, one value per lesion')
+    mean_file = File(desc='.npy of float32 [X, Y, Z], mean of the folds inside the brain')
+    sd_file = File(desc='.npy of float32 [X, Y, Z], standard deviation of the folds')
+    table_file = File(desc='JSON list of lesions')
+
+
+class FindLesions(ScanInterface):
+    """Average the folds inside the brain, binarise, cluster, measure."""
+
+    input_spec = _FindLesionsInputSpec
+    output_spec = _FindLesionsOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        inputs = self.inputs
+        chain = SpatialChain.from_dict(json.loads(Path(inputs.chain_file).read_text('utf-8')))
+        brain = np.load(inputs.mask_file)
+        folds = np.load(inputs.folds_file)
+        folds *= brain
+        mean = folds.mean(axis=0, dtype=np.float32)
+        labels = find_clusters(
+            mean,
+            threshold=inputs.threshold,
+            min_voxels=inputs.min_voxels,
+            connectivity=inputs.connectivity,
+        )
+        iso_mask = nib.load(inputs.iso_mask_file)
+
+        def on_iso(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return uncrop(array, chain.placed_box, chain.iso_shape)
+
+        # Measured on the whole grid: where the box cuts the brain is not the brain's edge
+        lesions = lesion_table(
+            on_iso(labels),
+            on_iso(mean),
+            [on_iso(fold) for fold in folds],
+            iso_mask.affine,
+            brain_mask=np.asarray(iso_mask.dataobj),
+            threshold=inputs.threshold,
+        )
+        np.save(cwd / 'labels.npy', labels)
+        np.save(cwd / 'mean.npy', mean)
+        np.save(cwd / 'sd.npy', folds.std(axis=0, dtype=np.float32))
+        rows = [dataclasses.asdict(lesion) for lesion in lesions]
+        (cwd / 'lesions.json').write_text(json.dumps(rows), encoding='utf-8')
+        self._results.update(
+            labels_file=str(cwd / 'labels.npy'),
+            mean_file=str(cwd / 'mean.npy'),
+            sd_file=str(cwd / 'sd.npy'),
+            table_file=str(cwd / 'lesions.json'),
+        )
+
+
+# Sigmoids are never quite zero: below this a map is stored as 0, which makes it a hundred times
+# smaller on disk and changes no voxel by more than the published script's own tolerance
+PROBABILITY_FLOOR = 1e-4
+
+
+def _floored(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    array[array < PROBABILITY_FLOOR] = 0
+    return array
+
+
+class _ToInputGridInputSpec(BaseInterfaceInputSpec):
+    scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
+    labels_file = File(exists=True, mandatory=True, desc='.npy of int32 [X, Y, Z] in the box')
+    mean_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
+    sd_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
+    chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
+
+
+class _ToInputGridOutputSpec(TraitedSpec):
+    labels_file = File(desc="one value per lesion, on the scan's own grid")
+    probability_file = File(desc="mean probability, on the scan's own grid")
+    sd_file = File(desc="standard deviation of the folds, on the scan's own grid")
+    brain_file = File(desc="brain mask, on the scan's own grid")
+
+
+class ToInputGrid(ScanInterface):
+    """Bring every map back to the grid of the scan; no lesion is lost on thick slices."""
+
+    input_spec = _ToInputGridInputSpec
+    output_spec = _ToInputGridOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        inputs = self.inputs
+        chain = SpatialChain.from_dict(json.loads(Path(inputs.chain_file).read_text('utf-8')))
+        scan = nib.load(inputs.scan_file)
+        to_input, shape = chain.box_to_input, chain.input_shape
+        labels = np.load(inputs.labels_file)
+        mean = np.load(inputs.mean_file)
+        iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
+        maps = {
+            'labels_file': ('labels.nii', labels_to_input(labels, mean, to_input, shape), np.uint16),
+            'probability_file': ('mean.nii', _floored(probability_to_input(mean, to_input, shape)), np.float32),
+            'sd_file': (
+                'sd.nii',
+                _floored(probability_to_input(np.load(inputs.sd_file), to_input, shape)),
+                np.float32,
+            ),
+            'brain_file': ('brain.nii', mask_to_input(iso_mask, chain.iso_to_input, shape), np.uint8),
+        }  # fmt: skip
+        for name, (file_name, array, dtype) in maps.items():
+            header = scan.header.copy()
+            header.set_data_dtype(dtype)
+            nib.Nifti1Image(array.astype(dtype, copy=False), scan.affine, header).to_filename(
+                cwd / file_name
+            )
+            self._results[name] = str(cwd / file_name)

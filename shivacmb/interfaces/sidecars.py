@@ -1,0 +1,70 @@
+"""The JSON beside each output: where it comes from, what it is, how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+IMAGE_DESCRIPTIONS = {
+    'preproc': 'Scan in the MNI axis order, resampled to isotropic voxels.',
+    'net': "The network's own input: cropped to a box around the brain and scaled.",
+    'brain_mask': 'Brain mask on the grid of the scan.',
+    'probseg': 'Probability of a microbleed: mean over the folds of the ensemble.',
+    'probseg_sd': 'Standard deviation over the folds of the ensemble.',
+    'lesion_mask': 'Voxels of all microbleeds.',
+    'dseg': 'Microbleeds, one value each; the table beside it has the same index.',
+}
+
+
+def image_sidecar(
+    key: str, facts: dict[str, Any], found: dict[str, Any], columns: dict[str, Any]
+) -> dict[str, Any]:
+    """Build the sidecar of one output image.
+
+    Parameters
+    ----------
+    key : str
+        Key of ``IMAGE_DESCRIPTIONS``.
+    facts : dict
+        ``ScanPlan.facts``.
+    found : dict
+        What the run found: see ``shivacmb.interfaces.derivatives``.
+    columns : dict
+        Descriptions of the lesion table's columns; used with 'dseg'.
+
+    Returns
+    -------
+    dict
+        BIDS derivatives metadata (BIDS 1.10, "Common data types"), and the parameters under
+        ``Parameters``.
+    """
+    sidecar: dict[str, Any] = {
+        'Description': IMAGE_DESCRIPTIONS[key],
+        'Sources': [facts['source'], *facts.get('mask_sources', [])],
+        'InputSHA256': found['input_sha256'],
+        'Parameters': {**facts['parameters'], 'mask_method': found['mask_method']},
+        'Model': facts['model'],
+        'Software': facts['versions'],
+    }
+    if key in ('preproc', 'net'):
+        sidecar['SkullStripped'] = found['mask_method'] == 'background'
+    if key == 'preproc':
+        sidecar['Contrast'] = facts['contrast']
+        sidecar['SelectedBecause'] = facts['reason']
+        sidecar['Warnings'] = found['warnings']
+    if key == 'net':
+        sidecar['SkullStripped'] |= bool(facts['parameters']['masked'])
+        sidecar['Resolution'] = (
+            f'{facts["parameters"]["voxel_mm"]:g} mm isotropic, cropped to '
+            f'{"x".join(str(size) for size in facts["parameters"]["box_shape"])} voxels'
+        )
+        sidecar['Grids'] = found['chain']
+        sidecar['BrainVoxelsOutsideBox'] = found['voxels_outside']
+    if key == 'brain_mask':
+        sidecar.update(Type='Brain', SpatialReference='orig')
+    if key in ('probseg', 'probseg_sd', 'lesion_mask', 'dseg'):
+        sidecar['SpatialReference'] = 'orig'
+    if key == 'lesion_mask':
+        sidecar.update(Type='Lesion', Manual=False)
+    if key == 'dseg':
+        sidecar.update(columns)
+    return sidecar

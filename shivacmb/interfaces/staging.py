@@ -1,0 +1,124 @@
+"""Write a scan's outputs whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import secrets
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shivacmb.exceptions import OutputError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    import nibabel as nib
+
+# Level 1 halves the time of level 6 and costs a tenth more space on probability maps
+GZIP_LEVEL = 1
+
+
+def staging_folder(parent: Path, stem: str) -> Path:
+    """Name the scratch folder of a scan so that its owner can be told from it."""
+    return parent / f'{stem}.{secrets.token_hex(4)}@{socket.gethostname()}-{os.getpid()}'
+
+
+def remove_stale_staging(parent: Path) -> None:
+    """Remove scratch folders whose run was killed on this machine; others may still be in use."""
+    for folder in parent.glob('*@*'):
+        host, _, pid = folder.name.rpartition('@')[2].rpartition('-')
+        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        parent.rmdir()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@dataclass
+class Staging:
+    """A folder on the same file system as the outputs, from which each file moves by rename.
+
+    Attributes
+    ----------
+    folder : Path
+        Private to one scan and process; removed at the end. A run that was killed leaves at most
+        this folder behind, never part of an output.
+    """
+
+    folder: Path
+    _moves: dict[Path, Path] = field(default_factory=dict)
+
+    def __enter__(self) -> Staging:
+        """Make the folder."""
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove the folder; its parent stays, another process may be about to use it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def place(self, target: Path) -> Path:
+        """Return where to write what will become ``target``."""
+        staged = self.folder / f'{len(self._moves):03d}_{target.name}'
+        self._moves[staged] = target
+        return staged
+
+    def text(self, target: Path, content: str) -> None:
+        """Stage a text file."""
+        self.place(target).write_text(content, encoding='utf-8')
+
+    def json(self, target: Path, content: dict[str, Any]) -> None:
+        """Stage a JSON file with sorted keys."""
+        self.text(target, json.dumps(content, indent=2, sort_keys=True) + '\n')
+
+    def images(self, images: dict[Path, nib.Nifti1Image], threads: int) -> None:
+        """Stage compressed images; zlib works outside Python's lock, so threads help."""
+        staged = [(self.place(target), image) for target, image in images.items()]
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            list(pool.map(lambda item: _write_image(*item), staged))
+
+    def commit(self) -> None:
+        """Move every staged file to its place, in the order they were staged."""
+        for staged, target in self._moves.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _to_disk(staged)
+            staged.replace(target)
+        self._moves.clear()
+
+
+def _write_image(path: Path, image: nib.Nifti1Image) -> None:
+    """Write ``.nii.gz`` without name or time in the gzip header: same input, same bytes."""
+    content = gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
+    path.write_bytes(content)
+
+
+def _to_disk(path: Path) -> None:
+    """Have the data on the disk before its name is: a power cut must not leave an empty file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise OutputError(f'cannot write <{path}>: {error.strerror}; check the disk') from error
+    finally:
+        os.close(descriptor)

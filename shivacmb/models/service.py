@@ -1,0 +1,294 @@
+"""One process that holds the networks, however many scans and workers ask it.
+
+Loading an ensemble costs more than using it, and nipype's workers come and go. The service loads
+once, in a process of its own: it starts while the first scan is still being read, its memory is
+given back when it ends, and a crash inside an engine cannot take the run down. Requests are JSON
+over a Unix socket in a private folder; arrays travel as ``.npy`` files, never as pickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shivacmb import exceptions
+from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from shivacmb.models.ensemble import Ensemble
+
+PARENT_POLL_SECONDS = 0.5
+TARGET = 'CMB'
+# A Unix socket's path may have 107 bytes; temporary folders of clusters are often longer
+MAX_SOCKET_FOLDER = 80
+MAX_STARTS = 3
+
+
+@dataclass(frozen=True)
+class EnsembleRequest:
+    """Which networks to load, and on what.
+
+    Attributes
+    ----------
+    bundle : str
+        Folder of the bundle.
+    engine, device : str
+        As for ``load_ensemble``.
+    threads : int
+        Processor threads of one prediction.
+    trust_model : bool
+        Load networks that carry Python code.
+    """
+
+    bundle: str
+    engine: str = 'auto'
+    device: str = 'auto'
+    threads: int = 1
+    trust_model: bool = False
+
+    def load(self) -> Ensemble:
+        """Verify the checksums and load the ensemble."""
+        from shivacmb.models import load_bundle, load_ensemble
+
+        return load_ensemble(
+            load_bundle(Path(self.bundle)),
+            engine=self.engine,
+            device=self.device,
+            threads=self.threads,
+            trust_model=self.trust_model,
+        )
+
+
+def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
+    """Predict one image file with a loaded ensemble.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        Loaded networks.
+    image : Path
+        ``.npy`` of float32 [X, Y, Z, C], scaled as the bundle demands.
+    folds : Path
+        ``.npy`` to write: float32 [F, X, Y, Z], the probability of a microbleed
+        from each fold.
+    """
+    batch = np.load(image, allow_pickle=False)[np.newaxis]
+    bundle = ensemble.bundle
+    maps = bundle.foreground(ensemble.predict(batch))
+    index = [item.name for item in bundle.classes].index(TARGET)
+    np.save(folds, np.ascontiguousarray(maps[:, 0, ..., index]), allow_pickle=False)
+
+
+class PredictionService:
+    """Handle of the process; use it as a context manager.
+
+    Parameters
+    ----------
+    request : EnsembleRequest
+        What the process loads as soon as it starts.
+    temporary : Path, optional
+        A folder of this run that the process removes when the run is killed outright.
+    """
+
+    def __init__(self, request: EnsembleRequest, temporary: Path | None = None) -> None:
+        self._folder = _socket_folder()
+        self.address = str(self._folder / 'service')
+        self._command = [
+            sys.executable, '-m', 'shivacmb.models.service', self.address,
+            json.dumps(asdict(request)), str(os.getpid()), str(temporary or ''),
+        ]  # fmt: skip
+        self._closing = False
+        self._lock = threading.Lock()
+        self._process = self._start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._folder / 'log').open('wb') as log:
+            return subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def _watch(self) -> None:
+        """Start the process again when it dies: one scan too large must not take the others."""
+        for _ in range(MAX_STARTS - 1):
+            self._process.wait()
+            with self._lock:
+                if self._closing:
+                    return
+                Path(self.address).unlink(missing_ok=True)
+                self._process = self._start()
+        self._process.wait()
+        # Whoever still waits for the socket need not wait any longer
+        with contextlib.suppress(OSError):
+            _end_mark(self.address).touch()
+
+    def __enter__(self) -> PredictionService:
+        """Return the running service."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self.close()
+
+    def close(self) -> None:
+        """End the process and remove its folder."""
+        with self._lock:
+            self._closing = True
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _socket_folder() -> Path:
+    """Make a private folder whose path is short enough for a socket in it."""
+    folder = Path(tempfile.mkdtemp(prefix='shivacmb-'))
+    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
+        return folder
+    folder.rmdir()
+    for place in (f'/run/user/{os.getuid()}', '/tmp', '/dev/shm'):  # noqa: S108  mode 0700
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix='shivacmb-', dir=place))
+    raise TemporaryError(
+        f'the temporary folder <{tempfile.gettempdir()}> has too long a path for a socket and '
+        '/tmp cannot be used; set TMPDIR to a shorter folder'
+    )
+
+
+def _end_mark(address: str) -> Path:
+    return Path(address).with_name('ended')
+
+
+def _connect(address: str) -> Connection:
+    """Connect; wait while the process has not opened its socket yet."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return Client(address, family='AF_UNIX')
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            gone = _end_mark(address).exists() or not Path(address).parent.exists()
+            if gone or time.monotonic() > deadline:
+                raise _ended(address) from error
+            time.sleep(0.02)
+
+
+def _ended(address: str) -> TemporaryError:
+    log = Path(address).with_name('log')
+    said = log.read_text(errors='replace').strip().splitlines() if log.exists() else []
+    last = f' Its last words: {said[-1]}' if said else ''
+    return TemporaryError(
+        'the prediction process ended unexpectedly, most often because memory ran out; '
+        f'free memory or lower --omp-nthreads and run the same command again.{last}'
+    )
+
+
+def request_prediction(address: str, image: Path, folds: Path) -> None:
+    """Have the service predict one image; returns when the file is written.
+
+    Parameters
+    ----------
+    address : str
+        ``PredictionService.address``.
+    image, folds : Path
+        As for :func:`predict_file`.
+
+    Raises
+    ------
+    ShivaCMBError
+        Whatever went wrong in the service, with its own class.
+    """
+    try:
+        with _connect(address) as connection:
+            connection.send_bytes(json.dumps([str(image), str(folds)]).encode())
+            answer = json.loads(connection.recv_bytes())
+    except (EOFError, ConnectionResetError, BrokenPipeError) as error:
+        raise _ended(address) from error
+    if answer:
+        kind = getattr(exceptions, answer['kind'], ModelError)
+        raise kind(answer['message'])
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    if isinstance(error, ShivaCMBError):
+        return {'kind': type(error).__name__, 'message': str(error)}
+    if isinstance(error, MemoryError):
+        return {
+            'kind': 'TemporaryError',
+            'message': 'memory ran out while predicting; free memory and run the command again',
+        }
+    return {'kind': 'ModelError', 'message': f'prediction failed: {type(error).__name__}: {error}'}
+
+
+def _end_with_parent(parent: int, folders: Sequence[Path]) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    # A killed run cannot tidy up after itself; its workers may write for a moment longer
+    for _ in range(20):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not any(folder.exists() for folder in folders):
+            break
+        time.sleep(PARENT_POLL_SECONDS)
+    os._exit(0)
+
+
+def serve(address: str, request: EnsembleRequest) -> None:
+    """Load the networks, then answer requests until killed.
+
+    Parameters
+    ----------
+    address : str
+        Unix socket to open; its folder belongs to this run alone.
+    request : EnsembleRequest
+        What to load. A failure to load is the answer to every request.
+    """
+    with Listener(address, family='AF_UNIX', backlog=128) as listener:
+        problem: dict[str, str] = {}
+        ensemble: Ensemble | None = None
+        try:
+            ensemble = request.load()
+        except Exception as error:  # noqa: BLE001  reported to whoever asks
+            problem = _failure(error)
+        while True:
+            # A client that is killed meanwhile harms only itself
+            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:
+                image, folds = json.loads(connection.recv_bytes())
+                answer = problem
+                if ensemble is not None:
+                    try:
+                        predict_file(ensemble, Path(image), Path(folds))
+                    except Exception as error:  # noqa: BLE001  reported to whoever asked
+                        answer = _failure(error)
+                connection.send_bytes(json.dumps(answer).encode())
+
+
+def main(argv: list[str]) -> None:
+    """Run as ``python -m shivacmb.models.service ADDRESS REQUEST PARENT TEMPORARY``."""
+    address, request, parent, temporary = argv
+    folders = [Path(address).parent, *([Path(temporary)] if temporary else [])]
+    threading.Thread(target=_end_with_parent, args=(int(parent), folders), daemon=True).start()
+    serve(address, EnsembleRequest(**json.loads(request)))
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

@@ -1,0 +1,33 @@
+"""Files that are whole or absent, whoever is killed in between."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from shivacmb.exceptions import OutputError
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write to a temporary name beside the target, then rename.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or written.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f'Cannot write <{path}>: {error.strerror or error}. '
+            'Check the rights and the free space of the output folder.'
+        ) from error
+    return path

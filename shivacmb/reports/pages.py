@@ -1,0 +1,251 @@
+"""The pages of a report: one per participant or session, and an index over all."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from shivacmb.exceptions import DataError
+from shivacmb.reports.files import write_whole
+from shivacmb.reports.views import LesionLike
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+COMPLETE = 'complete'
+BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
+_SUMMARY = re.compile(
+    r'<script type="application/json" id="shivacmb-summary">(.*?)</script>', re.DOTALL
+)
+_PNG_SIZE = slice(16, 24)
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a page says about one scan.
+
+    Attributes
+    ----------
+    stem : str
+        Name of the scan's outputs without suffix, such as ``sub-01_ses-1_run-1``.
+    status : str
+        ``complete``; any other word marks the scan as not finished.
+    reason : str
+        Why it failed, for a person to act on.
+    count, burden_class, volume_mm3 : int, str and float, or None
+        The result; None where there is none.
+    lesions : sequence of lesions
+        Rows of the per-lesion table.
+    warnings : tuple of str
+        Sentences.
+    facts : tuple of (str, str)
+        What was done, in order: a name and its value, such as ``('Brain mask', 'built in')``.
+    model_notice : str
+        What the model's card warns of, such as that no patient has validated it.
+    files : tuple of (str, str)
+        Label and path of outputs worth a link, relative to the output folder.
+    """
+
+    stem: str
+    status: str = COMPLETE
+    reason: str = ''
+    count: int | None = None
+    burden_class: str | None = None
+    volume_mm3: float | None = None
+    lesions: Sequence[LesionLike] = ()
+    warnings: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    model_notice: str = ''
+    files: tuple[tuple[str, str], ...] = field(default=())
+
+
+def figure_paths(out_dir: str | Path, participant: str, stem: str) -> tuple[Path, Path]:
+    """Where the pictures of a scan belong and its page looks for them: overview, lesions."""
+    folder = Path(out_dir) / 'docs' / 'figures' / f'sub-{participant.removeprefix("sub-")}'
+    return folder / f'{stem}_overview.png', folder / f'{stem}_lesions.png'
+
+
+def write_session_page(
+    out_dir: str | Path,
+    participant: str,
+    session: str | None,
+    scans: Sequence[ScanReport],
+    *,
+    version: str = '',
+) -> Path:
+    """Write ``docs/sub-X[_ses-Y].html`` over all scans of a participant or session.
+
+    Parameters
+    ----------
+    out_dir : path
+        The output folder. Pictures are those found at ``figure_paths``.
+    participant, session : str
+        Labels, with or without ``sub-`` and ``ses-``.
+    scans : sequence of ScanReport
+        Finished and failed ones, in the order to show.
+    version : str
+        Version of this package, for the foot of the page.
+
+    Returns
+    -------
+    Path
+        The page. The same input gives the same bytes.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    docs = Path(out_dir) / 'docs'
+    participant = participant.removeprefix('sub-')
+    session = session.removeprefix('ses-') if session else None
+    name = f'sub-{participant}' + (f'_ses-{session}' if session else '')
+    summary = {
+        'participant': participant,
+        'session': session,
+        'scans': [
+            {
+                'stem': scan.stem,
+                'status': scan.status,
+                'reason': scan.reason,
+                'count': scan.count,
+                'burden_class': scan.burden_class,
+                'volume_mm3': None if scan.volume_mm3 is None else round(scan.volume_mm3, 2),
+                'warnings': len(scan.warnings),
+            }
+            for scan in scans
+        ],
+    }
+    sections = [
+        {
+            'scan': scan,
+            'title': scan.stem.removeprefix(f'{name}_') or scan.stem,
+            'overview': _picture(docs, figure_paths(out_dir, participant, scan.stem)[0]),
+            'closeups': _picture(docs, figure_paths(out_dir, participant, scan.stem)[1]),
+            'files': [(label, '../' + quote(path)) for label, path in scan.files],
+        }
+        for scan in scans
+    ]
+    html = (
+        _environment()
+        .get_template('session.html.j2')
+        .render(
+            name=name,
+            participant=participant,
+            session=session,
+            sections=sections,
+            summary=summary,
+            version=version,
+        )
+    )
+    return write_whole(docs / f'{name}.html', html.encode())
+
+
+def _picture(docs: Path, path: Path) -> dict[str, Any] | None:
+    """Address and size in pixels of a picture, if it is there and its scan was drawn."""
+    try:
+        with path.open('rb') as stream:
+            size = stream.read(_PNG_SIZE.stop)[_PNG_SIZE]
+    except FileNotFoundError:
+        return None
+    if len(size) < 8:
+        raise DataError(f'The picture <{path}> is cut short. Delete it and run the scan again.')
+    return {
+        'src': quote(path.relative_to(docs).as_posix()),
+        'width': int.from_bytes(size[:4], 'big'),
+        'height': int.from_bytes(size[4:], 'big'),
+    }
+
+
+def write_index(out_dir: str | Path, *, version: str = '') -> Path:
+    """Write ``docs/index.html`` over the pages that are in ``docs`` now.
+
+    Each page carries its own results in a block of JSON, so that the index needs nothing else and
+    can be made while participants are still being added. An HTML file without that block is
+    passed over.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    docs = Path(out_dir) / 'docs'
+    rows = []
+    for page in sorted(docs.glob('sub-*.html'), key=lambda path: _natural(path.stem)):
+        found = _SUMMARY.search(page.read_text(encoding='utf-8'))
+        if found is None:
+            continue
+        summary = json.loads(found.group(1))
+        rows += [
+            {
+                'href': quote(page.name) + (f'#{quote(scan["stem"])}'),
+                'participant': summary['participant'],
+                'session': summary['session'],
+                'short': _without_labels(scan['stem']),
+                **scan,
+            }
+            for scan in summary['scans']
+        ]
+    done = [row for row in rows if row['status'] == COMPLETE and row['count'] is not None]
+    classes = Counter(row['burden_class'] for row in done)
+    html = (
+        _environment()
+        .get_template('index.html.j2')
+        .render(
+            rows=rows,
+            people=len({row['participant'] for row in rows}),
+            complete=sum(row['status'] == COMPLETE for row in rows),
+            total=sum(row['count'] for row in done),
+            classes=[
+                (name, classes[name], 100 * classes[name] / len(done))
+                for name in BURDEN_CLASSES
+                if classes[name]
+            ],
+            with_session=any(row['session'] for row in rows),
+            version=version,
+        )
+    )
+    return write_whole(docs / 'index.html', html.encode())
+
+
+def _without_labels(stem: str) -> str:
+    parts = [part for part in stem.split('_') if not part.startswith(('sub-', 'ses-'))]
+    return '_'.join(parts)
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Sort key: sub-2 before sub-10."""
+    return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', text)]
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader('shivacmb.reports', 'templates'),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters['burden'] = _burden_words
+    environment.filters['signed'] = lambda value: f'{round(value, 1) + 0.0:+.1f}'
+    environment.filters['known'] = lambda value, form: (
+        form.format(value) if math.isfinite(value) else '–'
+    )
+    return environment
+
+
+def _burden_words(name: str | None) -> str:
+    """Typeset a burden class: an en dash, and the sign for "at least"."""
+    return '' if name is None else name.replace('-', '–').replace('>=', '≥\u2009')

@@ -1,0 +1,113 @@
+"""How good a brain mask is on simulated heads that it was not trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+
+from shivacmb.models.brain_mask import brain_from
+from shivacmb.simulate.anatomy import random_head
+from shivacmb.simulate.anatomy_warp import WarpRange
+from shivacmb.simulate.contrast import random_contrast
+from shivacmb.train.brain_mask_samples import Array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Held-out conditions: arguments of ``random_contrast`` after the kind.
+CONDITIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    'T2starw, 1 mm': ('T2starw', {'slice_mm': 1.0, 'stripped': False, 'coverage': False}),
+    'T2starw, 5 mm slices': ('T2starw', {'slice_mm': 5.0, 'stripped': False, 'coverage': False}),
+    'swi, 2 mm slices, partial': ('swi', {'slice_mm': 2.0, 'stripped': False, 'coverage': True}),
+    'swi, noisy': ('swi', {'slice_mm': 1.5, 'stripped': False, 'coverage': False, 'snr': 8.0}),
+    'any contrast': ('any', {'stripped': False, 'coverage': False}),
+    'T2starw, skull-stripped': ('T2starw', {'stripped': True, 'coverage': False}),
+}
+
+
+def compare(mask: Array, truth: Array, voxel_mm: Sequence[float]) -> tuple[float, float]:
+    """Dice overlap, and distance of the centres of mass in mm.
+
+    Parameters
+    ----------
+    mask, truth : ndarray [X, Y, Z]
+        Not empty; above 0 counts.
+    voxel_mm : sequence of three float
+
+    Returns
+    -------
+    tuple of float
+    """
+    one, two = mask > 0, truth > 0
+    dice = 2.0 * float((one & two).sum()) / float(one.sum() + two.sum())
+    centres = [np.argwhere(m).mean(axis=0) * np.asarray(voxel_mm) for m in (one, two)]
+    return dice, float(np.linalg.norm(centres[0] - centres[1]))
+
+
+def judge(
+    predict: Callable[[Array], Array],
+    shape: Sequence[int],
+    net_mm: float,
+    *,
+    seed: int = 77_000_000,
+    heads: int = 6,
+    voxel_mm: float = 1.0,
+) -> dict[str, dict[str, float]]:
+    """Measure a network on simulated heads of other seeds than those of training.
+
+    Parameters
+    ----------
+    predict, shape, net_mm
+        As for :func:`shivacmb.models.brain_mask.brain_from`.
+    seed : int
+        Of the first head; training seeds are a pair of numbers, so none is met again.
+    heads : int
+        Per condition.
+    voxel_mm : float
+        Voxel size of the scans.
+
+    Returns
+    -------
+    dict
+        Per condition ``dice`` (median), ``dice_least``, ``centre_mm`` (median),
+        ``centre_mm_most``.
+    """
+    spread = WarpRange(rotation_deg=8.0, shift_mm=15.0)
+    table = {}
+    for number, (name, (kind, options)) in enumerate(CONDITIONS.items()):
+        found = []
+        for index in range(heads):
+            rng = np.random.default_rng([seed, number, index])
+            head = random_head(rng, voxel_mm=voxel_mm, spread=spread)
+            scan = random_contrast(
+                head.labels,
+                rng,
+                kind,  # type: ignore[arg-type]
+                voxel_mm=voxel_mm,
+                brain=head.brain,
+                **options,
+            )
+            truth = head.brain
+            if options['coverage']:
+                truth = truth & _acquired(scan)
+            mask = brain_from(nib.Nifti1Image(scan, head.affine), predict, shape, net_mm)
+            found.append(compare(mask, truth, head.voxel_mm))
+        dice, distance = np.array(found).T
+        table[name] = {
+            'dice': round(float(np.median(dice)), 4),
+            'dice_least': round(float(dice.min()), 4),
+            'centre_mm': round(float(np.median(distance)), 2),
+            'centre_mm_most': round(float(distance.max()), 2),
+        }
+    return table
+
+
+def _acquired(scan: Array) -> Array:
+    """Planes in which anything was acquired."""
+    seen = np.ones(scan.shape, bool)
+    for axis in range(3):
+        planes = (scan > 0).any(axis=tuple(a for a in range(3) if a != axis))
+        seen &= planes.reshape([-1 if a == axis else 1 for a in range(3)])
+    return seen

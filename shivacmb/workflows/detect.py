@@ -1,0 +1,139 @@
+"""Steps 8 to 11: predict, find lesions, return to the scan's own grid."""
+
+from __future__ import annotations
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from shivacmb.interfaces.lesions import FindLesions, ToInputGrid
+from shivacmb.interfaces.predict import Predict
+from shivacmb.workflows.plan import Detection
+
+INPUT_FIELDS = (
+    'scan_file',
+    'mask_file',
+    'network_file',
+    'network_mask_file',
+    'chain_file',
+)
+OUTPUT_FIELDS = (
+    'box_labels_file',
+    'table_file',
+    'labels_file',
+    'probability_file',
+    'sd_file',
+    'brain_file',
+)
+
+
+def init_detect_wf(
+    *,
+    detection: Detection,
+    service: str = '',
+    omp_nthreads: int = 1,
+    name: str = 'detect_wf',
+) -> pe.Workflow:
+    """Predict with the ensemble, find lesions, bring everything back to the scan's grid.
+
+    Workflow Graph
+        predict -> find_lesions -> to_input_grid
+
+    Parameters
+    ----------
+    detection : Detection
+        Model, threshold and cluster settings.
+    service : str
+        Address of a running ``PredictionService``; without it the node loads the networks in its
+        own process, once.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    scan_file
+        The checked scan on its own grid.
+    mask_file
+        Brain mask on the isotropic grid.
+    network_file
+        The network's input, ``.npy``.
+    network_mask_file
+        Brain mask in the box, ``.npy``.
+    chain_file
+        JSON of the grids.
+
+    Outputs
+    -------
+    box_labels_file
+        Lesions in the box, ``.npy``.
+    table_file
+        JSON list of lesions.
+    labels_file
+        Lesions on the grid of the scan.
+    probability_file
+        Mean probability on the grid of the scan.
+    sd_file
+        Standard deviation of the folds on the grid of the scan.
+    brain_file
+        Brain mask on the grid of the scan.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(list(INPUT_FIELDS)), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(list(OUTPUT_FIELDS)), name='outputnode')
+    predict = pe.Node(
+        Predict(
+            bundle=detection.bundle,
+            engine=detection.engine,
+            device=detection.device,
+            threads=omp_nthreads,
+            trust_model=detection.trust_model,
+            service=service,
+        ),
+        name='predict',
+        # With a service the work is done elsewhere and this node only waits for it
+        n_procs=1 if service else omp_nthreads,
+        mem_gb=0.2 if service else 2.5,
+    )
+    find_lesions = pe.Node(
+        FindLesions(
+            threshold=detection.threshold,
+            min_voxels=detection.min_voxels,
+            connectivity=detection.connectivity,
+        ),
+        name='find_lesions',
+        mem_gb=0.4,
+    )
+    to_input_grid = pe.Node(ToInputGrid(), name='to_input_grid', mem_gb=0.6)
+    # fmt: off
+    workflow.connect([
+        (inputnode, predict, [('network_file', 'in_file')]),
+        (inputnode, find_lesions, [
+            ('network_mask_file', 'mask_file'),
+            ('mask_file', 'iso_mask_file'),
+            ('chain_file', 'chain_file'),
+        ]),
+        (predict, find_lesions, [('out_file', 'folds_file')]),
+        (inputnode, to_input_grid, [
+            ('scan_file', 'scan_file'),
+            ('mask_file', 'mask_file'),
+            ('chain_file', 'chain_file'),
+        ]),
+        (find_lesions, to_input_grid, [
+            ('labels_file', 'labels_file'),
+            ('mean_file', 'mean_file'),
+            ('sd_file', 'sd_file'),
+        ]),
+        (find_lesions, outputnode, [
+            ('labels_file', 'box_labels_file'),
+            ('table_file', 'table_file'),
+        ]),
+        (to_input_grid, outputnode, [
+            ('labels_file', 'labels_file'),
+            ('probability_file', 'probability_file'),
+            ('sd_file', 'sd_file'),
+            ('brain_file', 'brain_file'),
+        ]),
+    ])
+    # fmt: on
+    return workflow

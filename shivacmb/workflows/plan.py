@@ -1,0 +1,94 @@
+"""What a workflow is told about one scan, decided before any graph is built."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How to detect: every number that shapes a result, from the bundle and the command line.
+
+    Attributes
+    ----------
+    bundle : str
+        Folder of the model bundle.
+    engine, device, trust_model
+        As for ``shivacmb.models.load_ensemble``.
+    toolkit : {'fsl', 'native'}
+        What reorients and resamples.
+    mask : str
+        Method where no mask is given: 'auto', 'builtin', 'background', 'bet', 'synthstrip',
+        'hd-bet'.
+    voxel_mm : float
+        Isotropic voxel size of the network's grid, mm.
+    box_shape : tuple of three int
+        The network's input, voxels.
+    percentile, clip, divide, masked
+        As for ``shivacmb.imaging.scale_intensity``.
+    threshold : float
+        Probability from which a voxel counts.
+    min_voxels : int
+        Smallest cluster kept, voxels of the network's grid.
+    connectivity : {26, 18, 6}
+        Neighbours of a voxel.
+    """
+
+    bundle: str
+    engine: str
+    device: str
+    trust_model: bool
+    toolkit: str
+    mask: str
+    voxel_mm: float
+    box_shape: tuple[int, int, int]
+    percentile: float
+    clip: float
+    divide: float
+    masked: bool
+    threshold: float
+    min_voxels: int
+    connectivity: int
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """One scan and everything its derivatives have to say.
+
+    Attributes
+    ----------
+    stem : str
+        Start of every output name, unique within the run.
+    image : Path
+        The scan.
+    brain_mask : Path or None
+        A precomputed mask on the grid of the scan.
+    outputs : dict
+        Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
+    staging : str
+        Scratch folder of this scan and process, on the file system of the outputs.
+    replaces : tuple of str
+        Files of earlier runs to remove just before the new ones take their place.
+    out_dir : str
+        Root of the BIDS derivatives whose tables get the scan's row; '' for a single file.
+    facts : dict
+        What is known before the run and written into sidecars and record: source URI, contrast,
+        why this file, model, parameters, versions, settings hash. JSON only.
+    """
+
+    stem: str
+    image: Path
+    brain_mask: Path | None
+    outputs: dict[str, str]
+    staging: str
+    replaces: tuple[str, ...] = ()
+    out_dir: str = ''
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def node_name(self) -> str:
+        """Name of the scan's workflow: nipype allows letters, digits and underscores."""
+        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem)

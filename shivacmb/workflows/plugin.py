@@ -1,0 +1,48 @@
+"""A pool that finishes scans one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+
+
+class ScanByScanPlugin(MultiProcPlugin):
+    """nipype's MultiProc, with the nodes of earlier scans first.
+
+    nipype orders a graph by depth: with many scans, all are read before the first is resampled,
+    and all are predicted before the first is written. A run that is killed would lose everything
+    and the intermediate files of all scans would lie side by side. Here a ready node of an earlier
+    scan always goes before one of a later scan, so that while one scan is predicted the next is
+    prepared and the last is written.
+    """
+
+    procs: Any
+    depidx: Any
+    refidx: Any
+
+    def _generate_dependency_list(self, graph: Any) -> None:
+        super()._generate_dependency_list(graph)
+        order = scan_order([node.fullname for node in self.procs])
+        self.procs = [self.procs[index] for index in order]
+        self.depidx = self.depidx[np.ix_(order, order)]
+        self.refidx = self.refidx[np.ix_(order, order)]
+
+
+def scan_order(names: list[str]) -> list[int]:
+    """Order nodes by scan, and within a scan as they were.
+
+    Parameters
+    ----------
+    names : list of str
+        Full names of the nodes: workflow, scan, then the rest.
+
+    Returns
+    -------
+    list of int
+        Indices into ``names``.
+    """
+    scans = [name.split('.')[1] for name in names]
+    first = {scan: rank for rank, scan in enumerate(sorted(set(scans)))}
+    return sorted(range(len(names)), key=lambda index: (first[scans[index]], index))

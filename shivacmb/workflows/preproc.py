@@ -1,0 +1,231 @@
+"""Steps 2 to 7: from the file as found to the network's input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces import fsl
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask
+from shivacmb.interfaces.brain_tools import HDBet, SynthStrip
+from shivacmb.interfaces.images import CheckImage, NetworkInput, Reorient, Resample
+from shivacmb.workflows.plan import Detection
+
+INPUT_FIELDS = ('in_file',)
+OUTPUT_FIELDS = (
+    'scan_file',
+    'warnings',
+    'input_sha256',
+    'iso_file',
+    'mask_file',
+    'mask_method',
+    'network_file',
+    'network_mask_file',
+    'chain_file',
+    'voxels_outside',
+)
+IDENTITY = Path(__file__).parent.joinpath('data', 'ident.mat')
+
+
+def init_preproc_wf(
+    *,
+    detection: Detection,
+    brain_mask: Path | None = None,
+    omp_nthreads: int = 1,
+    name: str = 'preproc_wf',
+) -> pe.Workflow:
+    """Check, reorient, resample, mask, crop and scale one scan.
+
+    Workflow Graph
+        check_image -> reorient -> resample -> brain mask -> network_input
+
+    Parameters
+    ----------
+    detection : Detection
+        Toolkit, mask method, grid and intensity settings.
+    brain_mask : Path, optional
+        A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    in_file
+        The scan as found.
+
+    Outputs
+    -------
+    scan_file
+        The scan, 3-D float32, on its own grid.
+    warnings
+        What a user should know about the scan.
+    input_sha256
+        Checksum of the scan as found.
+    iso_file
+        Reoriented isotropic image.
+    mask_file
+        Brain mask on the grid of ``iso_file``.
+    mask_method
+        How the mask came about.
+    network_file
+        The network's input, ``.npy``.
+    network_mask_file
+        Brain mask in the box, ``.npy``.
+    chain_file
+        JSON of the grids and the maps between them.
+    voxels_outside
+        Voxels of brain that the box leaves out.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(list(INPUT_FIELDS)), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(list(OUTPUT_FIELDS)), name='outputnode')
+    check_image = pe.Node(CheckImage(), name='check_image', mem_gb=0.6)
+    if detection.toolkit == 'fsl':
+        reorient = pe.Node(
+            fsl.Reorient2Std(output_type='NIFTI'), name='reorient', mem_gb=0.6
+        )
+        resample = pe.Node(
+            fsl.FLIRT(
+                apply_isoxfm=detection.voxel_mm,
+                no_resample_blur=True,
+                in_matrix_file=str(IDENTITY),
+                output_type='NIFTI',
+            ),
+            name='resample',
+            mem_gb=0.6,
+        )
+        workflow.connect(reorient, 'out_file', resample, 'reference')
+    else:
+        reorient = pe.Node(Reorient(), name='reorient', mem_gb=0.6)
+        resample = pe.Node(Resample(voxel_mm=detection.voxel_mm), name='resample', mem_gb=0.6)
+    network_input = pe.Node(
+        NetworkInput(
+            voxel_mm=detection.voxel_mm,
+            shape=detection.box_shape,
+            percentile=detection.percentile,
+            clip=detection.clip,
+            divide=detection.divide,
+            masked=detection.masked,
+        ),
+        name='network_input',
+        mem_gb=0.6,
+    )
+    mask_wf = init_mask_wf(
+        method='given' if brain_mask is not None else detection.mask,
+        given_file=brain_mask,
+        voxel_mm=detection.voxel_mm,
+        omp_nthreads=omp_nthreads,
+    )
+    iso = (resample, 'out_file')
+    # fmt: off
+    workflow.connect([
+        (inputnode, check_image, [('in_file', 'in_file')]),
+        (check_image, reorient, [('out_file', 'in_file')]),
+        (reorient, resample, [('out_file', 'in_file')]),
+        (check_image, mask_wf, [('out_file', 'inputnode.scan_file')]),
+        (iso[0], mask_wf, [(iso[1], 'inputnode.iso_file')]),
+        (check_image, network_input, [('out_file', 'scan_file')]),
+        (reorient, network_input, [('out_file', 'std_file')]),
+        (iso[0], network_input, [(iso[1], 'iso_file')]),
+        (mask_wf, network_input, [('outputnode.mask_file', 'mask_file')]),
+        (check_image, outputnode, [
+            ('out_file', 'scan_file'),
+            ('warnings', 'warnings'),
+            ('sha256', 'input_sha256'),
+        ]),
+        (iso[0], outputnode, [(iso[1], 'iso_file')]),
+        (mask_wf, outputnode, [
+            ('outputnode.mask_file', 'mask_file'),
+            ('outputnode.method', 'mask_method'),
+        ]),
+        (network_input, outputnode, [
+            ('out_file', 'network_file'),
+            ('mask_file', 'network_mask_file'),
+            ('chain_file', 'chain_file'),
+            ('voxels_outside', 'voxels_outside'),
+        ]),
+    ])
+    # fmt: on
+    return workflow
+
+
+def init_mask_wf(
+    *,
+    method: str,
+    given_file: Path | None = None,
+    voxel_mm: float = 1.0,
+    omp_nthreads: int = 1,
+    name: str = 'mask_wf',
+) -> pe.Workflow:
+    """Mask the brain on the isotropic grid.
+
+    Workflow Graph
+        one node for 'given', 'auto', 'builtin' and 'background'; tool -> check for the others
+
+    Parameters
+    ----------
+    method : {'given', 'auto', 'builtin', 'background', 'bet', 'synthstrip', 'hd-bet'}
+        How to find the brain.
+    given_file : Path, optional
+        The precomputed mask, with ``method='given'``.
+    voxel_mm : float
+        Isotropic voxel size, mm.
+    omp_nthreads : int
+        Threads of one node.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    scan_file
+        The checked scan on its own grid.
+    iso_file
+        Reoriented isotropic image.
+
+    Outputs
+    -------
+    mask_file
+        Brain mask on the grid of ``iso_file``.
+    method
+        How the mask came about.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['scan_file', 'iso_file']), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(['mask_file', 'method']), name='outputnode')
+    if method == 'given':
+        mask = pe.Node(
+            GivenMask(given_file=str(given_file), voxel_mm=voxel_mm), name='mask', mem_gb=0.5
+        )
+        workflow.connect(inputnode, 'scan_file', mask, 'scan_file')
+    elif method in ('auto', 'builtin', 'background'):
+        mask = pe.Node(FoundMask(method=method, threads=omp_nthreads), name='mask', mem_gb=0.5)
+    else:
+        mask = pe.Node(ToolMask(method=method), name='mask', mem_gb=0.3)
+        tool, field = _mask_tool(method, omp_nthreads)
+        workflow.connect(inputnode, 'iso_file', tool, 'in_file')
+        workflow.connect(tool, field, mask, 'tool_file')
+    # fmt: off
+    workflow.connect([
+        (inputnode, mask, [('iso_file', 'iso_file')]),
+        (mask, outputnode, [('mask_file', 'mask_file'), ('method', 'method')]),
+    ])
+    # fmt: on
+    return workflow
+
+
+def _mask_tool(method: str, omp_nthreads: int) -> tuple[pe.Node, str]:
+    """Node of the outside tool, and the name of its mask output."""
+    if method == 'bet':
+        bet = pe.Node(fsl.BET(mask=True, output_type='NIFTI'), name='bet', mem_gb=0.5)
+        return bet, 'mask_file'
+    if method == 'synthstrip':
+        synthstrip = pe.Node(
+            SynthStrip(threads=omp_nthreads), name='synthstrip', n_procs=omp_nthreads, mem_gb=4
+        )
+        return synthstrip, 'mask_file'
+    hdbet = pe.Node(HDBet(), name='hdbet', n_procs=omp_nthreads, mem_gb=6)
+    return hdbet, 'mask_file'

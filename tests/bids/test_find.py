@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from shivacmb.bids import find_scans
+from shivacmb.exceptions import DataError, DatasetError, FilterError, OutputError, UsageError
+
+EXAMPLES = sorted((Path(__file__).parents[2] / 'bids_examples').glob('*/expected.tsv'))
+
+
+def taken(found):
+    return [scan.name for scan in found.scans]
+
+
+def reason_of(found, name):
+    return next(item.reason for item in found.passed_over if item.path.name == name)
+
+
+@pytest.mark.parametrize('expected', EXAMPLES, ids=lambda path: path.parent.name)
+def test_examples_give_the_decisions_written_beside_them(expected):
+    root = expected.parent
+    found = find_scans(root)
+    rows = [(scan.relative_path, 'taken', scan.reason) for scan in found.scans]
+    rows += [
+        (item.path.relative_to(root).as_posix(), 'passed over', item.reason)
+        for item in found.passed_over
+    ]
+    with expected.open(newline='') as file:
+        wanted = [tuple(row) for row in csv.reader(file, delimiter='\t', quotechar='\0')][1:]
+    assert sorted(rows) == wanted
+
+
+@pytest.mark.parametrize('expected', EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_way_to_take_a_file_that_its_reason_names_works(expected):
+    root = expected.parent
+    tried = 0
+    for item in find_scans(root).passed_over:
+        participant = [item.path.relative_to(root).parts[0]]
+        if match := re.search(r'one: --modality (\w+)', item.reason):
+            found = find_scans(root, participants=participant, modality=match[1])
+        elif match := re.search(r'--bids-filter-file with (\{.*\})', item.reason):
+            filters = json.loads(match[1])
+            found = find_scans(root, participants=participant, filters=filters)
+        else:
+            continue
+        tried += 1
+        assert item.path.name in taken(found), item
+    assert tried or expected.parent.name == 'sessions-and-runs'
+
+
+def test_examples_exist():
+    assert len(EXAMPLES) >= 3
+
+
+def test_letter_case_extension_and_folder_are_decided_the_same_way_every_time(dataset):
+    root = dataset(
+        'sub-01/anat/sub-01_SWI.nii.gz',
+        'sub-01/anat/sub-01_swi.nii',
+        'sub-01/swi/sub-01_swi.nii.gz',
+        'sub-01/anat/sub-01_swi.nii.gz',
+    )
+    found = find_scans(root)
+    assert [scan.relative_path for scan in found.scans] == ['sub-01/anat/sub-01_swi.nii.gz']
+    assert 'usual suffix swi' in reason_of(found, 'sub-01_SWI.nii.gz')
+    assert '.nii.gz goes before .nii' in reason_of(found, 'sub-01_swi.nii')
+    assert len(found.passed_over) == 3
+
+
+def test_labels_that_differ_in_letter_case_only_cannot_both_have_outputs(dataset):
+    root = dataset('sub-01/anat/sub-01_acq-A_swi.nii.gz', 'sub-01/anat/sub-01_acq-a_swi.nii.gz')
+    found = find_scans(root)
+    assert taken(found) == ['sub-01_acq-A_swi.nii.gz']
+    assert 'upper and lower case only' in reason_of(found, 'sub-01_acq-a_swi.nii.gz')
+
+
+def test_folded_entities_cannot_make_two_scans_share_output_names(dataset):
+    root = dataset(
+        'sub-01/anat/sub-01_mod-gre_T2starw.nii.gz',
+        'sub-01/anat/sub-01_acq-ModGre_T2starw.nii.gz',
+    )
+    found = find_scans(root)
+    assert [scan.stem for scan in found.scans] == ['sub-01_acq-ModGre']
+    assert len(found.passed_over) == 1
+    assert 'its outputs would have the names' in found.passed_over[0].reason
+
+
+def test_stem_puts_entities_in_the_order_of_bids_and_keeps_zeros(dataset):
+    root = dataset('sub-01/ses-a/anat/sub-01_ses-a_run-01_rec-n_acq-x_T2starw.nii.gz')
+    (scan,) = find_scans(root).scans
+    assert scan.stem == 'sub-01_ses-a_acq-x_rec-n_run-01'
+    assert scan.entities['run'] == '01'
+    assert scan.entities['reconstruction'] == 'n'
+    assert scan.uri == 'bids:raw:sub-01/ses-a/anat/sub-01_ses-a_run-01_rec-n_acq-x_T2starw.nii.gz'
+
+
+@pytest.mark.parametrize('label', ['01', 'sub-01'])
+def test_participants_are_found_with_and_without_prefix_and_the_absent_are_listed(dataset, label):
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz', 'sub-02/anat/sub-02_swi.nii.gz')
+    found = find_scans(root, participants=[label, 'sub-99'])
+    assert taken(found) == ['sub-01_swi.nii.gz']
+    assert found.missing == ('99',)
+
+
+def test_excluded_participants_are_not_searched(dataset):
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz', 'sub-02/anat/sub-02_swi.nii.gz')
+    assert taken(find_scans(root, exclude=['sub-01'])) == ['sub-02_swi.nii.gz']
+    with pytest.raises(FilterError, match=r'no participant of .* is left'):
+        find_scans(root, participants=['01'], exclude=['01'])
+
+
+def test_sessions_restrict(dataset):
+    root = dataset(
+        'sub-01/ses-a/anat/sub-01_ses-a_swi.nii.gz', 'sub-01/ses-b/anat/sub-01_ses-b_swi.nii.gz'
+    )
+    assert taken(find_scans(root, sessions=['ses-b'])) == ['sub-01_ses-b_swi.nii.gz']
+    with pytest.raises(FilterError, match='--session-label'):
+        find_scans(root, sessions=['c'])
+
+
+def test_a_participant_without_scan_is_missing_and_no_filter_error(dataset):
+    found = find_scans(dataset('sub-01/anat/sub-01_T1w.nii.gz'), modality='swi')
+    assert found.scans == ()
+    assert found.missing == ('01',)
+
+
+def test_modality_that_leaves_nothing_is_a_filter_error_with_an_example(dataset):
+    root = dataset('sub-01/anat/sub-01_T2starw.nii.gz')
+    with pytest.raises(FilterError, match=r'sub-01_T2starw.*--modality swi was asked for'):
+        find_scans(root, modality='swi')
+    with pytest.raises(UsageError, match='auto, swi or t2s'):
+        find_scans(root, modality='flair')
+
+
+def test_sidecars_are_inherited_from_all_levels_the_nearer_winning(dataset):
+    root = dataset(
+        ('T2starw.json', {'RepetitionTime': 1, 'EchoTime': 0.1, 'FlipAngle': 5}),
+        ('swi.json', {'RepetitionTime': 9}),
+        ('acq-other_T2starw.json', {'RepetitionTime': 8}),
+        ('sub-01/sub-01_T2starw.json', {'EchoTime': 0.2, 'FlipAngle': 6}),
+        ('sub-01/ses-1/sub-01_ses-1_T2starw.json', {'FlipAngle': 7}),
+        ('sub-01/ses-1/anat/sub-01_ses-1_acq-x_T2starw.json', {'SliceThickness': 2}),
+        'sub-01/ses-1/anat/sub-01_ses-1_acq-x_T2starw.nii.gz',
+    )
+    (scan,) = find_scans(root).scans
+    assert scan.metadata == {
+        'RepetitionTime': 1,
+        'EchoTime': 0.2,
+        'FlipAngle': 7,
+        'SliceThickness': 2,
+    }
+
+
+def test_an_unreadable_sidecar_stops_its_scan_only(dataset):
+    root = dataset(
+        ('sub-01/anat/sub-01_swi.json', '{"EchoTime": '),
+        'sub-01/anat/sub-01_swi.nii.gz',
+        'sub-02/anat/sub-02_swi.nii.gz',
+    )
+    bad, good = find_scans(root).scans
+    good.check()
+    with pytest.raises(DataError, match=r'sidecar <.*sub-01_swi.json> cannot be read'):
+        bad.check()
+    (alone,) = find_scans(root, participants=['02']).scans
+    assert alone.error is None
+
+
+def test_a_link_to_a_file_that_was_not_fetched_stops_its_scan_with_the_remedy(dataset):
+    root = dataset('sub-01/anat/sub-01_T1w.nii.gz', 'sub-02/anat/sub-02_swi.nii.gz')
+    (root / 'sub-01/anat/sub-01_swi.nii.gz').symlink_to('../../.git/annex/objects/absent')
+    bad, good = find_scans(root).scans
+    assert good.error is None
+    with pytest.raises(DataError, match=r'sub-01_swi.nii.gz> is a link .*"datalad get"'):
+        bad.check()
+
+
+def test_dataset_errors_say_what_to_do(dataset, tmp_path):
+    with pytest.raises(DatasetError, match=r'cannot be read .* in a container, bind it'):
+        find_scans(tmp_path / 'absent')
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz')
+    (root / 'dataset_description.json').write_text('{')
+    with pytest.raises(DatasetError, match=r'dataset_description.json> cannot be read'):
+        find_scans(root)
+    (root / 'dataset_description.json').unlink()
+    with pytest.raises(DatasetError, match=r'is missing: write one'):
+        find_scans(root)
+    assert taken(find_scans(root, require_description=False)) == ['sub-01_swi.nii.gz']
+    shutil.rmtree(root / 'sub-01')
+    with pytest.raises(DatasetError, match=r'no sub-\* folder'):
+        find_scans(root, require_description=False)
+
+
+def test_only_the_participants_asked_for_are_opened(dataset, monkeypatch):
+    files = [f'sub-{i:03d}/anat/sub-{i:03d}_swi.nii.gz' for i in range(50)]
+    root = dataset(*files)
+    opened = []
+    import os
+
+    listdir = os.listdir
+    monkeypatch.setattr(os, 'listdir', lambda path: opened.append(Path(path)) or listdir(path))
+    find_scans(root, participants=['007'])
+    inside = [path for path in opened if path.is_relative_to(root)]
+    assert inside == [root, root / 'sub-007', root / 'sub-007/anat']
+
+
+@pytest.mark.parametrize(
+    ('name', 'metadata', 'contrast'),
+    [
+        ('acq-swi_T2starw', {}, 'swi'),
+        ('acq-swi_part-mag_T2starw', {}, 'T2starw'),
+        ('rec-SWAN_T2starw', {}, 'swi'),
+        ('T2starw', {'SeriesDescription': 'ax_SWI_3mm'}, 'swi'),
+        ('T2starw', {'SeriesDescription': 'swimming'}, 'T2starw'),
+        ('T2starw', {'ImageType': ['ORIGINAL', 'PRIMARY', 'M', 'SWI']}, 'swi'),
+        ('SWI', {}, 'swi'),
+        ('GRE', {}, 'T2starw'),
+    ],
+)
+def test_contrast_is_told_from_suffix_labels_and_sidecar(dataset, name, metadata, contrast):
+    root = dataset(
+        f'sub-01/anat/sub-01_{name}.nii.gz', (f'sub-01/anat/sub-01_{name}.json', metadata)
+    )
+    (scan,) = find_scans(root).scans
+    assert scan.contrast == contrast
+
+
+@pytest.mark.parametrize(
+    ('image_type', 'words'),
+    [
+        (['ORIGINAL', 'PRIMARY', 'P', 'ND'], 'a phase image'),
+        (['DERIVED', 'SECONDARY', 'MNIP'], 'a projection'),
+        (['ORIGINAL', 'PRIMARY', 'R_FFE', 'R'], 'real or imaginary'),
+        (['DERIVED', 'PRIMARY', 'M', 'MINIP'], 'a projection'),
+    ],
+)
+def test_image_type_refuses(dataset, image_type, words):
+    root = dataset(
+        'sub-01/anat/sub-01_swi.nii.gz', ('sub-01/anat/sub-01_swi.json', {'ImageType': image_type})
+    )
+    found = find_scans(root)
+    assert found.scans == ()
+    assert words in reason_of(found, 'sub-01_swi.nii.gz')
+
+
+def test_echo_time_in_milliseconds_is_read_with_a_warning(dataset):
+    root = dataset(
+        'sub-01/anat/sub-01_echo-1_MEGRE.nii.gz',
+        ('sub-01/anat/sub-01_echo-1_MEGRE.json', {'EchoTime': 40}),
+        'sub-01/anat/sub-01_echo-2_MEGRE.nii.gz',
+        ('sub-01/anat/sub-01_echo-2_MEGRE.json', {'EchoTime': 22}),
+    )
+    (scan,) = find_scans(root).scans
+    assert scan.entities['echo'] == '2'
+    assert scan.warnings == ('EchoTime 22 was read as milliseconds',)
+
+
+def test_equally_close_echoes_give_the_first(dataset):
+    root = dataset(
+        'sub-01/anat/sub-01_echo-1_MEGRE.nii.gz',
+        ('sub-01/anat/sub-01_echo-1_MEGRE.json', {'EchoTime': 0.015}),
+        'sub-01/anat/sub-01_echo-2_MEGRE.nii.gz',
+        ('sub-01/anat/sub-01_echo-2_MEGRE.json', {'EchoTime': 0.025}),
+    )
+    assert find_scans(root).scans[0].entities['echo'] == '1'
+
+
+def test_no_room_for_temporary_files_is_said_with_the_remedy(dataset, tmp_path, monkeypatch):
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz')
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'absent'))
+    with pytest.raises(OutputError, match='let TMPDIR name a folder'):
+        find_scans(root)

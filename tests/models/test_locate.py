@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shivacmb.exceptions import ModelError
+from shivacmb.models import find_bundle, list_bundles, user_models_dir
+from shivacmb.models.locate import user_cache_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shivacmb.models import Bundle
+
+
+def test_places_are_searched_in_order(
+    tmp_path: Path, make_bundle: Callable[..., Bundle]
+) -> None:
+    made = make_bundle(1.0)
+    first, second = tmp_path / 'first', user_models_dir()
+    for place in (first, second):
+        shutil.copytree(made.path, place / 'same')
+    shutil.copytree(made.path, second / 'other')
+    assert find_bundle('same', first).path == first / 'same'
+    assert find_bundle('same').path == second / 'same'
+    assert find_bundle('other', first).path == second / 'other'
+    assert {bundle.path for bundle in list_bundles(first)} >= {first / 'same', second / 'other'}
+    assert find_bundle(str(made.path)) == made
+    assert find_bundle(made.path) == made
+
+
+def test_an_unknown_name_lists_the_known(make_bundle: Callable[..., Bundle]) -> None:
+    shutil.copytree(make_bundle(1.0).path, user_models_dir() / 'known')
+    with pytest.raises(ModelError, match=r"there is no model 'nosuch'.*known"):
+        find_bundle('nosuch')
+
+
+def test_interrupted_installations_are_not_listed(make_bundle: Callable[..., Bundle]) -> None:
+    shutil.copytree(make_bundle(1.0).path, user_models_dir() / '.half-xyz')
+    assert all(not bundle.path.name.startswith('.') for bundle in list_bundles())
+
+
+def test_user_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('sys.platform', 'linux')
+    monkeypatch.setenv('XDG_CACHE_HOME', '/caches')
+    monkeypatch.setenv('XDG_DATA_HOME', '/data')
+    assert user_cache_dir() == Path('/caches/shivacmb/openvino')
+    monkeypatch.delenv('SHIVACMB_MODELS')
+    assert user_models_dir() == Path('/data/shivacmb/models')
+    monkeypatch.setenv('XDG_DATA_HOME', 'relative')
+    assert user_models_dir() == Path.home() / '.local/share/shivacmb/models'

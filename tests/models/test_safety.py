@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import stat
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shivacmb.exceptions import ModelError
+from shivacmb.models import archives
+from shivacmb.models.archives import unpack
+from shivacmb.models.checksums import md5_of
+from shivacmb.models.safety import code_in_config, require_safe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_INPUT = {
+    'module': 'keras.layers',
+    'class_name': 'InputLayer',
+    'config': {'batch_shape': [None, 4]},
+    'registered_name': None,
+}
+
+
+def _layer(module: str | None, name: str, **config: Any) -> dict[str, Any]:
+    return {'module': module, 'class_name': name, 'config': config, 'registered_name': None}
+
+
+def _network(*layers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        'module': 'keras',
+        'class_name': 'Sequential',
+        'config': {'layers': [_INPUT, *layers]},
+        'registered_name': None,
+    }
+
+
+def _keras_file(path: Path, config: object) -> Path:
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('config.json', json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    'layer',
+    [
+        _layer('keras.layers', 'Conv3D', kernel_initializer=_layer('keras.initializers', 'Zeros')),
+        _layer('keras.src.ops.numpy', 'Add', dtype='float32'),
+        {'class_name': 'BatchNormalization', 'config': {'axis': [4]}},
+        _layer('keras.layers', 'Dense', activation='relu'),
+    ],
+)
+def test_building_blocks_pass(layer: dict[str, Any]) -> None:
+    assert list(code_in_config(_network(layer))) == []
+
+
+@pytest.mark.parametrize(
+    ('layer', 'reason'),
+    [
+        (_layer('keras.layers', 'Lambda', function='x'), 'Lambda layer'),
+        ({'class_name': 'Lambda', 'config': {}}, 'Lambda layer'),
+        ({'class_name': 'TFOpLambda', 'config': {'function': 'io.write_file'}}, 'TFOpLambda'),
+        (_layer('keras.layers', 'TFSMLayer', filepath='/x'), 'TFSMLayer'),
+        (_layer('keras.layers', 'Dense', activation=_layer('os', 'system')), 'os.system'),
+        (
+            {'module': 'keras.utils', 'class_name': 'function', 'config': 'get_file'},
+            'function keras.utils.get_file',
+        ),
+        (
+            {'module': 'builtins', 'class_name': 'function', 'config': 'exec'},
+            'function builtins.exec',
+        ),
+        ({'class_name': '__lambda__', 'config': {'code': 'x'}}, '__lambda__ layer'),
+        (_layer('keras_evil', 'Dense'), 'keras_evil.Dense'),
+        (_layer('keras.src.opsx', 'Dense'), 'keras.src.opsx.Dense'),
+        (
+            {'module': None, 'class_name': 'X', 'registered_name': 'pack>X', 'config': {}},
+            'custom object pack>X',
+        ),
+    ],
+)
+def test_code_is_found_however_deep(tmp_path: Path, layer: dict[str, Any], reason: str) -> None:
+    inner = _layer('keras.layers', 'TimeDistributed', layer=_network(layer))
+    path = _keras_file(tmp_path / 'x.keras', _network(inner))
+    with pytest.raises(ModelError, match=r'carries code that would run.*--trust-model') as caught:
+        require_safe(path, 'keras')
+    assert reason in str(caught.value)
+    require_safe(path, 'keras', trust_model=True)
+
+
+def test_published_checksums_vouch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _keras_file(tmp_path / 'x.keras', _network(_layer('keras.layers', 'Lambda')))
+    monkeypatch.setattr('shivacmb.models.safety.PUBLISHED_MD5', frozenset({md5_of(path)}))
+    require_safe(path, 'keras')
+    with path.open('ab') as stream:
+        stream.write(b'\0')
+    with pytest.raises(ModelError, match='carries code'):
+        require_safe(path, 'keras')
+
+
+def test_files_that_are_no_networks(tmp_path: Path) -> None:
+    path = tmp_path / 'x.keras'
+    path.write_bytes(b'garbage')
+    with pytest.raises(ModelError, match=r'x.keras> is not a readable .keras file'):
+        require_safe(path, 'keras')
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('other', '')
+    with pytest.raises(ModelError, match='is not a readable .keras file'):
+        require_safe(path, 'keras')
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('config.json', '{}')
+        archive.writestr('../escape', '')
+    with pytest.raises(ModelError, match='members that point out of the archive'):
+        require_safe(path, 'keras')
+    with pytest.raises(ModelError, match=r'is not a SavedModel: it has no saved_model.pb'):
+        require_safe(tmp_path, 'savedmodel')
+
+
+def test_a_graph_that_writes_files(tmp_path: Path) -> None:
+    (tmp_path / 'saved_model.pb').write_bytes(b'\x0a\x09WriteFile\x12')
+    with pytest.raises(ModelError, match='TensorFlow operation WriteFile'):
+        require_safe(tmp_path, 'savedmodel')
+
+
+def _zip(path: Path, name: str, content: bytes = b'x', mode: int = 0) -> Path:
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        member = zipfile.ZipInfo(name)
+        member.external_attr = mode << 16
+        member.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(member, content)
+    return path
+
+
+def test_an_archive_is_unpacked(tmp_path: Path) -> None:
+    target = tmp_path / 'out'
+    target.mkdir()
+    unpack(_zip(tmp_path / 'x.zip', 'a/b', b'content'), target)
+    assert (target / 'a' / 'b').read_bytes() == b'content'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'mode', 'message'),
+    [
+        ('../x', b'', 0, 'points out of it'),
+        ('/tmp/x', b'', 0, 'points out of it'),
+        ('x', b'/etc/passwd', stat.S_IFLNK | 0o777, 'a link or a special file'),
+        ('x', b'\0' * 10_000_000, 0, 'would unpack to 1 files of 10 MB'),
+    ],
+)
+def test_a_hostile_archive_leaves_nothing(
+    tmp_path: Path, name: str, content: bytes, mode: int, message: str
+) -> None:
+    target = tmp_path / 'out' / 'in'
+    target.mkdir(parents=True)
+    with pytest.raises(ModelError, match=message):
+        unpack(_zip(tmp_path / 'x.zip', name, content, mode), target)
+    assert list((tmp_path / 'out').rglob('*')) == [target]
+
+
+def test_an_archive_too_large_or_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / 'out'
+    target.mkdir()
+    path = _zip(tmp_path / 'x.zip', 'a', bytes(range(256)) * 4)
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0xFF
+    (tmp_path / 'bad.zip').write_bytes(content)
+    with pytest.raises(ModelError, match=r'(is not a readable zip file|cannot unpack)'):
+        unpack(tmp_path / 'bad.zip', target)
+    (tmp_path / 'no.zip').write_bytes(b'PK')
+    with pytest.raises(ModelError, match='is not a readable zip file'):
+        unpack(tmp_path / 'no.zip', target)
+    monkeypatch.setattr(archives, 'MAX_BYTES', 100)
+    with pytest.raises(ModelError, match='that is no model'):
+        unpack(path, target)

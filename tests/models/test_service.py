@@ -1,0 +1,127 @@
+"""The process that holds the networks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from shivacmb.exceptions import ModelError, TemporaryError
+from shivacmb.models.service import (
+    MAX_STARTS,
+    EnsembleRequest,
+    PredictionService,
+    predict_file,
+    request_prediction,
+)
+
+
+class _Class:
+    name = 'CMB'
+
+
+class _Bundle:
+    classes = (_Class(),)
+
+    def foreground(self, maps: np.ndarray) -> np.ndarray:
+        return maps
+
+
+class _Ensemble:
+    """Folds that return the image times 1, 2 and 3."""
+
+    bundle = _Bundle()
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        return np.stack([batch * factor for factor in (1, 2, 3)]).astype(np.float32)
+
+
+def test_predict_file_writes_one_map_per_fold(tmp_path: Path) -> None:
+    image = np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1)
+    np.save(tmp_path / 'in.npy', image)
+    predict_file(_Ensemble(), tmp_path / 'in.npy', tmp_path / 'out.npy')  # type: ignore[arg-type]
+    folds = np.load(tmp_path / 'out.npy')
+    assert folds.shape == (3, 2, 3, 4)
+    np.testing.assert_array_equal(folds[2], image[..., 0] * 3)
+
+
+def test_failure_to_load_is_the_answer_to_every_request(tmp_path: Path) -> None:
+    np.save(tmp_path / 'in.npy', np.zeros((2, 2, 2, 1), dtype=np.float32))
+    with PredictionService(EnsembleRequest(str(tmp_path / 'nothing'))) as service:
+        for _ in range(2):
+            with pytest.raises(ModelError, match='nothing'):
+                request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+    assert not Path(service.address).parent.exists()
+
+
+def test_a_process_that_dies_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
+    np.save(tmp_path / 'in.npy', np.zeros((2, 2, 2, 1), dtype=np.float32))
+    service = PredictionService(EnsembleRequest(str(tmp_path / 'nothing')))
+    try:
+        for _ in range(MAX_STARTS):
+            with pytest.raises(ModelError):
+                request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+            process = service._process
+            process.kill()
+            process.wait()
+            wait_until(lambda dead=process: service._process is not dead or ended(service))
+        with pytest.raises(TemporaryError, match='memory ran out'):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+    finally:
+        service.close()
+
+
+def ended(service: PredictionService) -> bool:
+    return Path(service.address).with_name('ended').exists()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def test_long_temporary_folders_are_avoided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ('x' * 100)
+    long.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(long))
+    with PredictionService(EnsembleRequest(str(tmp_path / 'nothing'))) as service:
+        assert len(service.address) < 100
+        with pytest.raises(ModelError, match='nothing'):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+    assert not list(long.iterdir())
+
+
+def test_it_ends_when_its_run_is_killed(tmp_path: Path) -> None:
+    code = (
+        'import sys, time\n'
+        'from shivacmb.models.service import EnsembleRequest, PredictionService\n'
+        'service = PredictionService(EnsembleRequest(sys.argv[1]))\n'
+        'print(service._process.pid, service.address, flush=True)\n'
+        'time.sleep(60)\n'
+    )
+    run = subprocess.Popen(
+        [sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    pid, address = run.stdout.readline().split()
+    deadline = time.monotonic() + 30
+    while not Path(address).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    while psutil.pid_exists(int(pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(pid))
+    assert not Path(address).parent.exists()

@@ -1,0 +1,158 @@
+"""What the commands answer without processing anything, and single files without BIDS."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.system, pytest.mark.xdist_group('command')]
+
+
+@pytest.mark.parametrize('program', ['shivacmb', 'shivacmb-tools'])
+@pytest.mark.parametrize('option', ['--version', '--help'])
+def test_answers_at_once(app: Any, program: str, option: str) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = app.run(option, program=program)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ''
+    if option == '--version':
+        assert re.fullmatch(r'shivacmb \d+\.\d+\S*\n', done.stdout)
+    else:
+        assert 'For research use only' in ' '.join(done.stdout.split())
+    assert min(times) < 2  # half a second on an idle machine: bench/ measures it
+
+
+@pytest.mark.parametrize('option', ['--version', '--help'])
+def test_imports_nothing_heavy(app: Any, option: str) -> None:
+    """What makes it slow is known by name, whatever else the machine is doing."""
+    done = app.run(option, PYTHONPROFILEIMPORTTIME='1')
+    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+    heavy = {'numpy', 'nibabel', 'scipy', 'pandas', 'nipype', 'openvino', 'tensorflow', 'bids'}
+    assert not heavy & imported
+
+
+def test_version_needs_no_network(app: Any) -> None:
+    if shutil.which('unshare') is None:
+        pytest.skip('no unshare')
+    probe = subprocess.run(['unshare', '-rn', 'true'], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip('network namespaces are not permitted here')
+    done = subprocess.run(
+        ['unshare', '-rn', *app.command('--version')],
+        env=app.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.startswith('shivacmb ')
+
+
+def test_unknown_level(app: Any, tools: Any) -> None:
+    done = app.run(app.root, app.root / 'out', 'subject')
+    assert done.returncode == 17
+    assert tools.sentence(done.stderr) == (
+        "shivacmb: unknown analysis level 'subject'; expected one of participant, group"
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        ((), 'required: bids_dir, out_dir, {participant,group}'),
+        (('b', 'o', 'participant', '--treshold', '0.5'), 'unrecognized arguments: --treshold'),
+        (('b', 'o', 'participant', '--threshold', '2'), "at most 1, got '2'"),
+        (('b', 'o', 'participant', '--nprocs', '0'), "at least 1, got '0'"),
+        (('b', 'o', 'participant', '--config-file', 'absent.toml'), 'no such file: <absent.toml>'),
+        (('b', 'o', 'participant', '-d', 'masks=absent'), 'no such folder: <absent>'),
+        (('b', 'o', 'participant', '--mask', 'guess'), "invalid choice: 'guess'"),
+    ],
+)
+def test_usage(app: Any, arguments: tuple[str, ...], words: str) -> None:
+    done = app.run(*arguments)
+    assert done.returncode == 64
+    assert words in done.stderr
+    assert 'See shivacmb --help.' in done.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (('--toolkit', 'fsl'), '--toolkit fsl: '),
+        (('--mask', 'synthstrip'), 'the program mri_synthstrip is not on PATH'),
+        (('--mask', 'hd-bet'), 'the program hd-bet is not on PATH'),
+        (('--keep-work',), '--keep-work needs --work-dir'),
+        (('--brain-mask', '/masks/{patient}.nii'), 'only {participant}, {session}, {stem}'),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    app: Any, tools: Any, tmp_path: Path, arguments: Any, words: str
+) -> None:
+    root = tools.dataset(tmp_path / 'bids')
+    tools.place(root, 'sub-01_T2starw')
+    done = app.participant(root, tmp_path / 'out', *arguments, PATH='/usr/bin:/bin')
+    assert done.returncode == 64, done.stderr
+    assert words in tools.sentence(done.stderr)
+
+
+def test_boilerplate_only(app: Any, tools: Any, tmp_path: Path) -> None:
+    root = tools.dataset(tmp_path / 'bids')
+    done = app.participant(root, tmp_path / 'out', '--boilerplate-only', '--threshold', '0.55')
+    assert done.returncode == 0, done.stderr
+    for words in ('# Methods', 'binarised at 0.55', '96 x 96 x 96 voxels', 'spots 1.0', 'CC0'):
+        assert words in done.stdout
+    assert not (tmp_path / 'out').exists()
+
+
+def test_one_image_without_bids(app: Any, tools: Any, tmp_path: Path) -> None:
+    image = tmp_path / 'my scan (2).nii.gz'
+    tools.head().to_filename(image)
+    out = tmp_path / 'out'
+    done = app.run(
+        'scan', image, '-o', out, '--model', app.bundle, '--nprocs', '1', program='shivacmb-tools'
+    )
+    assert done.returncode == 0, done.stderr
+    assert '3 microbleed(s), class 1-3, ' in done.stdout
+    assert 'For research use only.' in done.stdout
+    record = json.loads((out / 'my scan (2)_record.json').read_text())
+    assert (record['status'], record['cmb_count']) == ('ok', 3)
+    assert len(tools.rows(out / 'my scan (2)_desc-CMB_dseg.tsv')) == 3
+    tools.check_whole(out)
+    assert app.temporary == []
+
+
+def test_one_image_with_its_mask(app: Any, tools: Any, tmp_path: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    head = tools.head()
+    head.to_filename(tmp_path / 'scan.nii')
+    inside = np.asarray(head.dataobj) > 0
+    inside[:60] = False  # two of three spots lie in the other half
+    nib.Nifti1Image(inside.astype(np.uint8), head.affine).to_filename(tmp_path / 'mask.nii')
+    done = app.run(
+        'scan', tmp_path / 'scan.nii', '-m', tmp_path / 'mask.nii', '-o', tmp_path / 'out',
+        '--model', app.bundle, program='shivacmb-tools',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / 'out' / 'scan_record.json').read_text())
+    assert record['brain_mask'] == 'given'
+    assert record['cmb_count'] == 1
+
+
+def test_one_broken_image(app: Any, tools: Any, tmp_path: Path) -> None:
+    (tmp_path / 'scan.nii.gz').write_bytes(b'')
+    done = app.run(
+        'scan', tmp_path / 'scan.nii.gz', '-o', tmp_path / 'out', '--model', app.bundle,
+        program='shivacmb-tools',
+    )  # fmt: skip
+    assert done.returncode == 65
+    assert 'is empty (0 bytes)' in tools.sentence(done.stderr)
+    assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == []

@@ -1,0 +1,63 @@
+"""``shivacmb.detect`` and the command give the same answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import shivacmb
+from shivacmb.exceptions import DataError
+from shivacmb.lesions import lesions_to_tsv
+
+DEMO = Path(__file__).parents[1] / 'bids_examples' / 'demo'
+SCAN = DEMO / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz'
+
+
+@pytest.fixture(scope='module')
+def brain(tmp_path_factory: pytest.TempPathFactory) -> nib.Nifti1Image:
+    """A rough mask: the test is about agreement, not about the mask."""
+    scan = nib.load(SCAN)
+    grid = np.meshgrid(*(np.linspace(-1, 1, n) for n in scan.shape), indexing='ij', sparse=True)
+    inside = sum(axis**2 for axis in grid) < 0.6
+    header = scan.header.copy()
+    header.set_data_dtype(np.uint8)
+    mask = nib.Nifti1Image(inside.astype(np.uint8), scan.affine, header)
+    path = tmp_path_factory.mktemp('mask') / 'mask.nii.gz'
+    mask.to_filename(path)
+    return nib.load(path)
+
+
+@pytest.mark.slow
+def test_detect_and_the_command_agree(brain: nib.Nifti1Image, tmp_path: Path) -> None:
+    found = shivacmb.detect(nib.load(SCAN), mask=brain, threshold=0.2, threads=2)
+    command = Path(sys.executable).with_name('shivacmb-tools')
+    subprocess.run(
+        [command, 'scan', SCAN, '-m', brain.get_filename(), '-o', tmp_path, '--threshold', '0.2'],
+        check=True,
+        capture_output=True,
+    )
+    table = tmp_path / 'sub-01_T2starw_desc-CMB_dseg.tsv'
+    assert lesions_to_tsv(found.lesions) == table.read_text()
+    assert len(found.lesions) > 0
+    written = nib.load(tmp_path / 'sub-01_T2starw_desc-CMB_dseg.nii.gz')
+    np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(found.labels.dataobj))
+    np.testing.assert_array_equal(written.affine, found.labels.affine)
+    assert set(np.unique(found.labels.dataobj)) == {0, *(row.index for row in found.lesions)}
+
+
+def test_a_mask_on_another_grid_is_refused(brain: nib.Nifti1Image) -> None:
+    moved = brain.affine.copy()
+    moved[0, 3] += 5
+    other = nib.Nifti1Image(np.asarray(brain.dataobj), moved)
+    with pytest.raises(DataError, match='another grid'):
+        shivacmb.detect(SCAN, mask=other)
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match='nothing_here'):
+        _ = shivacmb.nothing_here
