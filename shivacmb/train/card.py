@@ -19,7 +19,12 @@ INTENDED_USE = (
 
 
 def metadata(
-    *, threshold: float, min_voxels: int, training: dict[str, Any], metrics: dict[str, Any]
+    *,
+    threshold: float,
+    min_voxels: int,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+    shape: tuple[int, int, int] = BOX,
 ) -> dict[str, Any]:
     """Content of ``model.json`` without its folds.
 
@@ -29,6 +34,8 @@ def metadata(
         Operating point.
     training, metrics : dict
         What was done, what was measured.
+    shape : tuple of three int
+        Of the networks' input, in voxels of 1 mm.
 
     Returns
     -------
@@ -47,7 +54,7 @@ def metadata(
         'metrics': metrics,
         'architecture': {'family': 'unet3d', **ARCHITECTURE},
         'inputs': [{'name': 'swi', 'contrasts': ['T2starw', 'swi']}],
-        'grid': {'shape': list(BOX), 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
+        'grid': {'shape': list(shape), 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
         'intensity': {'percentile': 99.0, 'clip': 1.0, 'divide': 1.0, 'masked': False},
         'classes': [{'value': 1, 'name': 'CMB'}],
         'postprocess': {'threshold': threshold, 'min_voxels': min_voxels, 'connectivity': 26},

@@ -182,7 +182,7 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
             f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
         )
     fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
-    common = {'size': plan.size, 'seed': plan.seed}
+    common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     base = train(_source(plan, work, 0, {}), Recipe(plan.steps, **common), work / 'base')
     fill_pool(
         work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
@@ -228,7 +228,7 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     write_bundle(
         output, files,
         metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
-                 metrics={**metrics, **(extra or {})}),
+                 metrics={**metrics, **(extra or {})}, shape=plan.shape),
         overwrite=True,
     )  # fmt: skip
     return result
@@ -243,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
     parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
     for name, text in (
-        ('steps', 'batches of the shared start'), ('sharp_steps', 'batches with hard negatives'),
+        ('steps', 'batches of the shared start'),
         ('sharp_steps', 'batches with hard negatives'),
         ('fold_steps', 'batches of each fold'),
         ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
