@@ -1,0 +1,48 @@
+"""Scans are finished one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from shivacmb.workflows.plugin import ScanByScanPlugin, scan_order
+
+
+def test_order_is_by_scan_and_then_as_it_was() -> None:
+    names = ['wf.scan_b.x', 'wf.scan_a.x', 'wf.scan_b.y.z', 'wf.scan_a.y']
+    assert [names[index] for index in scan_order(names)] == [
+        'wf.scan_a.x',
+        'wf.scan_a.y',
+        'wf.scan_b.x',
+        'wf.scan_b.y.z',
+    ]
+
+
+@pytest.mark.parametrize('scans', [2, 5])
+def test_one_worker_finishes_a_scan_before_it_begins_the_next(scans: int, tmp_path: Path) -> None:
+    workflow = pe.Workflow(name='wf', base_dir=str(tmp_path))
+    for number in range(scans):
+        scan = pe.Workflow(name=f'scan_{number}')
+        first, second, third = (
+            pe.Node(niu.Function(function=_add_one), name=name) for name in 'abc'
+        )
+        first.inputs.value = 0
+        scan.connect([(first, second, [('out', 'value')]), (second, third, [('out', 'value')])])
+        workflow.add_nodes([scan])
+    ended = []
+
+    def status(node: Any, state: str) -> None:
+        if state == 'end':
+            ended.append(node.fullname)
+
+    workflow.config['execution'] = {'poll_sleep_duration': 0.01}
+    workflow.run(plugin=ScanByScanPlugin(plugin_args={'n_procs': 1, 'status_callback': status}))
+    assert ended == [f'wf.scan_{number}.{name}' for number in range(scans) for name in 'abc']
+
+
+def _add_one(value: int) -> int:
+    return value + 1
