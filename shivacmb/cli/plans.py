@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import asdict
@@ -154,7 +153,7 @@ def parameters(detection: Detection) -> dict[str, Any]:
     return values
 
 
-def settings_hash(facts: dict[str, Any], mask: str) -> str:
+def hash_of(facts: dict[str, Any], mask: str) -> str:
     """Identity of the settings that shape a result; a rerun skips scans finished with the same.
 
     Parameters
@@ -169,6 +168,8 @@ def settings_hash(facts: dict[str, Any], mask: str) -> str:
     str
         First 16 hex digits of a SHA-256.
     """
+    from shivacmb.bids import settings_hash
+
     relevant = {
         'parameters': facts['parameters'],
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
@@ -177,7 +178,7 @@ def settings_hash(facts: dict[str, Any], mask: str) -> str:
         'fsl': facts['versions'].get('fsl'),
         'version': __version__,
     }
-    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
+    return settings_hash(relevant)[:16]
 
 
 def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bundle) -> ScanPlan:
@@ -219,7 +220,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     record = ScanRecord.of(
         scan,
         status='ok',
-        **record_values(detection, bundle, settings_hash(facts, settings.mask)),
+        **record_values(detection, bundle, hash_of(facts, settings.mask)),
         input_size=status.st_size,
         input_mtime_ns=status.st_mtime_ns,
     )

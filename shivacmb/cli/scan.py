@@ -125,7 +125,7 @@ def _plan(
 
     stem = args.image.name.removesuffix('.gz').removesuffix('.nii')
     facts = plans.scan_facts(detection, bundle, settings.mask, args.mask)
-    hashed = plans.settings_hash(facts, settings.mask)
+    hashed = plans.hash_of(facts, settings.mask)
     facts.update(
         source=args.image.as_uri(),
         contrast=args.contrast,
