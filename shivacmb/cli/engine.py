@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shivacmb.cli import interrupts
 from shivacmb.cli.failures import NotStartedError, last_line, read_failure
 from shivacmb.exceptions import ShivaCMBError, TemporaryError, UsageError
 
@@ -299,6 +300,7 @@ class _Watch:
         if state == 'start':
             self._started[node.fullname] = time.monotonic()
         elif state == 'exception':
+            interrupts.raise_received()
             self.failed.setdefault(plan.stem, node.fullname)
         if state != 'start' and node.fullname in self._started:
             seconds = time.monotonic() - self._started.pop(node.fullname)

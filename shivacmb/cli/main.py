@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from shivacmb.cli import interrupts
 from shivacmb.cli.parser import LEVELS, parse_args
 from shivacmb.exceptions import OutputError, ShivaCMBError
 
@@ -18,15 +18,6 @@ EXIT_UNKNOWN_LEVEL = 17
 EXIT_IO = 74
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-
-class _Terminated(BaseException):
-    """SIGTERM, as a cluster sends it: leave through the same doors as an exception."""
-
-
-def _on_sigterm(_signal: int, _frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Terminated
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +56,7 @@ def _dispatch(args: Any) -> int:
 
 def guarded(command: Any) -> int:
     """Run a command and turn the errors a user can act on into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    interrupts.listen()
     try:
         return int(command())
     except ShivaCMBError as error:
@@ -74,7 +65,7 @@ def guarded(command: Any) -> int:
     except KeyboardInterrupt:
         say('interrupted; run the same command again to go on')
         return EXIT_INTERRUPTED
-    except _Terminated:
+    except interrupts.Terminated:
         say('terminated; run the same command again to go on')
         return EXIT_TERMINATED
     except BrokenPipeError:

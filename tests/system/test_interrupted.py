@@ -116,9 +116,14 @@ def wait_until_empty(app: Any) -> None:
     assert app.temporary == []
 
 
-def test_interrupt_from_the_keyboard(own_app: Any, tools: Any, bids: Path, ended: Any) -> None:
+@pytest.mark.parametrize('nprocs', ['1', '2'])
+def test_interrupt_from_the_keyboard(
+    own_app: Any, tools: Any, bids: Path, ended: Any, nprocs: str
+) -> None:
     out = own_app.root / 'out'
-    running = tools.start(own_app, bids, out, 'participant', '--model', own_app.bundle)
+    running = tools.start(
+        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', nprocs
+    )
     ended.append(running)
     wait_for(working(own_app), running)
     # a terminal sends it to every process of the command
