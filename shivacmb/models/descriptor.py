@@ -181,7 +181,8 @@ def load_bundle(path: str | Path) -> Bundle:
     ModelError
         Something in it is missing, of the wrong type or out of range.
     """
-    folder = Path(path)
+    # Nodes work in folders of their own: a relative path would lead nowhere there
+    folder = Path(path).absolute()
     if folder.name == MODEL_FILE:
         folder = folder.parent
     file = folder / MODEL_FILE

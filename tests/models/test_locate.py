@@ -52,3 +52,11 @@ def test_user_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert user_models_dir() == Path('/data/shivacmb/models')
     monkeypatch.setenv('XDG_DATA_HOME', 'relative')
     assert user_models_dir() == Path.home() / '.local/share/shivacmb/models'
+
+
+def test_a_relative_path_becomes_absolute(
+    make_bundle: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_bundle(1.0).path
+    monkeypatch.chdir(folder.parent)
+    assert find_bundle(f'./{folder.name}').path == folder
