@@ -80,7 +80,7 @@ class Plan:
     size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
-    large: float = 0.55
+    large: float = 0.25
     start: Path | None = None
 
 
