@@ -174,6 +174,7 @@ def random_example(
     *,
     shape: tuple[int, int, int] = (160, 216, 176),
     lesions: tuple[int, int] = (6, 30),
+    large: float = 0.0,
 ) -> Example:
     """Draw a head (unless given), a protocol, lesions and mimics.
 
@@ -187,6 +188,8 @@ def random_example(
         Of the result, 1 mm voxels.
     lesions : tuple of two int
         Least and largest number of lesions.
+    large : float
+        Share of additional large lesions, see :func:`shivacmb.simulate.lesions.draw_radius`.
 
     Returns
     -------
@@ -196,5 +199,5 @@ def random_example(
     head = random_head(rng) if head is None else head
     signal, masks, zones = head_signal(rng, head)
     acquisition = draw_acquisition(rng, lesions=lesions)
-    scan = simulate_scan(rng, signal, masks, zones, acquisition)
+    scan = simulate_scan(rng, signal, masks, zones, acquisition, large=large)
     return make_example(scan, acquisition, shape)

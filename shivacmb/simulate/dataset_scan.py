@@ -17,6 +17,7 @@ from shivacmb.simulate.lesions import (
     Lesion,
     Protocol,
     draw_lesion,
+    draw_radius,
     lesion_factor,
     visible_label,
 )
@@ -239,6 +240,7 @@ def simulate_scan(
     positions: list[tuple[int, int, int, str]] | None = None,
     radii: list[float] | None = None,
     least_chi: float = 0.15,
+    large: float = 0.0,
 ) -> Scan:
     """Scan a head.
 
@@ -261,6 +263,8 @@ def simulate_scan(
         Apparent radii in mm for ``positions``.
     least_chi : float
         Smallest susceptibility of a lesion in ppm.
+    large : float
+        Share of additional large lesions, see :func:`shivacmb.simulate.lesions.draw_radius`.
 
     Returns
     -------
@@ -283,9 +287,10 @@ def simulate_scan(
     lesioned = clean.copy()
     for number, (i, j, k, zone) in enumerate(positions):
         centre = scene.scan_mm(np.array([[i, j, k]], float))[0] + rng.uniform(-0.5, 0.5, 3)
+        radius = radii[number] if radii else draw_radius(rng, large)
         lesion = draw_lesion(
             rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol,
-            zone, radii[number] if radii else None, least_chi,
+            zone, radius, least_chi,
         )  # fmt: skip
         box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, acquisition.protocol)
         lesioned[box] *= remaining

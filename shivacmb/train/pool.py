@@ -55,6 +55,7 @@ def make_scan(
     *,
     shape: tuple[int, int, int] = BOX,
     lesions: tuple[int, int] = (15, 60),
+    large: float = 0.0,
 ) -> None:
     """Simulate one scan of a pool, unless it is there.
 
@@ -70,6 +71,8 @@ def make_scan(
         Box in voxels.
     lesions : tuple of two int
         Least and largest number of lesions.
+    large : float
+        Share of additional large lesions, see :func:`shivacmb.simulate.lesions.draw_radius`.
     """
     from shivacmb.simulate.anatomy import random_head
     from shivacmb.simulate.dataset import random_example
@@ -79,7 +82,7 @@ def make_scan(
         return
     head = random_head(np.random.default_rng([seed, index // SCANS_PER_HEAD]))
     rng = np.random.default_rng([seed, index, 1])
-    example = random_example(rng, head, shape=shape, lesions=lesions)
+    example = random_example(rng, head, shape=shape, lesions=lesions, large=large)
     scratch = target.with_suffix(f'.{os.getpid()}.tmp')
     with scratch.open('wb') as stream:
         stacked = np.stack([example.image, example.flags, example.labels.astype(np.uint8)])

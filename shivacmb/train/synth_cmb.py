@@ -1,10 +1,10 @@
-"""Train the shipped detector from nothing: ``python -m shivacmb.train.synth_cmb -o DIR``.
+"""Train the shipped detector: ``python -m shivacmb.train.synth_cmb -o DIR``.
 
 Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans, and
 what it takes for lesions there becomes hard negatives for a second part of the training; after
 another such search each fold goes on alone, on heads of its own. Further simulated scans, of yet
-other heads, choose the threshold; more of them measure the result. A killed run continues when
-started again.
+other heads, choose the threshold; more of them measure the result. The first network begins from
+nothing or from an earlier bundle. A killed run continues when started again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from shivacmb.train.patches import PatchSource
 from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
+from shivacmb.train.start import mean_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,11 @@ class Plan:
         Processes that simulate.
     shape : tuple of three int
         Box in voxels.
+    large : float
+        Share of additional large lesions in the scans to train on; those to choose and measure on
+        keep the sizes of patients.
+    start : Path, optional
+        Bundle whose mean weights the first network begins with.
     """
 
     steps: int = 1200
@@ -74,6 +80,8 @@ class Plan:
     size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
+    large: float = 0.25
+    start: Path | None = None
 
 
 def _source(
@@ -181,12 +189,17 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
             f'{plan.scans} scans show one head only, and each fold leaves some heads out; '
             f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
         )
-    fill_pool(work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape)
+    initial, start = mean_weights(plan.start) if plan.start else (None, 'nothing')
+    fill_pool(
+        work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape,
+        large=plan.large,
+    )  # fmt: skip
     common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
-    base = train(_source(plan, work, 0, {}), Recipe(plan.steps, **common), work / 'base')
+    recipe = Recipe(plan.steps, **common)
+    base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
     fill_pool(
         work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
-        lesions=(0, 12),
+        lesions=(0, 24),
     )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
@@ -223,6 +236,7 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
         'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
         'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
         **{name: value for name, value in asdict(plan).items() if name != 'workers'},
+        'start': start,
     }  # fmt: skip
     metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
     write_bundle(
@@ -254,6 +268,11 @@ def _parser() -> argparse.ArgumentParser:
     ):  # fmt: skip
         flag = '--' + name.replace('_', '-')
         parser.add_argument(flag, type=int, default=getattr(plan, name), help=text)
+    parser.add_argument(
+        '--large', type=float, default=plan.large,
+        help='share of additional large lesions to train on',
+    )  # fmt: skip
+    parser.add_argument('--start', type=Path, help='bundle to begin with, instead of from nothing')
     parser.add_argument(
         '--shape', type=int, nargs=3, default=plan.shape, metavar='N', help='box in voxels of 1 mm'
     )

@@ -9,6 +9,7 @@ from shivacmb.simulate.lesions import (
     blooming,
     dipole_shift,
     draw_lesion,
+    draw_radius,
     lesion_factor,
     visible_label,
 )
@@ -119,3 +120,15 @@ def test_the_same_seed_draws_the_same_lesion() -> None:
         draw_lesion(np.random.default_rng(3), (1.0, 2.0, 3.0), Protocol()) for _ in range(2)
     )
     assert one == two
+
+
+def test_training_may_ask_for_more_large_lesions() -> None:
+    rng = np.random.default_rng(5)
+    few = np.array([draw_radius(rng) for _ in range(4000)])
+    many = np.array([draw_radius(rng, 0.5) for _ in range(4000)])
+    assert few.max() <= 5.6
+    assert np.quantile(few, 0.95) == pytest.approx(2.42, rel=0.05)
+    # half of them: from a triangle between 1.5 and 5 mm, of which (2.6 / 3.5)**2 lies above 2.4
+    share = 0.5 * (few > 2.4).mean() + 0.5 * (2.6 / 3.5) ** 2
+    assert (many > 2.4).mean() == pytest.approx(share, abs=0.03)
+    assert draw_radius(np.random.default_rng(6), 1.0) >= 1.5

@@ -8,7 +8,9 @@ import pytest
 from shivacmb.exceptions import UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.train.card import metadata
-from shivacmb.train.synth_cmb import main
+from shivacmb.train.compact import round_weights
+from shivacmb.train.start import mean_weights
+from shivacmb.train.synth_cmb import Plan, _source, main
 
 SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth-cmb'
 
@@ -16,22 +18,45 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
+    # one fold and four scans: a minute of one core
     arguments = [
-        '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1',
-        '--fold-steps', '1', '--folds', '2',
-        '--scans', '4', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
-        '--workers', '2', '--shape', '48', '64', '48',
+        '-o', str(tmp_path / 'tiny'), '--steps', '1', '--sharp-steps', '1',
+        '--fold-steps', '1', '--folds', '1',
+        '--scans', '2', '--mined', '1', '--judged', '1', '--batch', '1', '--size', '16',
+        '--workers', '1', '--shape', '32', '48', '32',
     ]  # fmt: skip
     assert main(arguments) == 0
     bundle = load_bundle(tmp_path / 'tiny')
     bundle.verify()
-    assert len(bundle.folds) == 2
-    assert bundle.grid.shape == (48, 64, 48)
+    assert len(bundle.folds) == 1
+    assert bundle.grid.shape == (32, 48, 32)
     assert bundle.training['seed'] == 1
-    batch = np.zeros((1, 48, 64, 48, 1), np.float32)
-    assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (2, 1, 48, 64, 48, 1)
+    assert bundle.training['start'] == 'nothing'
+    batch = np.zeros((1, 32, 48, 32, 1), np.float32)
+    assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (1, 1, 32, 48, 32, 1)
     curve = (tmp_path / 'tiny.work' / 'base' / 'curve.tsv').read_text()
-    assert curve.startswith('step\tlearning_rate\tloss\n2\t')
+    assert curve.startswith('step\tlearning_rate\tloss\n1\t')
+    # another training may begin with what this one made
+    weights, name = mean_weights(tmp_path / 'tiny')
+    assert name == f'{bundle.name} {bundle.version}'
+    with np.load(tmp_path / 'tiny.work' / 'fold-0' / 'checkpoint.npz') as saved:
+        made = round_weights([saved[key] for key in sorted(saved.files) if key[0] == 'w'])
+    for ours, theirs in zip(weights, made, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_fold_leaves_whole_heads_out(tmp_path: Path) -> None:
+    plan = Plan(scans=12, folds=3)
+    used = [set(_source(plan, tmp_path, 2 + fold, {}, fold).indices) for fold in range(3)]
+    assert used[0] == {3, 4, 5, 6, 7, 8}
+    assert used[0] | used[1] | used[2] == set(range(12))
+    for indices in used:
+        assert all({i - i % 3, i - i % 3 + 1, i - i % 3 + 2} <= indices for i in indices)
+
+
+def test_a_start_with_other_networks_is_refused() -> None:
+    with pytest.raises(UsageError, match='holds other networks than those trained here'):
+        mean_weights(SHIPPED.with_name('brain-mask'))
 
 
 def test_too_few_heads_for_the_folds_are_refused(tmp_path: Path) -> None:

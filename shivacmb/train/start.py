@@ -1,0 +1,55 @@
+"""Begin a training with the weights of an earlier bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.exceptions import UsageError
+from shivacmb.train.loop import ARCHITECTURE
+
+Array = NDArray[Any]
+
+
+def mean_weights(folder: Path) -> tuple[list[Array], str]:
+    """Mean of the weights of a bundle's folds.
+
+    Folds that went on from one network for a short while lie close enough together for their mean
+    to be a good network too (Izmailov et al. 2018, averaging weights leads to wider optima).
+
+    Parameters
+    ----------
+    folder : Path
+        A bundle whose folds have :data:`shivacmb.train.loop.ARCHITECTURE`.
+
+    Returns
+    -------
+    weights : list of ndarray, float32
+        In the order of ``build_unet3d``.
+    name : str
+        Name and version of the bundle, for the card.
+
+    Raises
+    ------
+    UsageError
+        The bundle holds other networks.
+    """
+    from shivacmb.models import load_bundle
+    from shivacmb.models.networks import load_network
+
+    bundle = load_bundle(folder)
+    if any(bundle.architecture.get(name) != value for name, value in ARCHITECTURE.items()):
+        raise UsageError(
+            f'The bundle <{folder}> holds other networks than those trained here; '
+            'give a bundle that this command made.'
+        )
+    bundle.verify()
+    folds = [
+        load_network(folder / fold.file, fold.format, float32=True).get_weights()
+        for fold in bundle.folds
+    ]
+    mean = [np.asarray(sum(same) / len(folds), np.float32) for same in zip(*folds, strict=True)]
+    return mean, f'{bundle.name} {bundle.version}'
