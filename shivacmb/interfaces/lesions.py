@@ -125,23 +125,20 @@ class ToInputGrid(ScanInterface):
         chain = SpatialChain.from_dict(json.loads(Path(inputs.chain_file).read_text('utf-8')))
         scan = nib.load(inputs.scan_file)
         to_input, shape = chain.box_to_input, chain.input_shape
-        labels = np.load(inputs.labels_file)
-        mean = np.load(inputs.mean_file)
-        iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
-        maps = {
-            'labels_file': ('labels.nii', labels_to_input(labels, mean, to_input, shape), np.uint16),
-            'probability_file': ('mean.nii', _floored(probability_to_input(mean, to_input, shape)), np.float32),
-            'sd_file': (
-                'sd.nii',
-                _floored(probability_to_input(np.load(inputs.sd_file), to_input, shape)),
-                np.float32,
-            ),
-            'brain_file': ('brain.nii', mask_to_input(iso_mask, chain.iso_to_input, shape), np.uint8),
-        }  # fmt: skip
-        for name, (file_name, array, dtype) in maps.items():
+
+        def write(name: str, array: npt.NDArray[Any], dtype: type[np.generic]) -> None:
             header = scan.header.copy()
             header.set_data_dtype(dtype)
-            nib.Nifti1Image(array.astype(dtype, copy=False), scan.affine, header).to_filename(
-                cwd / file_name
-            )
-            self._results[name] = str(cwd / file_name)
+            path = cwd / f'{name}.nii'
+            nib.Nifti1Image(array.astype(dtype, copy=False), scan.affine, header).to_filename(path)
+            self._results[f'{name}_file'] = str(path)
+
+        # One at a time: on the grid of the scan each is as large as the scan itself
+        mean = np.load(inputs.mean_file)
+        labels = np.load(inputs.labels_file)
+        write('labels', labels_to_input(labels, mean, to_input, shape), np.uint16)
+        write('probability', _floored(probability_to_input(mean, to_input, shape)), np.float32)
+        sd = np.load(inputs.sd_file)
+        write('sd', _floored(probability_to_input(sd, to_input, shape)), np.float32)
+        iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
+        write('brain', mask_to_input(iso_mask, chain.iso_to_input, shape), np.uint8)

@@ -116,8 +116,12 @@ class Staging:
 
 def _write_image(path: Path, image: nib.Nifti1Image) -> None:
     """Write ``.nii.gz`` without name or time in the gzip header: same input, same bytes."""
-    content = gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
-    path.write_bytes(content)
+    with (
+        path.open('wb') as raw,
+        gzip.GzipFile('', 'wb', GZIP_LEVEL, fileobj=raw, mtime=0) as stream,
+    ):
+        # Slice by slice: a whole image as bytes would double its memory
+        image.to_stream(stream)
 
 
 def _to_disk(path: Path) -> None:
