@@ -18,11 +18,11 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
-    # one fold and four scans: a minute of one core
+    # one fold and three scans: less than a minute of one core
     arguments = [
         '-o', str(tmp_path / 'tiny'), '--steps', '1', '--sharp-steps', '1',
         '--fold-steps', '1', '--folds', '1',
-        '--scans', '2', '--mined', '1', '--judged', '1', '--batch', '1', '--size', '16',
+        '--scans', '1', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
         '--workers', '1', '--shape', '32', '48', '32',
     ]  # fmt: skip
     assert main(arguments) == 0
