@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError
-from shivacmb.train.loop import Recipe, learning_rate, new_model, train
+from shivacmb.train.loop import Recipe, learning_rate, new_model, safe_precision, train
 from shivacmb.train.losses import lesion_loss
 
 
@@ -91,3 +91,10 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / 'checkpoint.npz', step=1, w000=np.zeros(3), o000=np.zeros(2))
     with pytest.raises(DataError, match='belongs to another network'):
         train(Dots(), Recipe(steps=2, size=16), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'), [(16, 'float32'), (24, 'mixed_bfloat16'), (48, 'mixed_bfloat16')]
+)
+def test_small_patches_are_trained_in_float32(size: int, expected: str) -> None:
+    assert safe_precision(Recipe(steps=1, size=size)) == expected
