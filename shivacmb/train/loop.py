@@ -29,8 +29,8 @@ class Source(Protocol):
         """Images [N, X, Y, Z, C] and targets [N, X, Y, Z, 2] of a step."""
 
 
-# With patches of 16 voxels (2 at the deepest stage) the bfloat16 convolutions of TensorFlow 2.21 on
-# a CPU gave NaN gradients in 6 of 12 runs; in float32, and from 24 voxels on, in none of 44
+# With patches of 16 voxels (2 at the deepest stage) the bfloat16 convolutions of TensorFlow 2.21
+# on a CPU gave NaN gradients in 6 of 12 runs; in float32, and from 24 voxels on, in none of 44
 SMALLEST_BFLOAT16 = 24
 
 
