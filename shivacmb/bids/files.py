@@ -78,7 +78,7 @@ def remove_stale(folder: Path) -> list[Path]:
     removed = []
     for path in sorted(folder.glob('.tmp-*')):
         match = _TEMPORARY.match(path.name)
-        if match is None or match['host'] != host or _alive(int(match['pid'])):
+        if match is None or match['host'] != host or is_alive(int(match['pid'])):
             continue
         with contextlib.suppress(OSError):
             path.unlink()
@@ -86,7 +86,8 @@ def remove_stale(folder: Path) -> list[Path]:
     return removed
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine still runs, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shivacmb.bids.files import is_alive
 from shivacmb.exceptions import OutputError
 
 if TYPE_CHECKING:
@@ -35,20 +36,10 @@ def remove_stale_staging(parent: Path) -> None:
     """Remove scratch folders whose run was killed on this machine; others may still be in use."""
     for folder in parent.glob('*@*'):
         host, _, pid = folder.name.rpartition('@')[2].rpartition('-')
-        if host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
+        if host == socket.gethostname() and pid.isdigit() and not is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         parent.rmdir()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @dataclass
