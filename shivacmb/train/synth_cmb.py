@@ -99,7 +99,7 @@ def _source(
     return PatchSource(
         work / 'pool', indices, seed=plan.seed * 100 + part,
         size=plan.size, batch=plan.batch, hard=hard,
-        first=plan.scans if part else 18, per_step=0.11,
+        first=plan.scans if part else 24, per_step=0.05,
     )  # fmt: skip
 
 
