@@ -300,7 +300,7 @@ def _mask_model() -> list[str]:
 def networks_needed(
     plans: Sequence[ScanPlan], detection: Detection, bundle: Bundle, threads: int
 ) -> dict[str, EnsembleRequest]:
-    """List what the prediction process has to load, what is needed first at the front.
+    """List what the prediction process has to load.
 
     Parameters
     ----------
