@@ -128,6 +128,7 @@ def draw_lesion(
     zone: str = '',
     apparent_radius: float | None = None,
     least_chi: float = 0.15,
+    most_chi: float = 2.5,
 ) -> Lesion:
     """Draw size, susceptibility and shape of one lesion.
 
@@ -146,8 +147,8 @@ def draw_lesion(
         Kept in the result.
     apparent_radius : float, optional
         Instead of a drawn one, in mm.
-    least_chi : float
-        Smallest susceptibility in ppm.
+    least_chi, most_chi : float
+        Range of the susceptibility in ppm.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def draw_lesion(
     """
     if apparent_radius is None:
         apparent_radius = draw_radius(rng)
-    chi = float(np.exp(rng.uniform(np.log(least_chi), np.log(2.5))))
+    chi = float(np.exp(rng.uniform(np.log(least_chi), np.log(most_chi))))
     radius = apparent_radius / blooming(chi, protocol)
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
     shares = rng.dirichlet(np.full(count, 4.0))
