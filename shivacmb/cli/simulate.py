@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from shivacmb.cli import types
+from shivacmb.cli import implant, types
 
 CONTRASTS = ('T2starw', 'phase', 'swi', 'Chimap', 'T2w')
 
@@ -22,18 +22,26 @@ def register(commands: Any) -> None:
     )
     parser.add_argument('out_dir', metavar='OUT', type=types.folder, help='folder of the dataset')
     parser.add_argument(
-        '--subjects', type=types.positive_int, default=10, metavar='N', help='default: 10'
+        '--subjects', type=types.positive_int, metavar='N', help='how many (default: 10)'
     )
     parser.add_argument('--seed', type=types.seed, default=0, metavar='S', help='default: 0')
     parser.add_argument(
         '--contrasts',
         type=_contrasts,
-        default=CONTRASTS,
         metavar='A,B,...',
         help=f'some of {",".join(CONTRASTS)} (default: all)',
     )
     _add_lesions(parser)
     _add_protocol(parser)
+    group = parser.add_argument_group('your own scans')
+    group.add_argument(
+        '--into',
+        type=types.folder,
+        metavar='BIDS_DIR',
+        help='put the lesions into the scans of this dataset, whose files stay as they are; '
+        '--field and --echo-time then serve where sidecars are silent',
+    )
+    implant.add_scan_options(group)
     parser.add_argument(
         '--nprocs',
         type=types.positive_int,
@@ -118,8 +126,30 @@ def _contrasts(value: str) -> tuple[str, ...]:
     return tuple(name for name in CONTRASTS if name in chosen)
 
 
+_OF_HEADS = (
+    'subjects', 'contrasts', 'mimics', 'voxel_size', 'snr', 'orientation', 'oblique',
+    'whole_head', 'clean',
+)  # fmt: skip
+_OF_SCANS = ('participant_label', 'derivatives', 'brain_mask')
+
+
+def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Say which option does not go with the others instead of passing it over."""
+    from shivacmb.exceptions import UsageError
+
+    for name in names:
+        value = getattr(args, name)
+        # 0 is an amount of mimics that somebody asked for
+        if value is not None and value is not False and value != []:
+            raise UsageError(f'--{name.replace("_", "-")} {why}')
+
+
 def run(args: argparse.Namespace) -> int:
     """Simulate the dataset; return the exit code."""
+    if args.into is not None:
+        _refuse(args, _OF_HEADS, 'means nothing with --into: the scans decide it')
+        return implant.run_into(args)
+    _refuse(args, _OF_SCANS, 'needs --into BIDS_DIR')
     from shivacmb.cli.progress import counting
     from shivacmb.simulate.bids_dataset import Order, make_dataset
     from shivacmb.simulate.scanner import Wishes
@@ -135,9 +165,10 @@ def run(args: argparse.Namespace) -> int:
         whole_head=args.whole_head,
         artefacts=not args.clean,
     )
+    subjects = args.subjects or 10
     order = Order(
         seed=args.seed,
-        contrasts=args.contrasts,
+        contrasts=args.contrasts or CONTRASTS,
         wishes=wishes,
         lesions=args.lesions,
         lesion_free=args.lesion_free,
@@ -145,9 +176,9 @@ def run(args: argparse.Namespace) -> int:
         chi_ppm=args.chi,
     )
     with counting('subjects', quiet=args.quiet) as report:
-        made = make_dataset(args.out_dir, order, args.subjects, nprocs=args.nprocs, report=report)
+        made = make_dataset(args.out_dir, order, subjects, nprocs=args.nprocs, report=report)
     print(
-        f'{len(made)} subject(s) simulated, {args.subjects - len(made)} were there; '
+        f'{len(made)} subject(s) simulated, {subjects - len(made)} were there; '
         f'images in <{args.out_dir}>, truth in <{args.out_dir / "derivatives" / "truth"}>'
     )
     if not made:

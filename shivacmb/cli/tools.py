@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shivacmb import __version__
-from shivacmb.cli import models, scan, simulate
+from shivacmb.cli import implant, models, scan, simulate
 from shivacmb.cli.main import guarded
 from shivacmb.cli.parser import NOTICE, Parser
 
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     scan.register(commands)
     models.register(commands)
     simulate.register(commands)
+    implant.register(commands)
     return parser
 
 

@@ -16,18 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb import __version__
-from shivacmb.bids import write_text
-from shivacmb.exceptions import OutputError, TemporaryError, UsageError
+from shivacmb.exceptions import TemporaryError, UsageError
 from shivacmb.simulate.anatomy import random_head
-from shivacmb.simulate.files import (
-    remove_stale_stages,
-    settle,
-    staging,
-    write_image,
-    write_json,
-    write_table,
-)
+from shivacmb.simulate.dataset_root import prepare_root
+from shivacmb.simulate.files import settle, staging, write_image, write_json, write_table
 from shivacmb.simulate.lesions_place import draw_count
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import CONTRASTS, LesionWishes, Subject, simulate_subject
@@ -39,7 +31,6 @@ Array = NDArray[Any]
 WHITE = 1000.0
 #: Value of one stored unit of phase (rad) and susceptibility (ppm).
 PHASE_STEP, CHI_STEP = np.pi / 4096, 1e-4
-_RECORD = Path('code') / 'simulate.json'
 
 
 @dataclass(frozen=True)
@@ -289,7 +280,17 @@ def make_dataset(
     TemporaryError
         When a process was killed.
     """
-    _prepare(out_dir, order)
+    prepare_root(
+        out_dir,
+        asdict(order),
+        name='Simulated heads with microbleeds',
+        readme=README,
+        description={
+            'License': 'CC0-1.0',
+            'Authors': ['The shivacmb developers', 'Whoever ran the simulation'],
+        },
+        ignore='*_swi.*\n',
+    )
     numbers = [n for n in range(1, subjects + 1) if not _finished(out_dir, subject_label(n))]
     done = subjects - len(numbers)
     tell = report or _silent
@@ -333,55 +334,6 @@ def _run(
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
-
-
-def _prepare(out_dir: Path, order: Order) -> None:
-    """Write what the dataset as a whole needs, or see that it is there and the same."""
-    record = out_dir / _RECORD
-    asked = json.loads(json.dumps(asdict(order)))
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        remove_stale_stages(out_dir)
-        others = [path for path in out_dir.iterdir() if not path.name.startswith('.tmp-')]
-    except OSError as error:
-        raise OutputError(
-            f'cannot use <{out_dir}> ({error.strerror or error}): give a folder that you may '
-            'write to'
-        ) from error
-    if record.is_file():
-        have = json.loads(record.read_text('utf-8')).get('order')
-        if have != asked:
-            changed = [key for key in asked if (have or {}).get(key) != asked[key]]
-            raise UsageError(
-                f'<{out_dir}> holds a simulation with other settings ({", ".join(changed)}, see '
-                f'<{record}>); repeat them, or give another folder'
-            )
-    elif others:
-        raise UsageError(f'<{out_dir}> is not empty; give a new folder')
-    common = {
-        'BIDSVersion': '1.10.0', 'License': 'CC0-1.0',
-        'Authors': ['The shivacmb developers', 'Whoever ran the simulation'],
-        'GeneratedBy': [{'Name': 'shivacmb', 'Version': __version__,
-                         'Description': 'shivacmb-tools simulate'}],
-    }  # fmt: skip
-    name = 'Simulated heads with microbleeds'
-    write_json(
-        out_dir / 'dataset_description.json', {'Name': name, 'DatasetType': 'raw', **common}
-    )
-    write_json(
-        out_dir / 'derivatives' / 'truth' / 'dataset_description.json',
-        {
-            'Name': f'Truth of: {name}',
-            'DatasetType': 'derivative',
-            'DatasetLinks': {'raw': '../..'},
-            **common,
-        },
-    )
-    write_text(out_dir / '.bidsignore', '*_swi.*\n')
-    write_text(out_dir / 'README.md', README)
-    write_text(out_dir / 'derivatives' / 'truth' / 'README.md', README)
-    # last: with it the folder counts as ours
-    write_json(record, {'software_version': __version__, 'order': asked})
 
 
 README = """\
