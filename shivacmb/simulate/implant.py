@@ -255,7 +255,7 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
         size = np.abs(factor)
         drop = magnitude[box] / max(level, 1e-9) * (1.0 - size)
         peak = float(drop.max(initial=0.0))
-        visible = peak > least
+        visible = bool(peak > least)
         spread = noise * np.sqrt(np.clip(1.0 - size**2, 0.0, None))
         extra = spread * (rng.standard_normal(size.shape) + 1j * rng.standard_normal(size.shape))
         if phase is None:

@@ -161,8 +161,8 @@ def draw_scanner(rng: np.random.Generator, wishes: Wishes | None = None) -> Scan
         echo_s=main,
         b0=(float(along[0]), float(along[1]), float(along[2])),
     )
-    spoiled, long = rng.random() < 0.75, float(rng.uniform(0.5, 0.8))
-    short, wide, narrow = (float(rng.uniform(*ends)) for ends in ((4, 15), (15, 25), (10, 20)))
+    spoiled, long = rng.random() < 0.6, float(rng.uniform(0.5, 0.9))
+    short, wide, narrow = (float(rng.uniform(*ends)) for ends in ((4, 15), (15, 30), (10, 22)))
     cut = rng.uniform(0.0, 20.0, 2) * (rng.random(2) < 0.15)
     stored = _STORED[axis][int(rng.integers(3))]
     keep = wishes.artefacts

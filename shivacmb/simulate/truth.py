@@ -99,7 +99,7 @@ def write_truth(
             'peak loss of noise-free magnitude.',
             **common,
             'Lesions': len(rows),
-            'VisibleLesions': sum(visible for _, visible, _ in lesions),
+            'VisibleLesions': sum(bool(visible) for _, visible, _ in lesions),
             **(facts or {}),
             **describe(_LESION),
         },
