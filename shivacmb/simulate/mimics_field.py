@@ -57,6 +57,8 @@ class VesselMaps:
 
     def field_hz(self, protocol: Protocol, workers: int | None = None) -> Array:
         """Frequency in Hz that the veins add, on the sub-voxels."""
+        if not self.chi.any():
+            return np.zeros_like(self.chi)
         shift = field_shift(self.chi, self.fine_mm, protocol.b0, margin=0.1, workers=workers)
         return frequency(shift, protocol.field_t)
 

@@ -77,22 +77,21 @@ def test_lesions_are_dark_on_gradient_echoes_and_bright_in_susceptibility(
 
 def test_a_label_is_where_more_than_half_of_the_peak_was_lost() -> None:
     how = scanner(snr=1000.0)
-    lesion_free = simulate(0, how=how).images['T2starw'][0]
-    rng = np.random.default_rng(1)
-    wishes = LesionWishes(1, (2.2, 2.2), (1.0, 1.0))
-    with_one = simulate_subject(rng, small_head(), how, wishes, contrasts=('T2starw',))
-    # other draws follow the lesions, so compare with the loss that the lesion itself reports
-    item = with_one.lesions[0]
-    inside = np.zeros(with_one.labels.shape, bool)
-    inside[item.box] = item.mark
-    np.testing.assert_array_equal(with_one.labels == 1, inside)
-    image = with_one.images['T2starw'][0]
-    level = np.median(lesion_free[with_one.brain])
-    lost = 1 - image / level
-    assert lost[inside].min() > 0.5 * item.peak - 0.15
-    shell = np.zeros_like(inside)
-    shell[item.box] = True
-    assert (lost[shell & ~inside] > 0.5 * item.peak + 0.15).sum() <= 1
+    images = []
+    # the noise is drawn after the lesions: the same head with one of almost no susceptibility
+    for chi in (1.0, 0.01):
+        wishes = LesionWishes(1, (2.2, 2.2), (chi, chi))
+        drawn = simulate_subject(
+            np.random.default_rng(1), small_head(), how, wishes, contrasts=('T2starw',)
+        )
+        images.append(drawn.images['T2starw'][0])
+        if chi == 1.0:
+            marked, item = drawn.labels == 1, drawn.lesions[0]
+    lost = images[1] - images[0]
+    assert marked.sum() >= 7
+    # a voxel in 1000 of noise may lie on the other side of the limit
+    assert lost[marked].min() > 0.5 * item.peak - 0.02
+    assert lost[~marked].max() < 0.5 * item.peak + 0.02
 
 
 def test_phase_is_raised_above_the_pole_of_a_lesion() -> None:
@@ -141,7 +140,7 @@ def test_thick_slices_have_the_same_field_of_view_and_lose_contrast() -> None:
 def test_mimics_have_a_row_each_and_calcium_is_diamagnetic() -> None:
     drawn = simulate(1, seed=3, how=scanner(mimics=1.0))
     kinds = {kind for kind, _, _ in drawn.mimics}
-    assert 'sulcal' in kinds or 'upright' in kinds
+    assert kinds & {'sulcal', 'upright', 'medullary', 'surface', 'base'}
     assert 'perivascular_space' in kinds
     for kind, _, chi in drawn.mimics:
         if kind.startswith('calcification'):
@@ -149,7 +148,7 @@ def test_mimics_have_a_row_each_and_calcium_is_diamagnetic() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
-    how = replace(scanner(mimics=0.5), axes='LAS')
+    how = replace(scanner(mimics=0.1), axes='LAS')
     for name, seed in (('one', 5), ('two', 5), ('other', 6)):
         write_subject(tmp_path / name, '001', simulate(2, seed=seed, how=how), how)
     files = sorted(p.relative_to(tmp_path / 'one') for p in (tmp_path / 'one').rglob('*.*'))
