@@ -22,8 +22,8 @@ Array = NDArray[Any]
 
 #: Side of the sub-voxels on which vessels are painted, about, in mm.
 FINE_MM = 0.5
-#: Largest susceptibility of blood in ppm: fully deoxygenated, haematocrit 0.4.
-MOST_BLOOD_PPM = 0.9
+#: Susceptibility of venous blood in ppm: a saturation of 0.55 to 0.75.
+_VEIN_PPM = (0.2, 0.45)
 #: Share of the signal that blood in a vein has left at echo time 0, and its R2* in 1/s at 3 T.
 _VEIN_SIGNAL, _VEIN_R2STAR = 0.95, 40.0
 
@@ -40,8 +40,8 @@ class VesselMaps:
         Sub-voxels per voxel and axis.
     fine_mm : tuple of three float
         Size of a sub-voxel.
-    chi : ndarray, float32
-        ppm, on the sub-voxels.
+    blood_ppm : float
+        Susceptibility of venous blood.
     vein, void, space : ndarray, float32
         Share of each sub-voxel filled by veins; share of the signal lost to flow (negative where
         inflow adds); share filled by perivascular fluid.
@@ -50,17 +50,17 @@ class VesselMaps:
     box: tuple[slice, slice, slice]
     parts: tuple[int, int, int]
     fine_mm: tuple[float, float, float]
-    chi: Array
+    blood_ppm: float
     vein: Array
     void: Array
     space: Array
 
     def field_hz(self, protocol: Protocol, workers: int | None = None) -> Array:
         """Frequency in Hz that the veins add, on the sub-voxels."""
-        if not self.chi.any():
-            return np.zeros_like(self.chi)
-        shift = field_shift(self.chi, self.fine_mm, protocol.b0, margin=0.1, workers=workers)
-        return frequency(shift, protocol.field_t)
+        if not self.vein.any():
+            return np.zeros_like(self.vein)
+        shift = field_shift(self.vein, self.fine_mm, protocol.b0, margin=0.1, workers=workers)
+        return frequency(shift * np.float32(self.blood_ppm), protocol.field_t)
 
     def signal(self, field_hz: Array, protocol: Protocol, fluid: float) -> Array:
         """Complex signal of each voxel of the box relative to tissue without vessels.
@@ -87,7 +87,7 @@ class VesselMaps:
                 ),
                 self.parts,
             )
-            for part in _slabs(self.chi.shape[0], self.parts[0])
+            for part in _slabs(self.vein.shape[0], self.parts[0])
         ]
         return np.concatenate(rows)
 
@@ -100,13 +100,13 @@ class VesselMaps:
                 * (1.0 + np.float32(fluid - 1.0) * self.space[part]),
                 self.parts,
             )
-            for part in _slabs(self.chi.shape[0], self.parts[0])
+            for part in _slabs(self.vein.shape[0], self.parts[0])
         ]
         return np.concatenate(rows)
 
     def mean_chi(self) -> Array:
         """Susceptibility in ppm that veins add to each voxel of the box."""
-        return block_mean(self.chi, self.parts)
+        return np.asarray(block_mean(self.vein, self.parts) * np.float32(self.blood_ppm))
 
 
 def _slabs(size: int, part: int) -> list[slice]:
@@ -136,20 +136,15 @@ def draw_vessel_maps(
     """
     vessels, strengths, table = draw_vessels(rng, scene, amount) if amount else ([], [], [])
     spaces, more = _perivascular(rng, scene, amount)
-    saturation = float(rng.uniform(0.25, 0.5))
-    chi: list[float] = []
-    vein: list[float] = []
-    void: list[float] = []
-    kind: dict[float, tuple[float, float, float]] = {}
+    flowing: dict[float, bool] = {}
     for strength in strengths:
-        # a root and its branches share their strength
-        if strength not in kind:
-            if strength > 0 and rng.random() < 0.75:
-                kind[strength] = (saturation * float(rng.uniform(0.6, 1.2)), 1.0, 0.0)
-            else:
-                kind[strength] = (0.0, 0.0, min(strength, 0.95))
-        for values, value in zip((chi, vein, void), kind[strength], strict=True):
-            values.append(value)
+        # a root and its branches share their strength; what is brighter than tissue is an artery
+        if strength not in flowing:
+            flowing[strength] = strength < 0 or rng.random() < 0.25
+    pairs = list(zip(vessels, strengths, strict=True))
+    veins = [vessel for vessel, strength in pairs if not flowing[strength]]
+    arteries = [pair for pair in pairs if flowing[pair[1]]]
+    blood = float(rng.uniform(*_VEIN_PPM))
     box = _brain_box(scene)
     a, b, c = (max(1, round(v / FINE_MM)) for v in scene.voxel_mm)
     parts = (a, b, c)
@@ -159,21 +154,18 @@ def draw_vessel_maps(
     shape = (i, j, k)
     corner = np.array([(b.start - 0.5) * v + 0.5 * f for b, v, f in
                        zip(box, scene.voxel_mm, fine, strict=True)])  # fmt: skip
-    seeds = rng.integers(2**63, size=2)
 
-    def paint(items: list[Vessel], values: list[float], seed: int) -> Array:
+    def paint(items: list[Vessel], values: list[float]) -> Array:
         moved = [Vessel(item.points - corner, item.radii) for item in items]
-        # the same seed strews the same points, so that all maps show the same vessels
-        grown = np.random.default_rng(seed)
-        left = paint_vessels(grown, moved, values, fine, shape, per_mm3=200.0)
+        left = paint_vessels(rng, moved, values, fine, shape, per_mm3=200.0)
         return np.asarray(1.0 - left, np.float32)
 
+    void = [min(strength, 0.95) for _, strength in arteries]
     maps = VesselMaps(
-        box, parts, fine,
-        MOST_BLOOD_PPM * paint(vessels, [value / MOST_BLOOD_PPM for value in chi], seeds[0]),
-        paint(vessels, vein, seeds[0]),
-        paint(vessels, void, seeds[0]),
-        paint(spaces, [1.0] * len(spaces), seeds[1]),
+        box, parts, fine, blood,
+        paint(veins, [1.0] * len(veins)),
+        paint([vessel for vessel, _ in arteries], void),
+        paint(spaces, [1.0] * len(spaces)),
     )  # fmt: skip
     return maps, table + more
 
