@@ -20,7 +20,7 @@ from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
 from shivacmb.simulate.implant_files import Fallback, load_host
-from shivacmb.simulate.lesions import Lesion, blooming
+from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
 #: Centres (scanner RAS mm) of what a detector finds in an image, given the brain mask.
@@ -179,7 +179,7 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
 
 def _sphere(host: Host, position: Array, radius: float, chi: float) -> Lesion:
     x, y, z = (float(value) for value in position)
-    seen = radius * blooming(chi, host.protocol)
+    seen = radius * blooming(chi, host.protocol, VISIBLE_PHASE)
     return Lesion((x, y, z), seen, radius, chi, 1.0, ((0.0, 0.0, 0.0, radius),), ZONE)
 
 

@@ -86,7 +86,7 @@ def _figure(rows: list[dict[str, Any]], protocol: str, title: str) -> Any:
             label=f'{chi:g} ppm',
         )  # fmt: skip
     right.set_ylim(-0.03, 1.03)
-    right.set_xlabel('apparent radius: polar phase of 1 rad (mm)')
+    right.set_xlabel('radius of what is seen (mm)')
     right.set_ylabel('sensitivity, 95 % interval (Wilson)')
     right.grid(alpha=0.3)
     right.legend(title='susceptibility', fontsize=8)

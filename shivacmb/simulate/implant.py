@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.exceptions import DataError
-from shivacmb.simulate.dataset_scan import LEAST_DROP
-from shivacmb.simulate.lesions import Lesion, Protocol, draw_lesion, lesion_signal, visible_label
+from shivacmb.simulate.dataset_scan import least_drop
+from shivacmb.simulate.lesions import (
+    Lesion,
+    Protocol,
+    draw_lesion,
+    lesion_signal,
+    phase_reach,
+    visible_label,
+)
 from shivacmb.simulate.lesions_place import place
 
 Array = NDArray[Any]
@@ -243,12 +250,12 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
     labels = np.zeros(host.shape, np.uint16)
     noise = noise_level(host.magnitude, host.brain)
     level = float(np.median(host.magnitude[host.brain]))
-    least = max(LEAST_DROP, 3.5 * noise / max(level, 1e-9))
+    least = least_drop(level / max(noise, 1e-9))
     seen: list[tuple[Lesion, bool, float]] = []
     boxes: list[Box] = []
     for number, lesion in enumerate(lesions, start=1):
         # phase reaches farther than magnitude does
-        reach = None if phase is None else 5.0 * lesion.apparent_radius
+        reach = None if phase is None else phase_reach(lesion)
         box, factor, _ = lesion_signal(
             lesion, host.voxel_mm, host.shape, host.protocol, reach_mm=reach
         )

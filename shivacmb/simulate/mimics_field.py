@@ -243,7 +243,7 @@ def draw_calcifications(
         if not amount or rng.random() > chance * min(1.0, amount):
             continue
         for centre in scene.pick(rng, home, int(rng.integers(1, most + 1))):
-            radius = float(np.clip(rng.lognormal(0.5, 0.35), 0.8, 4.0))
+            radius = float(np.clip(rng.lognormal(0.3, 0.35), 0.6, 4.0))
             calcium = draw_lesion(
                 rng, (float(centre[0]), float(centre[1]), float(centre[2])), protocol,
                 f'calcification_{name}', radius, 0.3,

@@ -19,8 +19,15 @@ from shivacmb.imaging.swi import susceptibility_weighted
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.anatomy_warp import smooth_noise
 from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
-from shivacmb.simulate.dataset_scan import LEAST_DROP, measure
-from shivacmb.simulate.lesions import Lesion, Protocol, draw_lesion, lesion_signal, visible_label
+from shivacmb.simulate.dataset_scan import least_drop, measure
+from shivacmb.simulate.lesions import (
+    Lesion,
+    Protocol,
+    draw_lesion,
+    lesion_signal,
+    phase_reach,
+    visible_label,
+)
 from shivacmb.simulate.lesions_place import place
 from shivacmb.simulate.mimics_field import (
     VesselMaps,
@@ -55,8 +62,6 @@ Box = tuple[slice, slice, slice]
 CONTRASTS = ('T2starw', 'phase', 'swi', 'Chimap', 'T2w')
 #: Lines of k-space that make the low-pass image of the SWI, whatever the matrix (Haacke 2004).
 _SWI_LINES = 64
-#: Box of a lesion's phase in apparent radii: at its rim the polar phase is 0.008 rad.
-_PHASE_REACH = 5.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ class SeenLesion:
     peak : float
         Largest loss of noise-free signal; white matter is 1.
     visible : bool
-        Whether that exceeds 0.12 and 3.5 times the noise.
+        Whether that is more than :func:`shivacmb.simulate.dataset_scan.least_drop`.
     """
 
     lesion: Lesion
@@ -306,7 +311,7 @@ def simulate_subject(
         for item in calcium:
             box, factor, _ = lesion_signal(
                 item, grid.voxel_mm, grid.shape, now, inside_signal=0.25,
-                reach_mm=_PHASE_REACH * item.apparent_radius, subvoxel_mm=0.3,
+                reach_mm=phase_reach(item), subvoxel_mm=0.3,
             )  # fmt: skip
             signal[box] *= factor
         return signal
@@ -429,14 +434,12 @@ def _add_lesions(
     for item in lesions:
         box, factor, _ = lesion_signal(
             item, grid.voxel_mm, grid.shape, protocol,
-            reach_mm=_PHASE_REACH * item.apparent_radius, subvoxel_mm=0.3,
+            reach_mm=phase_reach(item), subvoxel_mm=0.3,
         )  # fmt: skip
         signal[box] *= factor
         drop = before[box] * (1.0 - np.abs(factor))
         peak = float(drop.max(initial=0.0))
-        seen.append(
-            SeenLesion(item, box, visible_label(drop), peak, peak > max(LEAST_DROP, 3.5 / snr))
-        )
+        seen.append(SeenLesion(item, box, visible_label(drop), peak, peak > least_drop(snr)))
     return seen
 
 

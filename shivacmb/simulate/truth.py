@@ -19,10 +19,10 @@ COLUMNS = {
     'y': 'Centre, scanner RAS, mm.',
     'z': 'Centre, scanner RAS, mm.',
     'zone': 'Where it was put.',
-    'apparent_radius_mm': 'Radius where the polar phase is 1 rad at this field and echo time, mm.',
+    'apparent_radius_mm': 'Radius of what is seen at this field and echo time, mm.',
     'radius_mm': 'Radius of one sphere that holds all the material, mm.',
     'chi_ppm': 'Susceptibility difference to tissue, ppm; negative is diamagnetic.',
-    'visible': 'Whether the largest loss of signal exceeds 0.12 (white matter is 1) and 3.5 times '
+    'visible': 'Whether the largest loss of signal exceeds 0.15 (white matter is 1) and 4 times '
     'the noise.',
     'visible_volume_mm3': 'Volume of the voxels with this label, mm3.',
     'peak_drop': 'Largest loss of noise-free signal, white matter being 1.',
