@@ -107,7 +107,7 @@ def test_a_dataset_is_valid_resumes_and_repeats(
         app, 'simulate', out, '--subjects', '2', *QUICK, program='shivacmb-tools'
     )
     ended.append(running)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 390
     while not (out / 'sub-001').exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     running.process.send_signal(signal.SIGKILL)
