@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from shivacmb.models import Grid, Intensity
 
-    Image = Union[str, Path, nib.Nifti1Image]
+    Image: TypeAlias = str | Path | nib.Nifti1Image
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ def card_text(metadata: Mapping[str, Any]) -> str:
         metadata.get('description', ''),
         '',
         f'**Intended use.** {metadata.get("intended_use", "")}',
+        '',
         f'**Licence.** {metadata.get("license") or "not stated"}',
         '',
         '## Data',

@@ -176,6 +176,11 @@ def finish(
     """
     plan = task.plan
     chosen, metrics = judge(task, trained, stop=stop, tell=tell)
+    if not chosen.hits:
+        tell(
+            'no lesion was found in a scan that its network had not seen: train longer, or with '
+            '--loss balanced, and see learning_curves.png'
+        )
     metadata = {
         **described,
         'training': training_facts(task, trained),

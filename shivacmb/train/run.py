@@ -116,7 +116,12 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
     """
     pool = task.work / POOL
     if task.from_pool:
-        return names_in(pool)
+        kept = task.work / SETTINGS
+        return (
+            sorted(json.loads(kept.read_text('utf-8'))['scans'])
+            if kept.exists()
+            else names_in(pool)
+        )
     tags = _dataset_names([bids for bids, _ in task.sets])
     scans = []
     for (bids, labels), tag in zip(task.sets, tags, strict=True):
@@ -236,6 +241,9 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     with locked(task.work / POOL):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names)
+    for name in names:
+        for warning in facts[name]['warnings']:
+            tell(f'{name}: {warning}')
     start_backend(deterministic=plan.deterministic)
     _note_run(task.work)
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
