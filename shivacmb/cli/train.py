@@ -153,8 +153,8 @@ def _add_recipe(group: Any) -> None:
         '--max-rotation', type=float, default=10.0, metavar='DEGREES', help='default: 10'
     )
     group.add_argument(
-        '--curves', choices=('monotone', 'any', 'none'), default='monotone',
-        help='random intensity curves (default: monotone)',
+        '--curves', choices=('sorted', 'free', 'none'), default='sorted',
+        help='random intensity curves, their control points sorted (default) or free',
     )  # fmt: skip
     group.add_argument(
         '--precision', choices=('float32', 'mixed_bfloat16', 'mixed_float16'), default='float32',

@@ -13,48 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import write_text
-from shivacmb.simulate.dataset import LESION, UNSURE
 from shivacmb.train.labels import IGNORED, components
-from shivacmb.train.select import Score, pool_scores, score_scan
+from shivacmb.train.predict import clusters
+from shivacmb.train.select import MIN_VOXELS, THRESHOLDS, Score, pool_scores
 from shivacmb.train.volumes import Volume, open_volume
 
 Array = NDArray[Any]
 
 PAPER_THRESHOLD, PAPER_MIN_VOXELS = 0.4, 3
-
-
-def lesion_rows(classes: Array, number: int) -> tuple[Array, list[dict[str, Any]]]:
-    """Number the lesions of a class.
-
-    Parameters
-    ----------
-    classes : ndarray, uint8 [X, Y, Z]
-        Map of classes.
-    number : int
-        Of the class.
-
-    Returns
-    -------
-    labels : ndarray, int [X, Y, Z]
-        1, 2, ... by lesion (26-connected).
-    rows : list of dict
-        ``number``, ``voxel`` (centre), ``radius`` (of a sphere of the same volume, voxels) and
-        ``visible`` of each lesion, as :func:`shivacmb.train.select.score_scan` wants them.
-    """
-    labels, count = components(classes == number)
-    rows = []
-    for lesion in range(1, count + 1):
-        where = np.argwhere(labels == lesion)
-        radius = float((3 * len(where) / (4 * np.pi)) ** (1 / 3))
-        rows.append({
-            'number': lesion, 'voxel': where.mean(axis=0).tolist(), 'radius': radius,
-            'visible': True,
-        })  # fmt: skip
-    return labels, rows
+#: A cluster this many times the size of a lesion has not found it.
+TOO_LARGE = 10
+#: Radius in voxels from which a lesion counts as large.
+LARGE_RADIUS = 2.0
 
 
 def score_volume(probability: Array, volume: Volume, number: int) -> list[Score]:
     """Score one prediction at every operating point.
+
+    A cluster finds the lesion it shares most voxels with, one cluster one lesion, unless it is
+    more than ten times as large as that lesion (and than 3 voxels): a network that marks half the
+    brain has found nothing. A second cluster on a lesion is neither a hit nor false.
 
     Parameters
     ----------
@@ -71,11 +49,57 @@ def score_volume(probability: Array, volume: Volume, number: int) -> list[Score]
         All thresholds and sizes of :mod:`shivacmb.train.select`.
     """
     classes = np.asarray(volume.classes)
-    labels, rows = lesion_rows(classes, number)
-    flags = np.where(labels > 0, LESION, 0).astype(np.uint8)
-    flags[classes == IGNORED] = UNSURE
+    truth, count = components(classes == number)
+    volumes = np.bincount(truth.ravel(), minlength=count + 1)
+    radii = (3 * volumes / (4 * np.pi)) ** (1 / 3)
+    large = {lesion for lesion in range(1, count + 1) if radii[lesion] >= LARGE_RADIUS}
     inside = np.asarray(probability, np.float32) * (np.asarray(volume.brain) > 0)
-    return score_scan(inside, flags, labels, rows)
+    scores = []
+    for threshold in THRESHOLDS:
+        found, clusters_found = clusters(inside, threshold)
+        where = np.flatnonzero(found)
+        owner, marks = found.ravel()[where], truth.ravel()[where]
+        sizes = np.bincount(owner, minlength=clusters_found + 1)
+        unclear = np.bincount(
+            owner[classes.ravel()[where] == IGNORED], minlength=clusters_found + 1
+        )
+        pairs = _pairs(owner, marks, sizes, volumes)
+        excused = {cluster for _, cluster, _ in pairs}
+        excused |= set(np.flatnonzero(unclear * 2 >= np.maximum(sizes, 1)).tolist())
+        for least in MIN_VOXELS:
+            kept = [c for c in range(1, clusters_found + 1) if sizes[c] >= least]
+            hits = _match([pair for pair in pairs if sizes[pair[1]] >= least])
+            scores.append(
+                Score(
+                    threshold, least, len(hits), count, len(hits & large), len(large),
+                    sum(cluster not in excused for cluster in kept), 1,
+                )
+            )  # fmt: skip
+    return scores
+
+
+def _pairs(owner: Array, marks: Array, sizes: Array, volumes: Array) -> list[tuple[int, int, int]]:
+    """Clusters that may stand for lesions: (voxels shared, cluster, lesion), most first."""
+    both = marks > 0
+    stacked = np.stack([owner[both], marks[both]], axis=1).astype(np.int64).reshape(-1, 2)
+    unique, shared = np.unique(stacked, axis=0, return_counts=True)
+    pairs = [
+        (int(voxels), int(cluster), int(lesion))
+        for (cluster, lesion), voxels in zip(unique, shared, strict=True)
+        if sizes[cluster] <= TOO_LARGE * max(3, volumes[lesion])
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))
+
+
+def _match(pairs: list[tuple[int, int, int]]) -> set[int]:
+    """Lesions found when a cluster may find one lesion only."""
+    used: set[int] = set()
+    hits: set[int] = set()
+    for _, cluster, lesion in pairs:
+        if cluster not in used and lesion not in hits:
+            used.add(cluster)
+            hits.add(lesion)
+    return hits
 
 
 def soft_dice(probability: Array, volume: Volume, number: int) -> tuple[float, float]:
