@@ -139,9 +139,9 @@ def parse_input(text: str) -> Input:
     UsageError
         The text is neither.
     """
-    name, _, contrasts = text.partition('=')
-    found = tuple(part for part in (contrasts or name).split(',') if part)
-    if not name or not found or not all(re.fullmatch(r'[A-Za-z0-9]+', part) for part in found):
+    name, equals, contrasts = text.partition('=')
+    found = tuple((contrasts if equals else name).split(','))
+    if not name or not all(re.fullmatch(r'[A-Za-z0-9]+', part) for part in found):
         raise UsageError(
             f'--input {text!r}: expected NAME=CONTRAST[,CONTRAST...], such as swi=T2starw,swi'
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ SHAPE = (50, 54, 48)
 BRAIN = (slice(1, 49), slice(1, 53), slice(1, 47))
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+def _save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(array, np.eye(4) if affine is None else affine)
     image.set_sform(image.affine, 1)
@@ -23,7 +24,7 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Pat
     return path
 
 
-def write_scan(
+def _write_scan(
     root: Path, label: str, lesions: int, *, seed: int = 0, suffix: str = 'T2starw',
     session: str | None = None, **maps: np.ndarray,
 ) -> None:  # fmt: skip
@@ -39,12 +40,12 @@ def write_scan(
     brain[BRAIN] = 1
     folder = f'sub-{label}' + (f'/ses-{session}' if session else '') + '/anat'
     stem = f'sub-{label}' + (f'_ses-{session}' if session else '')
-    save(root / 'raw' / folder / f'{stem}_{suffix}.nii.gz', image)
+    _save(root / 'raw' / folder / f'{stem}_{suffix}.nii.gz', image)
     (root / 'raw' / folder / f'{stem}_{suffix}.json').write_text(json.dumps({'EchoTime': 0.02}))
-    save(root / 'labels' / folder / f'{stem}_desc-CMB_dseg.nii.gz', marks)
-    save(root / 'labels' / folder / f'{stem}_desc-brain_mask.nii.gz', brain)
+    _save(root / 'labels' / folder / f'{stem}_desc-CMB_dseg.nii.gz', marks)
+    _save(root / 'labels' / folder / f'{stem}_desc-brain_mask.nii.gz', brain)
     for name, array in maps.items():
-        save(root / 'labels' / folder / f'{stem}_desc-{name}_dseg.nii.gz', array)
+        _save(root / 'labels' / folder / f'{stem}_desc-{name}_dseg.nii.gz', array)
 
 
 @pytest.fixture(scope='session')
@@ -52,16 +53,16 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with ``raw`` and ``labels``: four people, one with two sessions."""
     root = tmp_path_factory.mktemp('labelled')
     for label, count in (('01', 3), ('02', 2), ('03', 0)):
-        write_scan(root, label, count)
+        _write_scan(root, label, count)
     for session in ('a', 'b'):
-        write_scan(root, '04', 2, seed=ord(session), session=session)
+        _write_scan(root, '04', 2, seed=ord(session), session=session)
     (root / 'raw' / 'dataset_description.json').write_text(
         json.dumps({'Name': 'dots', 'BIDSVersion': '1.10.0'})
     )
     return root
 
 
-def command(root: Path, output: Path, *more: Any) -> list[str]:
+def _command(root: Path, output: Path, *more: Any) -> list[str]:
     """Return the arguments of a training of a few seconds."""
     arguments = [
         'train', root / 'raw', root / 'labels', '-d', f'masks={root / "labels"}', '-o', output,
@@ -69,3 +70,21 @@ def command(root: Path, output: Path, *more: Any) -> list[str]:
         '--steps', 4, '--patch-size', 16, '--batch', 2, *more,
     ]  # fmt: skip
     return [str(argument) for argument in arguments]
+
+
+@pytest.fixture
+def save() -> Callable[..., Path]:
+    """Return a function that writes an image."""
+    return _save
+
+
+@pytest.fixture
+def write_scan() -> Callable[..., None]:
+    """Return a function that writes a scan with its labels."""
+    return _write_scan
+
+
+@pytest.fixture
+def command() -> Callable[..., list[str]]:
+    """Return a function that makes the arguments of a short training."""
+    return _command
