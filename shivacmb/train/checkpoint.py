@@ -68,7 +68,7 @@ class State:
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint."""
         try:
-            with np.load(path) as saved:
+            with path.open('rb') as stream, np.load(stream) as saved:
                 content = {name: saved[name] for name in saved.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(

@@ -105,7 +105,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         with pytest.raises(OutputError, match=r'cannot write <.*checkpoint.npz> \(No space left'):
             train(Dots(), RECIPE, tmp_path, network=tiny(), watch=Watch(stop=lambda: True))
     assert (tmp_path / CHECKPOINT).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, 'curve.tsv']
     train(Dots(), RECIPE, tmp_path, network=tiny())
     assert saved_weights(tmp_path)[1] == 5
 
