@@ -108,7 +108,7 @@ def _add_network(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--network', choices=('shiva-paper', 'small'),
-        help='12.3 million parameters, or 366 000 for machines without a GPU (default: '
+        help='12.3 million parameters, or 690 000 for machines without a GPU (default: '
         'shiva-paper)',
     )  # fmt: skip
     group.add_argument(
@@ -410,4 +410,5 @@ def _architecture(args: argparse.Namespace, start: Bundle | None) -> dict[str, A
             f'{start.name} does not describe a network of the family unet3d, which is what is '
             'trained here; give a model that this command made'
         )
-    return {key: start.architecture.get(key, NETWORKS['shiva-paper'][key]) for key in keys}
+    known = (*keys, 'stem')
+    return {key: start.architecture[key] for key in known if key in start.architecture}

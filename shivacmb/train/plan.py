@@ -114,6 +114,13 @@ class Plan:
             raise UsageError('the learning rates must satisfy 0 < --min-rate <= --max-rate')
         if self.decay is not None and not 0 < self.decay <= 1:
             raise UsageError(f'--decay must be above 0 and at most 1, not {self.decay:g}')
+        stem = int(self.architecture.get('stem', 1))
+        sides = self.grid.shape if self.patch is None else (*self.grid.shape, self.patch)
+        if any(side % stem for side in sides):
+            raise UsageError(
+                f'this network folds {stem}x{stem}x{stem} voxels: --shape and --patch-size must '
+                f'divide by {stem}, which {tuple(sides)} do not'
+            )
         if self.patch is not None and self.patch > min(self.grid.shape):
             raise UsageError(
                 f'--patch-size {self.patch} is larger than the box {self.grid.shape}; lower it, '

@@ -311,6 +311,12 @@ def _first_weights(task: Task) -> list[list[Array] | None]:
     if task.start is None:
         return [None] * task.plan.folds
     weights = fold_weights(task.start, dict(task.plan.architecture))
+    wanted = [tuple(weight.shape) for weight in task.plan.build().get_weights()]
+    if any([tuple(weight.shape) for weight in own] != wanted for own in weights):
+        raise UsageError(
+            f'the networks of {task.start.name} have other layers than its model.json says, or '
+            'another output (softmax); give a model that this command made'
+        )
     if len(weights) == task.plan.folds:
         return list(weights)
     return [mean_of(weights)] * task.plan.folds
