@@ -212,8 +212,12 @@ def finish(
 
 
 def _save_folds(task: Task, trained: Trained) -> list[Path]:
+    import keras
+
     files = []
     for fold, weights in enumerate(trained.weights):
+        # the names of layers count on from model to model
+        keras.utils.clear_session()
         model = task.plan.build(task.plan.grid.shape)
         model.set_weights(weights)
         files.append(task.work / f'fold-{fold}' / 'model.keras')
