@@ -18,7 +18,7 @@ import numpy as np
 from shivacmb import __version__
 from shivacmb.bids import write_text
 from shivacmb.exceptions import ModelError, ShivaCMBError
-from shivacmb.models import load_bundle
+from shivacmb.models import load_bundle, write_bundle
 from shivacmb.models.networks import has_tensorflow
 from shivacmb.train.card_text import card_text
 from shivacmb.train.compact import save_compact
@@ -228,7 +228,12 @@ def _save_folds(task: Task, trained: Trained) -> list[Path]:
 def _assemble(
     output: Path, files: list[Path], metadata: Mapping[str, Any], *, overwrite: bool
 ) -> None:
-    """Write the bundle in a process of its own: its conversion needs TensorFlow behind Keras."""
+    """Write the bundle; under another backend in a process of its own, for the conversion."""
+    import keras
+
+    if keras.backend.backend() == 'tensorflow':
+        write_bundle(output, files, metadata, overwrite=overwrite)
+        return
     order = {
         'output': str(output), 'folds': [str(path) for path in files], 'metadata': metadata,
         'openvino': has_tensorflow(), 'overwrite': overwrite,

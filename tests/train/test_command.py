@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -231,3 +232,22 @@ def test_an_unknown_backend_is_refused(
     done = tools(command(labelled, tmp_path / 'none'))
     assert done.returncode == 64
     assert "KERAS_BACKEND is 'theano'; training runs on tensorflow, jax, torch" in done.stderr
+
+
+@pytest.mark.parametrize('backend', ['torch', 'jax'])
+def test_other_backends_train_models_that_the_app_runs(
+    labelled: Path, tmp_path: Path, command: Command, backend: str
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f'{backend} is not installed; it is an extra')
+    done = subprocess.run(
+        [BIN / 'shivacmb-tools', *command(labelled, tmp_path / backend)],
+        env={**ENVIRONMENT, 'KERAS_BACKEND': backend}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    bundle = load_bundle(tmp_path / backend)
+    assert bundle.training['machines'][0]['backend'].startswith(backend)
+    batch = np.random.default_rng(0).random((1, 48, 52, 44, 1)).astype(np.float32)
+    one = load_ensemble(bundle, engine='openvino').predict(batch)
+    two = load_ensemble(bundle, engine='tensorflow').predict(batch)
+    np.testing.assert_allclose(one, two, atol=1e-4)
