@@ -197,6 +197,7 @@ def finish(
             'threshold': chosen.threshold, 'min_voxels': chosen.min_voxels, 'connectivity': 26,
         },
     }  # fmt: skip
+    metadata = json.loads(json.dumps(metadata))  # tuples become lists
     curves: list[Rows] = [
         read_curve(task.work / f'fold-{fold}' / 'curve.tsv') for fold in range(plan.folds)
     ]
