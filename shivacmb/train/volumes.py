@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import replacing, write_text
-from shivacmb.exceptions import DataError, ShivaCMBError
+from shivacmb.exceptions import DataError, ShivaCMBError, TemporaryError
 from shivacmb.imaging import crop, voxels_outside
 from shivacmb.models import Grid, Intensity
 from shivacmb.models.checksums import sha256_of
@@ -285,6 +285,11 @@ def _prepare_beside(
                     tell(f'prepared {scan.name}')
                 except DataError as error:
                     problems.append(error)
+                except BrokenExecutor as error:
+                    raise TemporaryError(
+                        'a process that prepares scans ended without a word, most often because '
+                        'memory ran out; lower --nprocs and run the same command again'
+                    ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return True

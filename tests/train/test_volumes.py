@@ -195,3 +195,20 @@ def test_the_box_cuts_labels_like_images(tmp_path: Path, write_scan: Callable[..
     np.testing.assert_array_equal(cut.image, crop(np.asarray(large.image), box))
     np.testing.assert_array_equal(cut.classes, crop(np.asarray(large.classes), box))
     assert any('the box leaves out' in text for text in cut.facts['warnings'])
+
+
+def test_several_processes_prepare_the_same_and_stop_when_asked(
+    labelled: Path, tmp_path: Path
+) -> None:
+    scans = scans_of(labelled)[:2]
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for workers in (1, 2):
+        assert not prepare_all(one, scans, how(), workers=workers, stop=lambda: True)
+    assert not list(one.iterdir())
+    assert prepare_all(one, scans, how())
+    told: list[str] = []
+    assert prepare_all(two, scans, how(), workers=2, tell=told.append)
+    assert sorted(told) == [f'prepared {scan.name}' for scan in scans]
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in two.iterdir()
+    }
