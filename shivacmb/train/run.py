@@ -245,7 +245,13 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
         for warning in facts[name]['warnings']:
             tell(f'{name}: {warning}')
     start_backend(deterministic=plan.deterministic)
-    _note_run(task.work)
+    machine = describe_machine()
+    if plan.precision == 'mixed_float16' and machine['device'] == 'cpu':
+        raise UsageError(
+            f'--precision mixed_float16 needs a GPU, and {machine["backend"]} sees none; use '
+            'mixed_bfloat16 or float32'
+        )
+    _note_run(task.work, machine)
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     first = _first_weights(task)
     for fold in wanted:
@@ -340,9 +346,9 @@ def collect(
     return Trained(weights, left_out, facts, seconds, steps)
 
 
-def _note_run(work: Path) -> None:
+def _note_run(work: Path, machine: dict[str, Any]) -> None:
     """Remember on which machines and libraries a training ran."""
-    path, machine = work / RUNS, describe_machine()
+    path = work / RUNS
     runs: list[dict[str, Any]] = json.loads(path.read_text('utf-8')) if path.exists() else []
     if not any(run['machine'] == machine for run in runs):
         runs.append({'machine': machine, 'began': time.strftime('%Y-%m-%d')})

@@ -222,6 +222,7 @@ def test_labels_that_do_not_fit_end_in_one_line(
     refused(65, 'has another grid than its scan', '--labels', tmp_path / 'other/a.nii.gz')
     save(tmp_path / 'other/b.nii.gz', np.zeros((50, 54, 48), np.uint8))
     refused(65, 'none of the 5 label maps holds CMB', '--labels', tmp_path / 'other/b.nii.gz')
+    refused(64, 'mixed_float16 needs a GPU, and', '--precision', 'mixed_float16')
     refused(64, '4 person(s) cannot fill 7 folds', '--folds', '7')
 
 
