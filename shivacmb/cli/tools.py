@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shivacmb import __version__
-from shivacmb.cli import models, scan
+from shivacmb.cli import evaluate, models, scan
 from shivacmb.cli.main import guarded
 from shivacmb.cli.parser import NOTICE, Parser
 
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands: Any = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     scan.register(commands)
     models.register(commands)
+    evaluate.register(commands)
     return parser
 
 

@@ -289,9 +289,10 @@ def class_agreement(
     drawn = bootstrap.sums(tables)
     right = int(np.trace(tables.sum(axis=0)))
     accuracy: Interval = proportion_interval(right, n)
-    figures = [Figure(f'{scheme}_accuracy', right / n if n else math.nan, *accuracy, n=n)]
+    named = {'shiva': 'shiva_classes', 'ko': 'ko_groups'}[scheme]
+    figures = [Figure(f'{named}_accuracy', right / n if n else math.nan, *accuracy, n=n)]
     for weighting in ('none', 'linear', 'quadratic'):
         value = float(kappas(tables.sum(axis=0), weighting))
         interval = bootstrap.interval(kappas(drawn, weighting))
-        figures.append(Figure(f'{scheme}_kappa_{weighting}', value, *interval, n=n))
+        figures.append(Figure(f'{named}_kappa_{weighting}', value, *interval, n=n))
     return figures

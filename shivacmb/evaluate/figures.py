@@ -170,8 +170,8 @@ def _confusion(axes: Any, result: Result) -> None:
     axes.set_yticks(range(size), names)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel='predicted', ylabel='true')
     axes.set_aspect('equal')
-    kappa = _value(result.agreement, 'shiva_kappa_linear')
-    accuracy = _value(result.agreement, 'shiva_accuracy')
+    kappa = _value(result.agreement, 'shiva_classes_kappa_linear')
+    accuracy = _value(result.agreement, 'shiva_classes_accuracy')
     axes.set_title(f'accuracy {_number(accuracy)}\nlinear kappa {_number(kappa)}',
                    weight='normal', fontsize=8.5)  # fmt: skip
 

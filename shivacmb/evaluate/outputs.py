@@ -39,29 +39,53 @@ SUMMARY = (
 
 
 def pair_lines(
-    pairing: Pairing, notes: Mapping[str, Sequence[str]], empty: Iterable[str] = ()
+    pairing: Pairing,
+    notes: Mapping[str, Sequence[str]],
+    empty: Iterable[str] = (),
+    roots: tuple[Path, Path] | None = None,
 ) -> list[Line]:
-    """One line per scan on either side, partner or not."""
+    """One line per scan on either side, partner or not.
+
+    Parameters
+    ----------
+    pairing : Pairing
+        What was found.
+    notes : mapping
+        By scan.
+    empty : iterable of str
+        Scans whose missing prediction counts as one without lesions.
+    roots : tuple of two Path, optional
+        Folders of predictions and truth; paths are written relative to them.
+    """
     counted = set(empty)
+    pred_root, truth_root = roots or (None, None)
     lines = [
         {
             **_who(pair.scan, pair.truth),
             'status': 'counted_empty' if pair.scan in counted else 'scored',
-            'predictions': None if pair.scan in counted else str(pair.pred.path),
-            'truth': str(pair.truth.path),
+            'predictions': None if pair.scan in counted
+            else _relative(pair.pred.path, pred_root),
+            'truth': _relative(pair.truth.path, truth_root),
             'notes': list(notes.get(pair.scan, ())),
         }
         for pair in pairing.pairs
     ]
-    for sources, status, column in (
-        (pairing.only_truth, 'no_prediction', 'truth'),
-        (pairing.only_pred, 'no_truth', 'predictions'),
+    for sources, status, column, root in (
+        (pairing.only_truth, 'no_prediction', 'truth', truth_root),
+        (pairing.only_pred, 'no_truth', 'predictions', pred_root),
     ):
         lines += [
-            {**_who(source.scan, source), 'status': status, column: str(source.path)}
+            {**_who(source.scan, source), 'status': status, column: _relative(source.path, root)}
             for source in sources
         ]
     return sorted(lines, key=lambda line: line['scan'])
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    """Path below a folder; the name alone where there is none."""
+    if root is not None and path.is_relative_to(root) and path != root:
+        return path.relative_to(root).as_posix()
+    return path.name
 
 
 def _who(scan: str, source: Source) -> Line:

@@ -93,7 +93,7 @@ def markdown(result: Result, by: str | None = None) -> str:
         '| ' + ' | '.join([row.name, str(row.images), str(row.lesions), *row.cells]) + ' |'
         for row in rows
     ]
-    return '\n'.join([*lines, '', _note(result)]) + '\n'
+    return '\n'.join([*lines, '', note(result)]) + '\n'
 
 
 def latex(result: Result, by: str | None = None) -> str:
@@ -118,11 +118,11 @@ def latex(result: Result, by: str | None = None) -> str:
         ' & '.join([_escape(row.name), str(row.images), str(row.lesions), *row.cells]) + r' \\'
         for row in rows
     ]
-    note = '% ' + _note(result).replace('≤', '<=')
-    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', note]) + '\n'
+    remark = '% ' + note(result)
+    return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}', remark]) + '\n'
 
 
-def _note(result: Result) -> str:
+def note(result: Result) -> str:
     rule = next(rule for rule in result.plan.rules if rule.name == 'shiva')
     least = 'All sizes take part.'
     if rule.min_voxels > 1:
