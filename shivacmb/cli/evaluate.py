@@ -83,9 +83,7 @@ def _add_input(group: Any) -> None:
         '--missing-as-empty', action='store_true',
         help='a missing prediction counts as one without lesions',
     )  # fmt: skip
-    group.add_argument(
-        '--strict', action='store_true', help='stop when a scan lacks its partner'
-    )
+    group.add_argument('--strict', action='store_true', help='stop when a scan lacks its partner')
     group.add_argument(
         '--bids-dir', type=_existing, metavar='DIR',
         help='raw dataset, for strata and pictures (default: found from TRUTH in '
@@ -130,8 +128,10 @@ def _add_statistics(group: Any) -> None:
         '--sweep', action='store_true',
         help='thresholds and smallest sizes, FROC and precision-recall from probability maps',
     )  # fmt: skip
-    group.add_argument('--choose-by', choices=CRITERIA, default='f1',
-                       help='criterion of the best point of the sweep (default: f1, pooled)')  # fmt: skip
+    group.add_argument(
+        '--choose-by', choices=CRITERIA, default='f1',
+        help='criterion of the best point of the sweep (default: f1, pooled)',
+    )  # fmt: skip
     group.add_argument(
         '--choose-on', nargs='+', default=[], metavar='LABEL',
         help='participants on which the point is chosen; the others report it',
@@ -164,7 +164,7 @@ def _add_output(group: Any) -> None:
 
 
 def _existing(value: str) -> Path:
-    """Absolute path of a file or folder; whether it is there is said with an exit code of its own."""
+    """Absolute path; whether something is there is said later, with an exit code of its own."""
     return Path(value).expanduser().absolute()
 
 
@@ -226,7 +226,7 @@ def _options(args: argparse.Namespace) -> Any:
     if len(set(names)) < len(names):
         raise UsageError('--classes names a class twice')
     if args.min_size is not None and args.threshold is None and args.pred_kind != 'probability':
-        raise UsageError('--min-size goes with --threshold; for other predictions it has no effect')
+        raise UsageError('--min-size goes with --threshold; it has no effect on label maps')
     if args.choose_on and not args.sweep:
         raise UsageError('--choose-on goes with --sweep')
     for side in (args.predictions, args.truth):

@@ -8,8 +8,20 @@ puts them together and ``outputs`` writes what came out.
 
 from __future__ import annotations
 
-from shivacmb.evaluate.matching import Match, match_nearest, match_optimal, match_touch, match_within
-from shivacmb.evaluate.objects import Objects, from_labels, from_mask, from_points, from_probability
+from shivacmb.evaluate.matching import (
+    Match,
+    match_nearest,
+    match_optimal,
+    match_touch,
+    match_within,
+)
+from shivacmb.evaluate.objects import (
+    Objects,
+    from_labels,
+    from_mask,
+    from_points,
+    from_probability,
+)
 from shivacmb.evaluate.rules import RuleSet, ScanScore, rule_sets, score_scan
 
 __all__ = [

@@ -241,7 +241,7 @@ def class_table(truth: Sequence[int], predicted: Sequence[int], scheme: str) -> 
     scheme : {'shiva', 'ko'}
         Four classes (0, 1-3, 4-9, 10 and more) or three (0, 1-10, more than 10).
     """
-    return _one_hot(truth, predicted, scheme).sum(axis=0)
+    return np.asarray(_one_hot(truth, predicted, scheme).sum(axis=0))
 
 
 def _one_hot(truth: Sequence[int], predicted: Sequence[int], scheme: str) -> Array:
@@ -249,7 +249,7 @@ def _one_hot(truth: Sequence[int], predicted: Sequence[int], scheme: str) -> Arr
     names, classify = (
         (SHIVA_CLASSES, burden_class) if scheme == 'shiva' else (KO_CLASSES, ko_class)
     )
-    tables = np.zeros((len(truth), len(names), len(names)), np.int64)
+    tables: Array = np.zeros((len(truth), len(names), len(names)), np.int64)
     for scan, (x, y) in enumerate(zip(truth, predicted, strict=True)):
         tables[scan, names.index(classify(int(x))), names.index(classify(int(y)))] = 1
     return tables

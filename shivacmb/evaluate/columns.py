@@ -72,8 +72,8 @@ MEASURES = {
     'icc_agreement': 'ICC(A,1): two-way, single rating, absolute agreement (McGraw & Wong 1996).',
     'icc_consistency': 'ICC(C,1): two-way, single rating, consistency.',
     'mean_absolute_difference': 'Mean absolute difference of the numbers.',
-    'shiva_classes_accuracy': 'Share of scans in the same of the classes 0, 1-3, 4-9, 10 and more.',
-    'ko_groups_accuracy': 'Share of scans in the same of the groups 0, 1-10, more than 10.',
+    'shiva_classes_accuracy': 'Share of scans in the same class of 0, 1-3, 4-9, 10 and more.',
+    'ko_groups_accuracy': 'Share of scans in the same group of 0, 1-10, more than 10.',
     'kappa': "Cohen's kappa; linear and quadratic weigh a disagreement by its distance.",
     'f1_pooled': 'F1 (f1_count) of sums over all scans.',
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,16 +24,15 @@ from shivacmb.evaluate.agreement import (
 from shivacmb.evaluate.objects import Objects
 from shivacmb.evaluate.pairs import Pair
 from shivacmb.evaluate.reading import HowToRead, Sides, read_probability, read_sides
-from shivacmb.evaluate.resampling import Bootstrap, Paired, compare_paired
+from shivacmb.evaluate.resampling import Bootstrap
 from shivacmb.evaluate.rules import RuleSet, ScanScore, score_scan, voxel_dice
 from shivacmb.evaluate.strata import UNKNOWN, Share, scan_strata, shares, size_classes, size_names
-from shivacmb.evaluate.summaries import Row, per_scan, pooled, summarise
+from shivacmb.evaluate.summaries import Row, summarise
 from shivacmb.evaluate.sweeps import FROC_THRESHOLDS, MIN_VOXELS, sweep_scan
 from shivacmb.exceptions import NoInputError
 
 Array = npt.NDArray[Any]
 SWEEP_THRESHOLDS = FROC_THRESHOLDS
-COMPARED = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'magnitude', 'fp')
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Plan:
     def main_rule(self) -> RuleSet | None:
         """Rule of sweep, sizes and strata; the first one where the named one was not asked for."""
         named = [rule for rule in self.rules if rule.name == self.sweep_rule]
-        return (named or list(self.rules) or [None])[0]  # type: ignore[list-item]
+        return next(iter((*named, *self.rules)), None)
 
 
 @dataclass(frozen=True)
@@ -229,9 +227,7 @@ def score_pairs(
     return found
 
 
-def with_facts(
-    scan: ScanResult, facts: Facts, extra: Sequence[str] = ()
-) -> ScanResult:
+def with_facts(scan: ScanResult, facts: Facts, extra: Sequence[str] = ()) -> ScanResult:
     """Add what is known of the scan."""
     objects = scan.sides.truth or scan.sides.pred
     thickness = float('nan')
@@ -294,14 +290,15 @@ def summarise_scans(
     )  # fmt: skip
 
 
-def _patients(
-    scans: Sequence[ScanResult], interval: str, bootstrap: Bootstrap
-) -> list[Figure]:
+def _patients(scans: Sequence[ScanResult], interval: str, bootstrap: Bootstrap) -> list[Figure]:
     pairs = [(scan.sides.n_truth, scan.sides.n_pred) for scan in scans]
     found = []
     for name, verdict in (('ko', ko_verdict), ('presence', presence_verdict)):
-        for figure in patient_level([verdict(*pair) for pair in pairs], interval):
-            found.append(replace(figure, name=f'{name}_{figure.name}'))
+        verdicts = [verdict(*pair) for pair in pairs]
+        found += [
+            replace(figure, name=f'{name}_{figure.name}')
+            for figure in patient_level(verdicts, interval)
+        ]
     dice = np.array([scan.dice for scan in scans])
     known = int(np.isfinite(dice).sum())
     value = float(np.nanmean(dice)) if known else float('nan')
@@ -358,65 +355,8 @@ def _strata(
             mine = np.array([scan.strata[name] == value and bool(scan.scores) for scan in scans])
             if not mine.any() or rule is None:
                 continue
-            scores = [scan.scores[rule.name] for scan, keep in zip(scans, mine, strict=True) if keep]
+            scores = [
+                scan.scores[rule.name] for scan, keep in zip(scans, mine, strict=True) if keep
+            ]
             rows.append((name, value, len(scores), summarise(scores, bootstrap.of(mine))))
     return rows
-
-
-def compare(
-    first: Sequence[ScanResult],
-    second: Sequence[ScanResult],
-    plan: Plan,
-    *,
-    draws: int = 2000,
-    seed: int = 20240101,
-) -> list[tuple[str, str, str, Paired]]:
-    """Compare two prediction sets on the scans that both have.
-
-    Returns
-    -------
-    list of (rule, zero rule, measure, Paired)
-        Scan by scan measures, then ``f1_pooled`` with the interval of its difference and no test.
-    """
-    others = {scan.scan: scan for scan in second if scan.scores}
-    both = [(scan, others[scan.scan]) for scan in first if scan.scores and scan.scan in others]
-    if not both:
-        raise NoInputError('The two prediction sets have no scan in common')
-    bootstrap = Bootstrap.draw([scan.participant for scan, _ in both], draws, seed)
-    rows = []
-    for rule in plan.rules:
-        sides = [[pair[side].scores[rule.name] for pair in both] for side in (0, 1)]
-        for zero_rule in rule.zero_rules:
-            for measure in COMPARED:
-                values = [per_scan(side, measure, zero_rule) for side in sides]
-                rows.append(
-                    (rule.name, zero_rule, measure, compare_paired(*values, bootstrap))
-                )
-        rows.append((rule.name, 'n/a', 'f1_pooled', _pooled_difference(sides, bootstrap)))
-    return rows
-
-
-def _pooled_difference(sides: list[list[ScanScore]], bootstrap: Bootstrap) -> Paired:
-    from shivacmb.evaluate.summaries import FORMULAS, count_columns
-
-    values = [
-        next(row.value for row in pooled(side, bootstrap) if row.measure == 'f1_count')
-        for side in sides
-    ]
-    formula = FORMULAS['f1_count']
-    with np.errstate(invalid='ignore', divide='ignore'):
-        drawn = [formula(bootstrap.sums(count_columns(side))) for side in sides]
-    low, high = bootstrap.interval(drawn[1] - drawn[0])
-    return Paired(
-        values[0], values[1], values[1] - values[0], low, high, float('nan'), float('nan'),
-        len(sides[0]),
-    )  # fmt: skip
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON object, empty when there is none."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from shivacmb.bids import Scan, find_scans
-from shivacmb.evaluate.evaluation import Facts, read_json
+from shivacmb.evaluate.evaluation import Facts
 from shivacmb.evaluate.pairs import Pair, read_participants
 from shivacmb.exceptions import ShivaCMBError
 
@@ -59,7 +61,7 @@ def find_facts(
             ),
             (None, None),
         )
-        sidecar = image and read_json(image.with_name(image.name.replace('.nii.gz', '.json')))
+        sidecar = image and _read_json(image.with_name(image.name.replace('.nii.gz', '.json')))
         facts.append(Facts(sidecar or {}, person, suffix, image))
     return facts
 
@@ -88,3 +90,12 @@ def _raw(pair: Pair, scans: Sequence[Scan]) -> Scan | None:
         if scan.participant == pair.truth.participant and scan.session == session
     ]
     return near[0] if len(near) == 1 else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON object, empty when there is none."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -61,7 +61,9 @@ def draw_all(
         for name, title, said, draw in plots:
             if name == 'sizes' and not result.sizes.get('sensitivity'):
                 continue
-            found.append((title, said, _save(folder, f'{name}', lambda axes, d=draw: d(axes, result))))  # noqa: E501
+            found.append(
+                (title, said, _save(folder, f'{name}', lambda axes, d=draw: d(axes, result)))
+            )
         curve = [point for point in sweep if point.min_voxels == least]
         if curve:
             found.append((
@@ -88,9 +90,7 @@ def _save(folder: Path, name: str, draw: Any) -> Path:
 
 
 def _value(figures: Sequence[Figure], name: str) -> Figure:
-    return next(
-        (figure for figure in figures if figure.name == name), Figure(name, math.nan)
-    )
+    return next((figure for figure in figures if figure.name == name), Figure(name, math.nan))
 
 
 def _number(figure: Figure) -> str:
@@ -163,8 +163,9 @@ def _confusion(axes: Any, result: Result) -> None:
             colour = FIRST if row == column else SECOND
             axes.add_patch(_cell(column, row, colour, 0.06 + 0.8 * float(share[row, column]) ** 0.5
                                  if table[row, column] else 0.0))  # fmt: skip
+            ink = INK if share[row, column] < 0.35 else '#ffffff'
             axes.text(column, row, str(int(table[row, column])), ha='center', va='center',
-                      color=INK if share[row, column] < 0.35 else '#ffffff', fontsize=11)  # fmt: skip
+                      color=ink, fontsize=11)  # fmt: skip
     names = [name.replace('-', '–').replace('>=', '≥ ') for name in SHIVA_CLASSES]
     axes.set_xticks(range(size), names)
     axes.set_yticks(range(size), names)
@@ -217,7 +218,8 @@ def _froc(axes: Any, curve: Sequence[Point]) -> None:
     _marked(axes, rates, [point.sensitivity for point in curve], curve)
     axes.set_xscale('symlog', linthresh=1)
     axes.set(xlabel='false positives per scan (linear to 1, then logarithmic)',
-             ylabel='sensitivity', ylim=(-0.03, 1.03), xlim=(-0.05, max([1.0, *rates]) * 1.1))  # fmt: skip
+             ylabel='sensitivity', ylim=(-0.03, 1.03),
+             xlim=(-0.05, max([1.0, *rates]) * 1.1))  # fmt: skip
     axes.set_title(f'pooled, clusters of at least {curve[0].min_voxels} voxels; '
                    'thresholds beside the line', weight='normal', fontsize=8.5)  # fmt: skip
 

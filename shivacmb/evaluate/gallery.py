@@ -118,13 +118,13 @@ def draw_gallery(found: Sequence[Case], title: str, path: Path) -> Path:
             row, column = divmod(number, columns)
             left = EDGE + column * (card + 24)
             top = 72 + row * (TILE + CAPTION + 10)
-            _draw_card(picture, case, opened[name], top, left, card)
+            _draw_card(picture, case, opened[name], top, left)
     return picture.save(path)
 
 
 def _open(scan: ScanResult) -> tuple[Volumes, Array, Array]:
     """Image, truth and prediction in RAS voxel order."""
-    image: Any = nib.load(str(scan.facts.image))  # type: ignore[attr-defined]
+    image: Any = nib.load(str(scan.facts.image))
     values = np.asarray(image.dataobj, np.float32).reshape(image.shape[:3], order='F')
     affine = np.asarray(image.affine, np.float64)
     areas = [
@@ -140,16 +140,15 @@ def _area(objects: Objects | None, shape: Any, affine: Array) -> Array:
     """Voxels of all lesions on the grid of the image."""
     area = np.zeros(int(np.prod(shape)), bool)
     if objects is None or not len(objects):
-        return area.reshape(shape, order='F')
+        return np.reshape(area, shape, order='F')
     same = objects.shape == tuple(shape) and np.allclose(objects.affine, affine, atol=1e-3)
     placed = objects if same else to_grid(objects, tuple(shape), affine)
     area[placed.voxels] = True
-    return area.reshape(shape, order='F')
+    return np.reshape(area, shape, order='F')
 
 
 def _draw_card(
     picture: Canvas, case: Case, opened: tuple[Volumes, Array, Array], top: int, left: int,
-    width: int,
 ) -> None:  # fmt: skip
     volumes, truth, pred = opened
     place = ' '.join(signed(at) for at in case.centre_mm)

@@ -57,7 +57,9 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         with path.open(encoding='utf-8-sig', newline='') as stream:
             lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'The table <{path}> cannot be read ({error}); write it as UTF-8') from error
+        raise DataError(
+            f'The table <{path}> cannot be read ({error}); write it as UTF-8'
+        ) from error
     if not lines:
         raise DataError(f'The table <{path}> is empty; it needs at least a header')
     header, *rows = lines

@@ -97,8 +97,8 @@ def match_touch(shared: Array) -> Match:
     shared : (P, T) array of int
         Of :func:`overlaps`.
     """
-    hit = shared > 0
-    pred_hit, truth_hit = hit.any(axis=1), hit.any(axis=0)
+    hit: Array = shared > 0
+    pred_hit, truth_hit = np.asarray(hit.any(axis=1)), np.asarray(hit.any(axis=0))
     partner = shared.argmax(axis=1) if shared.shape[1] else np.zeros(len(shared), int)
     return Match(pred_hit, truth_hit, np.where(pred_hit, partner, -1))
 
@@ -113,8 +113,8 @@ def match_within(away: Array, tolerance: float) -> Match:
     tolerance : float
         In the unit of ``away``; a pair exactly that far apart is no hit ("below").
     """
-    hit = away < tolerance
-    pred_hit, truth_hit = hit.any(axis=1), hit.any(axis=0)
+    hit: Array = away < tolerance
+    pred_hit, truth_hit = np.asarray(hit.any(axis=1)), np.asarray(hit.any(axis=0))
     partner = away.argmin(axis=1) if away.shape[1] else np.zeros(len(away), int)
     return Match(pred_hit, truth_hit, np.where(pred_hit, partner, -1))
 
@@ -147,7 +147,7 @@ def match_nearest(away: Array, tolerance: float) -> Match:
 
 
 def match_optimal(away: Array, tolerance: float) -> Match:
-    """One to one: as many pairs closer than the tolerance as can be, then the least total distance.
+    """One to one: most pairs closer than the tolerance, then the least total distance.
 
     Parameters
     ----------

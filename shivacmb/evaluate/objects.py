@@ -67,7 +67,7 @@ class Objects:
     @property
     def centres_mm(self) -> Array:
         """Centres in scanner RAS mm, (N, 3)."""
-        return self.centres @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return np.asarray(self.centres @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     @property
     def diameters_mm(self) -> Array:

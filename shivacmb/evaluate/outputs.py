@@ -63,8 +63,7 @@ def pair_lines(
         {
             **_who(pair.scan, pair.truth),
             'status': 'counted_empty' if pair.scan in counted else 'scored',
-            'predictions': None if pair.scan in counted
-            else _relative(pair.pred.path, pred_root),
+            'predictions': None if pair.scan in counted else _relative(pair.pred.path, pred_root),
             'truth': _relative(pair.truth.path, truth_root),
             'notes': list(notes.get(pair.scan, ())),
         }

@@ -143,7 +143,7 @@ def find_sources(
         files = _by_pattern(root, pattern.replace('{class}', class_name))
         found = [_source(path, kind, pattern.replace('{class}', class_name)) for path in files]
     else:
-        found = _by_names(root, class_name, kind, prefer_probability)
+        found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
     if not found:
         looked = pattern or 'the names of BIDS derivatives (desc-CMB_dseg, label-CMB_mask, ...)'
         raise NoInputError(
@@ -168,9 +168,11 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith('.') for part in path.relative_to(root).parts)
 
 
-def _by_names(root: Path, class_name: str, kind: Kind, prefer_probability: bool) -> list[Source]:  # noqa: FBT001
+def _by_names(
+    root: Path, class_name: str, kind: Kind, *, prefer_probability: bool
+) -> list[Source]:
     """Take the first kind of name that the tree has; a tree is not mixed."""
-    order = list(_ORDER) if kind == 'auto' else [kind, 'auto']
+    order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
     if prefer_probability:
         order = ['probability', *order]
     files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and path.is_file())
@@ -276,10 +278,10 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
         return Pairing((Pair(pred[0], truth[0]),), (), ())
     pairs: list[Pair] = []
     left, right = list(pred), list(truth)
-    for exact in (True, False, None):
+    for how in ('same', 'session', 'participant'):
         for first in list(left):
-            same = [other for other in right if _fits(first, other, exact)]
-            rivals = [other for other in left if same and _fits(other, same[0], exact)]
+            same = [other for other in right if _fits(first, other, how)]
+            rivals = [other for other in left if same and _fits(other, same[0], how)]
             if len(same) == 1 and len(rivals) == 1:
                 pairs.append(Pair(first, same[0]))
                 left.remove(first)
@@ -292,10 +294,10 @@ def _is_bids(source: Source) -> bool:
     return source.path.name.startswith('sub-') or source.listed is not None
 
 
-def _fits(first: Source, second: Source, exact: bool | None) -> bool:
-    if exact:
+def _fits(first: Source, second: Source, how: str) -> bool:
+    if how == 'same':
         return first.scan == second.scan
-    if exact is None:
+    if how == 'participant':
         # a side without sessions fits a participant's only session, never another session
         return first.participant == second.participant and None in (first.session, second.session)
     return (first.participant, first.session) == (second.participant, second.session)

@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from shivacmb.evaluate.lists import Listed, read_points, read_rows
@@ -90,9 +91,11 @@ def open_image(path: Path, side: str) -> Any:
         If it cannot be opened, or has more than one volume.
     """
     try:
-        image: Any = nib.load(path)  # type: ignore[attr-defined]
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f'<{path}> ({side}) is no NIfTI image that can be read ({error})') from error
+        image: Any = nib.load(path)
+    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f'<{path}> ({side}) is no NIfTI image that can be read ({error})'
+        ) from error
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -113,7 +116,7 @@ def values_of(image: Any, path: Path, side: str) -> Array:
         If the file is damaged or holds values that are not numbers.
     """
     try:
-        values = np.asanyarray(image.dataobj)
+        values: Array = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f'<{path}> ({side}) is damaged ({error}); copy it again') from error
     values = values.reshape(values.shape[:3], order='F')
@@ -241,8 +244,8 @@ def _refuse_grids(pair: Pair, first: Any, second: Any, how: HowToRead) -> None:
         for image in (first, second)
     ]
     raise DataError(
-        f'The grids differ: <{pair.pred.path}> has {sizes[0]}, <{pair.truth.path}> has {sizes[1]}, '
-        'or they lie elsewhere in space. Give both on one grid, or allow --resample truth or '
+        f'The grids differ: <{pair.pred.path}> has {sizes[0]}, <{pair.truth.path}> has {sizes[1]}'
+        ', or they lie elsewhere in space. Give both on one grid, or allow --resample truth or '
         '--resample predictions'
     )
 
@@ -286,7 +289,7 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
     Objects
         Every lesion keeps at least the voxel nearest to its centre, also on thick slices.
     """
-    labels = np.zeros(int(np.prod(objects.shape)), np.int32)
+    labels: Array = np.zeros(int(np.prod(objects.shape)), np.int32)
     labels[objects.voxels] = objects.owners + 1
     labels = labels.reshape(objects.shape, order='F')
     there = np.linalg.inv(objects.affine) @ np.asarray(affine, np.float64)
@@ -315,7 +318,9 @@ def _beside(
     unknown = ('n/a',) * len(objects)
     if listed is not None:
         return listed.zones or unknown, None
-    table = source.path.with_name(source.path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
+    table = source.path.with_name(
+        source.path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv'
+    )
     if not table.is_file():
         return unknown, None
     header, rows = read_rows(table)

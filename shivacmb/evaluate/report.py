@@ -217,7 +217,9 @@ def summary_text(parts: Sequence[Part], options: Options) -> str:
         if rows:
             head = ('rule', 'empty', 'S mean', 'P mean', 'F1 mean', 'F1 med', 'S pool',
                     'P pool', 'F1 pool', 'F1 harm', 'FP/scan')  # fmt: skip
-            lines.append('  '.join([f'{head[0]:<14}', f'{head[1]:<6}', *(f'{h:>7}' for h in head[2:])]))
+            lines.append(
+                '  '.join([f'{head[0]:<14}', f'{head[1]:<6}', *(f'{h:>7}' for h in head[2:])])
+            )
             lines += [
                 '  '.join([
                     f'{row["rule"]:<14}', f'{row["zero_rule"]:<6}',
@@ -241,5 +243,3 @@ _PRINTED = (
     'ko_sensitivity', 'ko_specificity', 'ko_accuracy', 'voxel_dice', 'pearson', 'spearman',
     'shiva_classes_accuracy', 'shiva_classes_kappa_linear',
 )  # fmt: skip
-
-

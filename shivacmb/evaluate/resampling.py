@@ -72,7 +72,7 @@ class Bootstrap:
     def sums(self, values: Array) -> Array:
         """Sums over the scans of each draw: (B, ...) for values (N, ...)."""
         flat = np.nan_to_num(np.asarray(values, float)).reshape(len(values), -1)
-        return (self.weights @ flat).reshape(len(self.weights), *np.shape(values)[1:])
+        return np.reshape(self.weights @ flat, (len(self.weights), *np.shape(values)[1:]))
 
     def means(self, values: Array) -> Array:
         """Mean of each draw, scans without a value left out: (B,)."""
@@ -176,7 +176,8 @@ def compare_paired(first: Array, second: Array, bootstrap: Bootstrap) -> Paired:
     both = np.isfinite(first) & np.isfinite(second)
     a, b = np.asarray(first, float)[both], np.asarray(second, float)[both]
     if not both.any():
-        return Paired(*[math.nan] * 7, 0)
+        none = math.nan
+        return Paired(none, none, none, none, none, none, none, 0)
     difference = np.where(both, np.asarray(second, float) - np.asarray(first, float), np.nan)
     low, high = bootstrap.interval(bootstrap.means(difference))
     signed, ranks = 1.0, 1.0

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from shivacmb.evaluate import outputs
+from shivacmb.evaluate.comparison import compare
 from shivacmb.evaluate.evaluation import (
     SWEEP_THRESHOLDS,
     Facts,
     Plan,
     Result,
     ScanResult,
-    compare,
     score_pairs,
     summarise_scans,
     with_facts,
@@ -112,9 +112,7 @@ class Part:
     warnings: list[str] = field(default_factory=list)
 
 
-def run(
-    options: Options, *, tell: Callable[[int, int], None] | None = None
-) -> list[Part]:
+def run(options: Options, *, tell: Callable[[int, int], None] | None = None) -> list[Part]:
     """Find, score and summarise every class; nothing is written.
 
     Parameters
@@ -129,9 +127,7 @@ def run(
     ShivaCMBError
         For input that cannot be used.
     """
-    return [
-        _run_class(options, name, value, tell) for name, value in options.classes
-    ]
+    return [_run_class(options, name, value, tell) for name, value in options.classes]
 
 
 def _run_class(
@@ -152,9 +148,7 @@ def _run_class(
         scans, plan, draws=options.draws, seed=options.seed, interval=options.interval
     )
     part = Part(result, pairing, empty=empty, warnings=warnings)
-    part.warnings += [
-        f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes
-    ]
+    part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
     if not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
@@ -233,9 +227,7 @@ def _with_empty(pairing: Pairing) -> Pairing:
     """Give truths without a prediction a prediction without lesions."""
     added = tuple(
         Pair(
-            replace(
-                source, kind='points', listed=Listed(source.participant, source.session, 0)
-            ),
+            replace(source, kind='points', listed=Listed(source.participant, source.session, 0)),
             source,
         )
         for source in pairing.only_truth
@@ -272,8 +264,7 @@ def _add_facts(scans: Sequence[ScanResult], options: Options) -> list[ScanResult
         folders=[options.truth, options.predictions],
     )
     return [
-        with_facts(scan, known, options.strata)
-        for scan, known in zip(scans, facts, strict=True)
+        with_facts(scan, known, options.strata) for scan, known in zip(scans, facts, strict=True)
     ]
 
 

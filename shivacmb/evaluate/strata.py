@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ class Share:
 def size_names(edges: Sequence[float] = SIZE_EDGES_MM) -> list[str]:
     """Names of the classes of diameter between the edges."""
     return [
-        f'>={low:g}' if math.isinf(high) else f'{low:g}-{high:g}'
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        f'>={low:g}' if math.isinf(high) else f'{low:g}-{high:g}' for low, high in pairwise(edges)
     ]
 
 

@@ -87,7 +87,9 @@ def summarise(scores: Sequence[ScanScore], bootstrap: Bootstrap) -> list[Row]:
     rows = []
     for zero_rule in scores[0].by_zero_rule:
         for measure in RATIOS:
-            rows += _spread_rows(per_scan(scores, measure, zero_rule), measure, zero_rule, bootstrap)
+            rows += _spread_rows(
+                per_scan(scores, measure, zero_rule), measure, zero_rule, bootstrap
+            )
         rows.append(_magnitude_of_means(scores, zero_rule, bootstrap))
     for measure in OTHERS:
         rows += _spread_rows(per_scan(scores, measure, ''), measure, 'n/a', bootstrap)
@@ -109,9 +111,7 @@ def _spread_rows(values: Array, measure: str, zero_rule: str, bootstrap: Bootstr
     ]
 
 
-def _magnitude_of_means(
-    scores: Sequence[ScanScore], zero_rule: str, bootstrap: Bootstrap
-) -> Row:
+def _magnitude_of_means(scores: Sequence[ScanScore], zero_rule: str, bootstrap: Bootstrap) -> Row:
     """DEEPMIR's formula as printed; the mean of ``magnitude`` is the other reading."""
     first = per_scan(scores, 'sensitivity', zero_rule)
     second = per_scan(scores, 'precision', zero_rule)

@@ -119,9 +119,7 @@ def sweep_scan(
     return result
 
 
-def points(
-    tables: Array, thresholds: Sequence[float], min_voxels: Sequence[int]
-) -> list[Point]:
+def points(tables: Array, thresholds: Sequence[float], min_voxels: Sequence[int]) -> list[Point]:
     """Pool scans, operating point by operating point.
 
     Parameters

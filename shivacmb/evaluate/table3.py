@@ -49,7 +49,9 @@ def table_rows(result: Result, by: str | None = None) -> list[TableRow]:
         by = ''
     if by is None:
         by = 'contrast'
-    groups = [('All', None, result.summary['shiva'])]
+    groups: list[tuple[str, tuple[str, str] | None, list[Row]]] = [
+        ('All', None, result.summary['shiva'])
+    ]
     groups += [(kind, (name, kind), rows) for name, kind, _, rows in result.strata if name == by]
     if len(groups) == 2:
         groups = groups[:1]
@@ -123,6 +125,7 @@ def latex(result: Result, by: str | None = None) -> str:
 
 
 def note(result: Result) -> str:
+    """What the columns mean, for under the table."""
     rule = next(rule for rule in result.plan.rules if rule.name == 'shiva')
     least = 'All sizes take part.'
     if rule.min_voxels > 1:
@@ -132,6 +135,6 @@ def note(result: Result) -> str:
 
 def _escape(text: str) -> str:
     """Characters that LaTeX would take for commands."""
-    signs = {sign: f'\\{sign}' for sign in '&%$#_{}'}
+    signs: dict[str, str | int | None] = {sign: f'\\{sign}' for sign in '&%$#_{}'}
     signs |= {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
     return text.translate(str.maketrans(signs | {'<': '$<$', '>': '$>$'}))
