@@ -193,11 +193,11 @@ def _sizes(axes: Any, result: Result) -> None:
     axes.errorbar(place, values, yerr=np.abs([low, high]), fmt='o-', color=FIRST, ms=4, lw=1.2,
                   capsize=3)  # fmt: skip
     for x, share in zip(place, found, strict=True):
-        axes.annotate(f'{share.hits}/{share.total}', (x, 0.01), ha='center', fontsize=7.5,
+        axes.annotate(f'{share.hits}/{share.total}', (x, 1.05), ha='center', fontsize=7.5,
                       color=QUIET)  # fmt: skip
     names = ['no size' if share.name == 'n/a' else share.name for share in found]
     axes.set_xticks(place, [name.replace('-', '–').replace('>=', '≥ ') for name in names])
-    axes.set(ylim=(-0.03, 1.03), xlabel='diameter of the ball of equal volume, mm',
+    axes.set(ylim=(-0.03, 1.14), xlabel='diameter of the ball of equal volume, mm',
              ylabel='sensitivity')  # fmt: skip
     rule = result.plan.main_rule
     axes.set_title(f'rule {rule.name if rule else ""}, Wilson 95 % intervals', weight='normal',
@@ -214,14 +214,17 @@ def _marked(axes: Any, xs: list[float], ys: list[float], curve: Sequence[Point])
 
 
 def _froc(axes: Any, curve: Sequence[Point]) -> None:
+    from matplotlib.ticker import ScalarFormatter
+
     rates = [point.fp_per_scan for point in curve]
     _marked(axes, rates, [point.sensitivity for point in curve], curve)
     axes.set_xscale('symlog', linthresh=1)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel='false positives per scan (linear to 1, then logarithmic)',
              ylabel='sensitivity', ylim=(-0.03, 1.03),
              xlim=(-0.05, max([1.0, *rates]) * 1.1))  # fmt: skip
-    axes.set_title(f'pooled, clusters of at least {curve[0].min_voxels} voxels; '
-                   'thresholds beside the line', weight='normal', fontsize=8.5)  # fmt: skip
+    axes.set_title(f'pooled, clusters of at least {curve[0].min_voxels} voxels'
+                   '\nthresholds beside the line', weight='normal', fontsize=8.5)  # fmt: skip
 
 
 def _precision(axes: Any, curve: Sequence[Point]) -> None:

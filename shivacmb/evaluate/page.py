@@ -30,6 +30,11 @@ def text(value: float | None, digits: int = 2) -> str:
     return '–' if value is None or not math.isfinite(value) else f'{value:.{digits}f}'
 
 
+def between(low: float, high: float) -> str:
+    """Both ends of an interval; a word between them where a dash could be taken for a minus."""
+    return f'{text(low)} to {text(high)}' if low < 0 else f'{text(low)}\u2013{text(high)}'
+
+
 def with_interval(row: Any) -> dict[str, str]:
     """Value and interval as text."""
     if row is None:
@@ -37,7 +42,7 @@ def with_interval(row: Any) -> dict[str, str]:
     known = math.isfinite(row.low) and math.isfinite(row.high)
     return {
         'value': text(row.value),
-        'interval': f'{text(row.low)} to {text(row.high)}' if known else '',
+        'interval': between(row.low, row.high) if known else '',
     }
 
 
@@ -53,7 +58,7 @@ def rule_rows(result: Result) -> list[dict[str, Any]]:
             ]
             limit = ''
             if not math.isnan(rule.tolerance):
-                limit = f'{rule.tolerance:g} {rule.unit}'
+                limit = f'{rule.tolerance:g} {rule.unit.replace("voxel", "voxels")}'
             lines.append(
                 {'rule': rule.name, 'zero_rule': zero_rule, 'limit': limit, 'cells': cells}
             )

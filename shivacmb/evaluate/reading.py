@@ -287,7 +287,8 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
     Returns
     -------
     Objects
-        Every lesion keeps at least the voxel nearest to its centre, also on thick slices.
+        Every lesion whose centre lies on the grid keeps at least one voxel, also on thick slices:
+        the nearest to its centre that is not another's last. One outside the grid is gone.
     """
     labels: Array = np.zeros(int(np.prod(objects.shape)), np.int32)
     labels[objects.voxels] = objects.owners + 1
@@ -299,16 +300,34 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
         )
     )
     back = np.linalg.inv(there)
-    kept = set(np.unique(moved[moved > 0]).tolist())
-    for number in range(1, len(objects) + 1):
-        if number not in kept:
-            centre = back[:3, :3] @ objects.centres[number - 1] + back[:3, 3]
-            index = np.floor(centre + 0.5).astype(int)
-            if ((index >= 0) & (index < np.array(shape))).all():
-                moved[tuple(index)] = number
+    sizes = np.bincount(moved[moved > 0], minlength=len(objects) + 1)
+    for number in np.flatnonzero(sizes[1:] == 0) + 1:
+        centre = back[:3, :3] @ objects.centres[number - 1] + back[:3, 3]
+        place = _free_voxel(moved, sizes, centre, affine)
+        if place is not None:
+            sizes[moved[place]] -= 1
+            moved[place] = number
+            sizes[number] = 1
     found = from_labels(moved, affine)
     old = found.names - 1
     return replace(found, names=objects.names[old], scores=objects.scores[old])
+
+
+def _free_voxel(
+    labels: Array, sizes: Array, centre: Array, affine: Array
+) -> tuple[int, int, int] | None:
+    """Nearest voxel to a point that is empty or not the last of another lesion."""
+    nearest = np.floor(centre + 0.5).astype(int)
+    if ((nearest < 0) | (nearest >= np.array(labels.shape))).any():
+        return None
+    steps = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing='ij'), axis=-1).reshape(-1, 3)
+    around = nearest + steps
+    around = around[((around >= 0) & (around < np.array(labels.shape))).all(axis=1)]
+    away = np.linalg.norm((around - centre) @ np.asarray(affine)[:3, :3].T, axis=1)
+    for i, j, k in around[np.argsort(away, kind='stable')].tolist():
+        if labels[i, j, k] == 0 or sizes[labels[i, j, k]] > 1:
+            return i, j, k
+    return None
 
 
 def _beside(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -136,9 +137,14 @@ def _part_content(
             {'title': title, 'alt': said, 'src': _source(path, options)}
             for title, said, path in drawn
         ],
-        'patients': [
-            {'name': figure.name.replace('_', ' '), **page.with_interval(figure)}
-            for figure in result.patients
+        'figures': [
+            {
+                'name': figure.name.replace('_', ' '),
+                **page.with_interval(figure),
+                'p': _p(figure.p),
+                'n': figure.n,
+            }
+            for figure in [*result.patients, *result.agreement]
         ],
         'comparison': _comparison(part),
         'galleries': [
@@ -147,6 +153,12 @@ def _part_content(
         ],
     }
     return content, [path for _, _, path in drawn] + [path for _, path in galleries]
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return ''
+    return '< 0.001' if value < 0.001 else f'{value:.3f}'
 
 
 def _source(path: Path, options: Options) -> str:
@@ -179,13 +191,13 @@ def _comparison(part: Part) -> list[dict[str, Any]]:
         own = {item.name: item.zero_rules[0] for item in part.result.plan.rules}[rule]
         if measure not in wanted or zero_rule not in (own, 'n/a'):
             continue
-        interval = page.text(paired.low) + ' to ' + page.text(paired.high)
+        interval = page.between(paired.low, paired.high)
         lines.append({
             'rule': rule, 'measure': measure, 'first': page.text(paired.first),
             'second': page.text(paired.second), 'value': page.text(paired.difference),
             'interval': interval if paired.low == paired.low else '',
-            'signed': page.text(paired.signed_rank_p, 3),
-            'ranks': page.text(paired.rank_sum_p, 3), 'n': paired.scans,
+            'signed': _p(paired.signed_rank_p),
+            'ranks': _p(paired.rank_sum_p), 'n': paired.scans,
         })  # fmt: skip
     return lines
 

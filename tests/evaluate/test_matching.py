@@ -89,8 +89,9 @@ def test_anisotropic_voxels_make_mm_and_voxels_differ(make_lesions: Any) -> None
 
 def test_distance_follows_an_oblique_affine(make_lesions: Any) -> None:
     turn = np.array([[0.8, -0.6, 0, 3], [0.6, 0.8, 0, -4], [0, 0, 2, 9], [0, 0, 0, 1]])
-    truth, pred = make_lesions(((5, 5, 5), ONE), affine=turn), make_lesions(
-        ((8, 9, 5), ONE), affine=turn
+    truth, pred = (
+        make_lesions(((5, 5, 5), ONE), affine=turn),
+        make_lesions(((8, 9, 5), ONE), affine=turn),
     )
     assert distances(pred, truth, 'mm')[0, 0] == pytest.approx(5)
 

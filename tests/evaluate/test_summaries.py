@@ -33,8 +33,7 @@ def scores(make_lesions: Any) -> dict[str, list[Any]]:
         (make_lesions(), make_lesions(*places[:2])),
     ]
     return {
-        rule.name: [score_scan(rule, pred, truth) for pred, truth in scans]
-        for rule in rule_sets()
+        rule.name: [score_scan(rule, pred, truth) for pred, truth in scans] for rule in rule_sets()
     }
 
 

@@ -25,7 +25,7 @@ RULE = rule_sets(['shiva'])[0]
 
 def test_the_papers_grid() -> None:
     assert THRESHOLDS == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    assert MIN_VOXELS == tuple(range(1, 11))
+    assert tuple(range(1, 11)) == MIN_VOXELS
 
 
 @pytest.fixture
