@@ -26,6 +26,7 @@ from shivacmb.exceptions import DataError
 from shivacmb.imaging import same_grid
 
 Array = npt.NDArray[Any]
+_COMPONENTS = ('mask', 'probability')
 
 
 @dataclass(frozen=True)
@@ -188,8 +189,8 @@ def read_sides(pair: Pair, how: HowToRead) -> Sides:
         ]  # fmt: skip
         return Sides(None, None, counts[0], counts[1])
     pred, truth, notes = _on_one_grid(pair, lists, images, how)
-    pred_zones, scores = _beside(pair.pred, pred, lists[0])
-    truth_zones, _ = _beside(pair.truth, truth, lists[1])
+    pred_zones, scores = _beside(pair.pred, pred, lists[0], how)
+    truth_zones, _ = _beside(pair.truth, truth, lists[1], how)
     if scores is not None:
         pred = replace(pred, scores=scores)
     return Sides(pred, truth, len(pred), len(truth), pred_zones, truth_zones, tuple(notes))
@@ -217,9 +218,11 @@ def _on_one_grid(
         pred = _objects(pair.pred, first, 'predictions', how)
         truth = _objects(pair.truth, second, 'truth', how)
         notes.append(f'the {how.resample} were resampled to the other grid, nearest neighbour')
-        if how.resample == 'truth':
-            return pred, to_grid(truth, pred.shape, pred.affine), notes
-        return to_grid(pred, truth.shape, truth.affine), truth, notes
+        fixed, moving = (pred, truth) if how.resample == 'truth' else (truth, pred)
+        moved = to_grid(moving, fixed.shape, fixed.affine)
+        if len(moved) < len(moving):
+            notes.append(f'{len(moving) - len(moved)} of them lie outside it and are gone')
+        return (pred, moved, notes) if how.resample == 'truth' else (moved, truth, notes)
     if first is not None:
         pred = _objects(pair.pred, first, 'predictions', how)
         return pred, _points(lists[1], pred.shape, pred.affine, how, notes), notes
@@ -331,7 +334,7 @@ def _free_voxel(
 
 
 def _beside(
-    source: Source, objects: Objects, listed: Listed | None
+    source: Source, objects: Objects, listed: Listed | None, how: HowToRead
 ) -> tuple[tuple[str, ...], Array | None]:
     """Zones and probabilities of the table beside a label map."""
     unknown = ('n/a',) * len(objects)
@@ -340,8 +343,9 @@ def _beside(
     table = source.path.with_name(
         source.path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv'
     )
-    if not table.is_file():
-        return unknown, None
+    components = how.merge or how.class_value is not None or source.kind in _COMPONENTS
+    if components or not table.is_file():
+        return unknown, None  # components have no number that a table could know
     header, rows = read_rows(table)
     name = next((column for column in ('index', 'id', 'label') if column in header), None)
     if name is None:

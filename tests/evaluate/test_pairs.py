@@ -50,7 +50,7 @@ def test_brain_mask_alone_is_not_taken_for_lesions(tmp_path: Path) -> None:
     root = tree(
         tmp_path, 'sub-1/anat/sub-1_mask.nii.gz', 'sub-1/anat/sub-1_desc-brain_mask.nii.gz'
     )
-    with pytest.raises(NoInputError, match='No truth in .* nothing matches'):
+    with pytest.raises(NoInputError, match=r'No truth in .* nothing matches'):
         find_sources(root, 'truth')
 
 

@@ -212,7 +212,7 @@ def test_probability_maps(tmp_path: Path, make_lesions: Any) -> None:
     like = make_lesions(((5, 5, 5), (1, 1, 1)))
     assert np.array_equal(read_probability(path, like, HOW), values)
     other = make_lesions(((5, 5, 2), (1, 1, 1)), affine=np.diag([1, 1, 2, 1.0]))
-    with pytest.raises(DataError, match='grid of .* differs'):
+    with pytest.raises(DataError, match=r'grid of .* differs'):
         read_probability(path, other, HOW)
     moved = read_probability(path, other, replace(HOW, resample='truth'))
     assert moved[5, 5, 3] == pytest.approx(0.6)
