@@ -1,4 +1,4 @@
-"""Measure ``shivacmb-tools evaluate``: a hundred scans under every rule, with and without the sweep.
+"""Measure ``shivacmb-tools evaluate``: a hundred scans under every rule, and the sweep.
 
 Run with ``python bench/evaluate.py``. Writes ``bench/evaluate.md``. Scans have the size of the
 SHIVA grid and twenty lesions each; predictions hit some, miss some, and add some.
@@ -96,8 +96,8 @@ def main() -> None:
         shutil.rmtree(work)
     lines = [
         '# Speed of the evaluation', '',
-        f'Label maps of {"x".join(map(str, SHAPE))} voxels with {LESIONS} lesions each, 2000 draws '
-        f'for intervals, {len(os.sched_getaffinity(0))} processors, Python '
+        f'Label maps of {"x".join(map(str, SHAPE))} voxels with {LESIONS} lesions each, 2000 '
+        f'draws for intervals, {len(os.sched_getaffinity(0))} processors, Python '
         f'{platform.python_version()}. Made by `python bench/evaluate.py`.', '',
         '| what | wall time | processor time | largest process so far |', '|---|---|---|---|',
         *[f'| {what} | {wall:.1f} s | {used:.1f} s | {memory:.0f} MB |'
