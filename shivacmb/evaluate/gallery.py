@@ -16,6 +16,7 @@ from shivacmb.evaluate.objects import Objects
 from shivacmb.evaluate.reading import to_grid
 from shivacmb.reports import canvas as c
 from shivacmb.reports.canvas import Canvas
+from shivacmb.reports.files import write_whole
 from shivacmb.reports.views import AXIAL, CORONAL, LETTERS, Volumes, signed, turn_to_ras
 
 Array = npt.NDArray[Any]
@@ -119,7 +120,20 @@ def draw_gallery(found: Sequence[Case], title: str, path: Path) -> Path:
             left = EDGE + column * (card + 24)
             top = 72 + row * (TILE + CAPTION + 10)
             _draw_card(picture, case, opened[name], top, left)
-    return picture.save(path)
+    return _with_palette(picture.save(path))
+
+
+def _with_palette(path: Path) -> Path:
+    """Store 256 colours instead of all: the greys have 64 steps, and the file is a third."""
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        fewer = image.convert('RGB').quantize(256, dither=Image.Dither.NONE)
+        fewer.save(stream, format='PNG', optimize=True)
+    return write_whole(path, stream.getvalue())
 
 
 def _open(scan: ScanResult) -> tuple[Volumes, Array, Array]:

@@ -336,11 +336,19 @@ def definitions(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def write_json(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``evaluation.json``: settings, definitions and all tables."""
+def write_json(
+    folder: Path, content: Mapping[str, Any], tables: Mapping[str, Sequence[Line]]
+) -> Path:
+    """Write ``evaluation.json``: settings, definitions, and all tables with a row per line."""
     path = folder / 'evaluation.json'
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + '\n')
+    head = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    parts = []
+    for name, lines in tables.items():
+        rows = [json.dumps(_plain(line), ensure_ascii=False, allow_nan=False) for line in lines]
+        parts.append(f'  "{name}": [\n   ' + ',\n   '.join(rows) + '\n  ]' if rows
+                     else f'  "{name}": []')  # fmt: skip
+    text = head.removesuffix('\n}') + ',\n "tables": {\n' + ',\n'.join(parts) + '\n }\n}\n'
+    write_text(path, text)
     return path
 
 

@@ -46,8 +46,9 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
             'software': 'shivacmb', 'version': __version__, 'command': command,
             'settings': _settings(options), 'definitions': definitions,
             'best': {part.result.plan.class_name: part.best for part in parts if part.best},
-            'warnings': _warnings(parts), 'tables': lines,
+            'warnings': _warnings(parts),
         },
+        lines,
     )  # fmt: skip
     pictures: list[Path] = []
     contents = []
