@@ -65,7 +65,7 @@ def measure(*args: str) -> tuple[float, float, float]:
     """Wall seconds, processor seconds of all processes, largest process in MB."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    subprocess.run([str(COMMAND), 'evaluate', *args], check=True, capture_output=True)
+    subprocess.run([str(COMMAND), 'evaluate', *args], check=True, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -77,11 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).with_suffix('.md')
     parser.add_argument('-o', '--output', type=Path, default=default)
+    parser.add_argument('--data', type=Path, help='make the scans here, or use those that are')
     args = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix='shivacmb-bench-'))
+    work = args.data or Path(tempfile.mkdtemp(prefix='shivacmb-bench-'))
     swept = [f'{number:03d}' for number in range(SWEPT)]
     try:
-        make_scans(work)
+        if not (work / 'truth').is_dir():
+            make_scans(work)
         sides = (str(work / 'pred'), str(work / 'truth'), '-o', str(work / 'out'))
         plain = (*sides, '--pdf', 'none', '--nprocs', '2')
         rows = [
@@ -93,7 +95,9 @@ def main() -> None:
             ),
         ]
     finally:
-        shutil.rmtree(work)
+        shutil.rmtree(work / 'out', ignore_errors=True)
+        if args.data is None:
+            shutil.rmtree(work)
     lines = [
         '# Speed of the evaluation', '',
         f'Label maps of {"x".join(map(str, SHAPE))} voxels with {LESIONS} lesions each, 2000 '
