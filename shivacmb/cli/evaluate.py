@@ -13,7 +13,7 @@ from shivacmb.cli import types
 
 # written out here so that the parser imports nothing heavy; tests hold them against the package
 RULES = ('shiva', 'deepmir', 'valdo', 'ko', 'optimal')
-MATCHED = ('shiva', 'deepmir-mm', 'deepmir-voxel', 'valdo', 'optimal')
+MATCHED = ('shiva', 'shiva-mm3', 'deepmir-mm', 'deepmir-voxel', 'valdo', 'optimal')
 KINDS = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
 ZERO_RULES = ('shiva', 'drop', 'valdo')
 CRITERIA = ('f1', 'f1-per-scan', 'sensitivity-at-2-fp', 'sensitivity-at-1-fp')
@@ -65,7 +65,7 @@ def _add_input(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--min-size', type=types.positive_int, metavar='VOXELS',
-        help='smallest cluster of these (default: 3)',
+        help='smallest cluster of these (default: 1; the rule shiva has its own limit)',
     )  # fmt: skip
     group.add_argument('--connectivity', type=int, choices=(6, 18, 26), default=26)
     group.add_argument(
@@ -98,6 +98,10 @@ def _add_rules(group: Any) -> None:
         '--shiva-min-voxels', type=types.positive_int, default=3, metavar='VOXELS',
         help='smaller lesions and predictions are left out by the rule shiva (default: 3)',
     )  # fmt: skip
+    group.add_argument(
+        '--shiva-over-mm3', type=_not_negative, default=2.0, metavar='MM3',
+        help='those of this volume and less are left out by the rule shiva-mm3 (default: 2)',
+    )  # fmt: skip
     group.add_argument('--tolerance-mm', type=_positive, metavar='MM',
                        help='of deepmir-mm (default: 3; iron 5)')  # fmt: skip
     group.add_argument('--tolerance-voxels', type=_positive, metavar='N',
@@ -111,8 +115,8 @@ def _add_rules(group: Any) -> None:
         help='for scans without lesions or predictions, in every rule set (default: its own)',
     )  # fmt: skip
     group.add_argument(
-        '--main-rule', choices=MATCHED, default='shiva',
-        help='of sweep, sizes, strata and pictures (default: shiva)',
+        '--main-rule', choices=MATCHED, default='shiva-mm3',
+        help='of sweep, sizes, strata and pictures (default: shiva-mm3)',
     )  # fmt: skip
 
 
@@ -185,6 +189,10 @@ def _positive(value: str) -> float:
     return number
 
 
+def _not_negative(value: str) -> float:
+    return 0.0 if value in ('0', '0.0') else _positive(value)
+
+
 def _whole(value: str) -> int:
     if not value.isdigit():
         raise argparse.ArgumentTypeError(f'expected a whole number from 0, got {value!r}')
@@ -233,16 +241,23 @@ def _options(args: argparse.Namespace) -> Any:
         if args.out_dir == side:
             raise UsageError(f'the output folder <{side}> is one of the inputs; choose another')
     return Options(
-        args.predictions, args.truth, args.out_dir, tuple(args.classes), tuple(args.rules),
-        args.pred_kind, args.truth_kind, args.pred_pattern, args.truth_pattern,
-        parse_labels(args.participant_label) or (), args.count_column, args.threshold,
-        args.min_size, args.connectivity, args.merge_touching, args.resample, args.point_radius,
-        args.shiva_min_voxels, args.tolerance_mm, args.tolerance_voxels, args.valdo_voxels,
-        args.optimal_mm, args.zero_rule, args.main_rule, args.interval, args.bootstrap, args.seed,
-        args.sweep, args.choose_by, parse_labels(args.choose_on) or (), args.compare,
-        (args.names[0], args.names[1]), args.bids_dir, tuple(args.strata), args.table_by,
-        args.missing_as_empty, args.strict, not args.no_gallery, args.pdf, args.title,
-        args.nprocs or len(os.sched_getaffinity(0)),
+        predictions=args.predictions, truth=args.truth, out_dir=args.out_dir,
+        classes=tuple(args.classes), rules=tuple(args.rules), pred_kind=args.pred_kind,
+        truth_kind=args.truth_kind, pred_pattern=args.pred_pattern,
+        truth_pattern=args.truth_pattern,
+        participants=parse_labels(args.participant_label) or (), count_column=args.count_column,
+        threshold=args.threshold, min_size=args.min_size, connectivity=args.connectivity,
+        merge=args.merge_touching, resample=args.resample, point_radius_mm=args.point_radius,
+        shiva_min_voxels=args.shiva_min_voxels, shiva_over_mm3=args.shiva_over_mm3,
+        tolerance_mm=args.tolerance_mm, tolerance_voxels=args.tolerance_voxels,
+        valdo_voxels=args.valdo_voxels, optimal_mm=args.optimal_mm, zero_rule=args.zero_rule,
+        main_rule=args.main_rule, interval=args.interval, draws=args.bootstrap, seed=args.seed,
+        sweep=args.sweep, criterion=args.choose_by,
+        choose_on=parse_labels(args.choose_on) or (), compare=args.compare,
+        names=(args.names[0], args.names[1]), bids_dir=args.bids_dir, strata=tuple(args.strata),
+        table_by=args.table_by, missing_as_empty=args.missing_as_empty, strict=args.strict,
+        gallery=not args.no_gallery, pdf=args.pdf, title=args.title,
+        processes=args.nprocs or len(os.sched_getaffinity(0)),
     )  # fmt: skip
 
 

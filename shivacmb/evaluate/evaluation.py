@@ -60,7 +60,7 @@ class Plan:
     patient_rules: bool = True
     how: HowToRead = field(default_factory=HowToRead)
     sweep: bool = False
-    sweep_rule: str = 'shiva'
+    sweep_rule: str = 'shiva-mm3'
 
     @property
     def main_rule(self) -> RuleSet | None:

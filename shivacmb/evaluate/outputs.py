@@ -327,6 +327,7 @@ def definitions(results: Sequence[Result]) -> dict[str, Any]:
                 'tolerance': None if math.isnan(rule.tolerance) else rule.tolerance,
                 'unit': None if math.isnan(rule.tolerance) else rule.unit,
                 'min_voxels': rule.min_voxels,
+                'over_mm3': rule.over_mm3,
                 'zero_rules': list(rule.zero_rules),
             }
             for name, rule in rules.items()

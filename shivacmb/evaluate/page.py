@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,11 +172,13 @@ def _collect(target: Path, pictures: Sequence[Path], summary: str) -> None:
     from PIL import Image
 
     stream = io.BytesIO()
+    wrapped = '\n'.join(textwrap.fill(line, 150, subsequent_indent='  ', drop_whitespace=False)
+                        if len(line) > 150 else line for line in summary.splitlines())  # fmt: skip
     with mpl.rc_context():
         mpl.rcdefaults()
         with PdfPages(stream, metadata={'CreationDate': None}) as pdf:
             sheet = Figure(figsize=(11.7, 8.3))
-            sheet.text(0.04, 0.96, summary, va='top', family='monospace', fontsize=7.5,
+            sheet.text(0.04, 0.96, wrapped, va='top', family='monospace', fontsize=7.5,
                        parse_math=False)  # fmt: skip
             pdf.savefig(sheet)
             for path in pictures:

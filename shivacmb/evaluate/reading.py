@@ -53,7 +53,7 @@ class HowToRead:
     connectivity: int = 26
     merge: bool = False
     threshold: float = 0.4
-    min_voxels: int = 3
+    min_voxels: int = 1
     resample: str = 'none'
     point_radius_mm: float | None = None
 

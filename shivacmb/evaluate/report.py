@@ -11,7 +11,7 @@ from typing import Any
 from shivacmb import __version__
 from shivacmb.bids import write_text
 from shivacmb.evaluate import figures, gallery, outputs, page, table3
-from shivacmb.evaluate.session import Options, Part, tables
+from shivacmb.evaluate.session import Options, Part, curve_voxels, tables
 
 _HEADLINE = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'fp')
 
@@ -119,7 +119,7 @@ def _part_content(
     if several:
         folder /= name
     swept = part.sweep.get('all') or part.sweep.get('report') or []
-    drawn = figures.draw_all(folder, result, swept, options.shiva_min_voxels)
+    drawn = figures.draw_all(folder, result, swept, curve_voxels(result))
     galleries = _galleries(part, options, folder)
     truth, predicted = result.counts
     rows = table3.table_rows(result, options.table_by)
@@ -241,7 +241,7 @@ def summary_text(parts: Sequence[Part], options: Options) -> str:
                 for row in rows
             ]  # fmt: skip
         lines += [
-            f'{figure.name:<20} {page.text(figure.value)}  '
+            f'{figure.name:<28} {page.text(figure.value)}  '
             f'[{page.text(figure.low)}, {page.text(figure.high)}]'
             for figure in [*result.patients, *result.agreement]
             if figure.name in _PRINTED

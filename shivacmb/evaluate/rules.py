@@ -45,6 +45,8 @@ class RuleSet:
         Of the tolerance.
     min_voxels : int
         Smaller lesions and predictions are left out before matching, on both sides.
+    over_mm3 : float
+        Lesions and predictions of this volume and less are left out too.
     zero_rules : tuple of str
         How scans without lesions or predictions enter; the first is the rule's own.
     """
@@ -56,6 +58,7 @@ class RuleSet:
     tolerance: float = math.nan
     unit: Unit = 'mm'
     min_voxels: int = 1
+    over_mm3: float = 0.0
     zero_rules: tuple[ZeroRule, ...] = ('shiva',)
 
 
@@ -99,6 +102,7 @@ def rule_sets(
     names: Sequence[str] = RULE_NAMES,
     *,
     shiva_min_voxels: int = 3,
+    shiva_over_mm3: float = 2.0,
     deepmir_mm: float = 3.0,
     deepmir_voxels: float = 3.0,
     valdo_voxels: float = 5.0,
@@ -113,6 +117,8 @@ def rule_sets(
         Of ``RULE_NAMES``.
     shiva_min_voxels : int
         The paper leaves out clusters of two voxels and fewer.
+    shiva_over_mm3 : float
+        "Equivalent to 2 mm3", as it says; its table counts lesions of more than that.
     deepmir_mm, deepmir_voxels : float
         The paper says 3 for microbleeds and 5 for iron without a unit; both readings are given.
     valdo_voxels : float
@@ -130,6 +136,7 @@ def rule_sets(
     unknown = [name for name in names if name not in RULE_NAMES]
     if unknown:
         raise ValueError(f'no rule set {unknown[0]!r}: one of {", ".join(RULE_NAMES)}')
+    shiva = 'Tsuchida 2024, Sci Rep 14:30901'
     within = 'Centres closer than the tolerance, any number of partners.'
     deepmir = 'Rashid 2021, Sci Rep 11:14124; the unit of its tolerance is not stated'
     known = [
@@ -137,7 +144,13 @@ def rule_sets(
             'shiva', 'touch',
             'A prediction that shares a voxel with a lesion is right, a lesion that shares one '
             'is found.',
-            'Tsuchida 2024, Sci Rep 14:30901', min_voxels=shiva_min_voxels,
+            shiva, min_voxels=shiva_min_voxels,
+        ),
+        RuleSet(
+            'shiva-mm3', 'touch',
+            'As shiva, but small ones are left out by volume: the same on the 1 mm grid of the '
+            'paper, and what it amounts to on any other.',
+            shiva, over_mm3=shiva_over_mm3,
         ),
         RuleSet('deepmir-mm', 'within', within, deepmir, deepmir_mm, 'mm',
                 zero_rules=('drop', 'shiva')),
@@ -177,7 +190,7 @@ def score_scan(rule: RuleSet, pred: Objects, truth: Objects) -> ScanScore:
     ValueError
         If the grids differ.
     """
-    pred_used, truth_used = used(pred, rule.min_voxels), used(truth, rule.min_voxels)
+    pred_used, truth_used = used(pred, rule), used(truth, rule)
     pred, truth = pred.select(pred_used), truth.select(truth_used)
     shared = overlaps(pred, truth)
     match = find_match(rule, pred, truth, shared)
@@ -191,11 +204,13 @@ def score_scan(rule: RuleSet, pred: Objects, truth: Objects) -> ScanScore:
     )  # fmt: skip
 
 
-def used(objects: Objects, min_voxels: int) -> Array:
+def used(objects: Objects, rule: RuleSet) -> Array:
     """Lesions that take part: large enough, or points."""
     if objects.points:
         return np.ones(len(objects), bool)
-    return np.asarray(objects.sizes >= min_voxels)
+    # a volume from an affine has rounding errors: two voxels of 1 mm are not over 2 mm3
+    over = objects.volumes_mm3 > rule.over_mm3 * (1 + 1e-3)
+    return np.asarray((objects.sizes >= rule.min_voxels) & over)
 
 
 def find_match(rule: RuleSet, pred: Objects, truth: Objects, shared: Array) -> Match:

@@ -23,6 +23,7 @@ from shivacmb.evaluate.evaluation import (
 )
 from shivacmb.evaluate.facts import dataset_of, find_facts
 from shivacmb.evaluate.lists import Listed
+from shivacmb.evaluate.objects import voxel_mm3
 from shivacmb.evaluate.pairs import (
     Kind,
     Pair,
@@ -74,12 +75,13 @@ class Options:
     resample: str = 'none'
     point_radius_mm: float | None = None
     shiva_min_voxels: int = 3
+    shiva_over_mm3: float = 2.0
     tolerance_mm: float | None = None
     tolerance_voxels: float | None = None
     valdo_voxels: float = 5.0
     optimal_mm: float = 5.0
     zero_rule: ZeroRule | None = None
-    main_rule: str = 'shiva'
+    main_rule: str = 'shiva-mm3'
     interval: str = 'wilson'
     draws: int = 2000
     seed: int = SEED
@@ -167,6 +169,7 @@ def make_plan(options: Options, name: str, value: int | None) -> Plan:
     rules = rule_sets(
         options.rules,
         shiva_min_voxels=options.shiva_min_voxels,
+        shiva_over_mm3=options.shiva_over_mm3,
         deepmir_mm=options.tolerance_mm or tolerance,
         deepmir_voxels=options.tolerance_voxels or tolerance,
         valdo_voxels=options.valdo_voxels,
@@ -178,7 +181,7 @@ def make_plan(options: Options, name: str, value: int | None) -> Plan:
         connectivity=options.connectivity,
         merge=options.merge,
         threshold=options.threshold or 0.4,
-        min_voxels=options.min_size or 3,
+        min_voxels=options.min_size or 1,
         resample=options.resample,
         point_radius_mm=options.point_radius_mm,
     )
@@ -350,6 +353,15 @@ def _add_comparison(
     )
 
 
+def curve_voxels(result: Result) -> int:
+    """Smallest cluster of the curves: the first over 2 mm3 on the usual grid of these scans."""
+    sizes = [
+        voxel_mm3(scan.sides.truth.affine) for scan in result.scans if scan.sides.truth is not None
+    ]
+    usual = float(np.median(sizes)) if sizes else 1.0
+    return int(np.clip(np.floor(2.0 / usual + 1e-3) + 1, MIN_VOXELS[0], MIN_VOXELS[-1]))
+
+
 def tables(parts: Sequence[Part], options: Options) -> dict[str, list[outputs.Line]]:
     """All tables of all classes."""
     found: dict[str, list[outputs.Line]] = {
@@ -377,7 +389,7 @@ def tables(parts: Sequence[Part], options: Options) -> dict[str, list[outputs.Li
             found[table] += maker(part.result)
         for group, swept in part.sweep.items():
             found['sweep'] += outputs.sweep_lines(swept, name, group)
-            curve = [point for point in swept if point.min_voxels == options.shiva_min_voxels]
+            curve = [point for point in swept if point.min_voxels == curve_voxels(part.result)]
             found['froc'] += [
                 {'class': name, 'part': group, 'fp_per_scan': rate, 'sensitivity': value}
                 for rate, value in froc(curve)

@@ -106,7 +106,7 @@ def sweep_scan(
     (T, M, 4) array of int
         ``n_pred, n_truth, tp_pred, tp_truth``.
     """
-    truth = truth.select(used(truth, rule.min_voxels))
+    truth = truth.select(used(truth, rule))
     result = np.zeros((len(thresholds), len(min_voxels), 4), np.int64)
     for row, threshold in enumerate(thresholds):
         found = from_probability(

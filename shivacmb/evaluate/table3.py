@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shivacmb.evaluate.evaluation import Result
 from shivacmb.evaluate.summaries import Row
 
+RULE = 'shiva-mm3'
 HEAD = (
     'Data set', 'N_img', 'N_cmb', 'Sensitivity', 'Precision', 'F1', 'Sensitivity', 'Precision',
     'F1', 'FP_avg', 'FP_cmb',
@@ -39,18 +40,18 @@ def table_rows(result: Result, by: str | None = None) -> list[TableRow]:
     Parameters
     ----------
     result : Result
-        With the rule ``shiva``.
+        With the rule ``shiva-mm3``: the table's caption speaks of volumes.
     by : str, optional
         Name of a stratum; ``None`` takes the contrast where there is more than one.
     """
-    if 'shiva' not in result.summary or result.plan.main_rule is None:
+    if RULE not in result.summary or result.plan.main_rule is None:
         return []
-    if result.plan.main_rule.name != 'shiva':
+    if result.plan.main_rule.name != RULE:
         by = ''
     if by is None:
         by = 'contrast'
     groups: list[tuple[str, tuple[str, str] | None, list[Row]]] = [
-        ('All', None, result.summary['shiva'])
+        ('All', None, result.summary[RULE])
     ]
     groups += [(kind, (name, kind), rows) for name, kind, _, rows in result.strata if name == by]
     if len(groups) == 2:
@@ -58,7 +59,7 @@ def table_rows(result: Result, by: str | None = None) -> list[TableRow]:
     found = []
     for title, where, rows in groups:
         scores = [
-            scan.scores['shiva']
+            scan.scores[RULE]
             for scan in result.scans
             if scan.scores and (where is None or scan.strata[where[0]] == where[1])
         ]
@@ -79,7 +80,7 @@ def _text(value: float) -> str:
 
 
 def markdown(result: Result, by: str | None = None) -> str:
-    """Table in Markdown, with the rules under it; empty without the rule ``shiva``."""
+    """Table in Markdown, with the rules under it; empty without the rule."""
     rows = table_rows(result, by)
     if not rows:
         return ''
@@ -126,10 +127,8 @@ def latex(result: Result, by: str | None = None) -> str:
 
 def note(result: Result) -> str:
     """What the columns mean, for under the table."""
-    rule = next(rule for rule in result.plan.rules if rule.name == 'shiva')
-    least = 'All sizes take part.'
-    if rule.min_voxels > 1:
-        least = f'Lesions and predictions of {rule.min_voxels - 1} voxels and fewer are left out.'
+    rule = next(rule for rule in result.plan.rules if rule.name == RULE)
+    least = f'Lesions and predictions of {rule.over_mm3:g} mm3 and less are left out.'
     return NOTE.format(least=least)
 
 

@@ -170,6 +170,7 @@ def test_strata_come_from_the_raw_data(full: Path) -> None:
     assert found[('field_strength', '1.5 T')] == '2'
     assert found[('sex', 'M')] == '2'
     assert found[('slice_thickness', '1.5-3 mm')] == '4'
+    assert {row['rule'] for row in rows(full / 'strata.tsv')} == {'shiva-mm3'}
 
 
 def test_sweep_chooses_on_some_and_reports_on_others(full: Path) -> None:

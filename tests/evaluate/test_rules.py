@@ -92,6 +92,22 @@ def test_shiva_leaves_out_two_voxels_on_both_sides(make_lesions: Any) -> None:
     assert all_sizes.counts == Counts(2, 2, 1, 1)
 
 
+def test_small_by_volume_is_small_by_voxels_on_the_papers_grid(make_lesions: Any) -> None:
+    places = [((2, 2, 2), (1, 1, 1)), ((9, 9, 9), (1, 1, 2)), ((20, 20, 20), (1, 1, 3))]
+    for spacing, by_voxels, by_volume in (
+        ((1, 1, 1), 1, 1),  # 1, 2 and 3 mm3: only the last is over 2 mm3 and has 3 voxels
+        ((1.2, 1.2, 2.2), 1, 3),  # 3.2, 6.3 and 9.5 mm3
+        ((0.5, 0.5, 1), 1, 0),  # 0.25, 0.5 and 0.75 mm3
+    ):
+        found = make_lesions(*places, affine=np.diag([*spacing, 1.0]))
+        assert score_scan(rule('shiva'), found, found).counts.n_truth == by_voxels
+        assert score_scan(rule('shiva-mm3'), found, found).counts.n_truth == by_volume
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]  # a volume of 1 up to rounding
+    oblique = make_lesions(*places, affine=turned * [1 + 1e-7, 1, 1, 1])
+    assert score_scan(rule('shiva-mm3'), oblique, oblique).counts.n_truth == 1
+
+
 def test_deepmir_says_its_unit(make_lesions: Any) -> None:
     affine = np.diag([1.0, 1.0, 1.5, 1.0])
     truth = make_lesions(((5, 5, 5), (1, 1, 1)), affine=affine)
