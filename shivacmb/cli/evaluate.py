@@ -13,7 +13,15 @@ from shivacmb.cli import types
 
 # written out here so that the parser imports nothing heavy; tests hold them against the package
 RULES = ('shiva', 'deepmir', 'valdo', 'ko', 'optimal')
-MATCHED = ('shiva', 'shiva-mm3', 'deepmir-mm', 'deepmir-voxel', 'valdo', 'optimal')
+MATCHED = (
+    'shiva',
+    'shiva-mm3',
+    'deepmir-mm',
+    'deepmir-voxel',
+    'valdo-mm',
+    'valdo-voxel',
+    'optimal',
+)
 KINDS = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
 ZERO_RULES = ('shiva', 'drop', 'valdo')
 CRITERIA = ('f1', 'f1-per-scan', 'sensitivity-at-2-fp', 'sensitivity-at-1-fp')
@@ -106,8 +114,10 @@ def _add_rules(group: Any) -> None:
                        help='of deepmir-mm (default: 3; iron 5)')  # fmt: skip
     group.add_argument('--tolerance-voxels', type=_positive, metavar='N',
                        help='of deepmir-voxel (default: 3; iron 5)')  # fmt: skip
+    group.add_argument('--valdo-mm', type=_positive, default=5.0, metavar='MM',
+                       help='of valdo-mm (default: 5)')  # fmt: skip
     group.add_argument('--valdo-voxels', type=_positive, default=5.0, metavar='N',
-                       help='of valdo (default: 5)')  # fmt: skip
+                       help='of valdo-voxel (default: 5)')  # fmt: skip
     group.add_argument('--optimal-mm', type=_positive, default=5.0, metavar='MM',
                        help='of optimal (default: 5)')  # fmt: skip
     group.add_argument(
@@ -250,7 +260,7 @@ def _options(args: argparse.Namespace) -> Any:
         merge=args.merge_touching, resample=args.resample, point_radius_mm=args.point_radius,
         shiva_min_voxels=args.shiva_min_voxels, shiva_over_mm3=args.shiva_over_mm3,
         tolerance_mm=args.tolerance_mm, tolerance_voxels=args.tolerance_voxels,
-        valdo_voxels=args.valdo_voxels, optimal_mm=args.optimal_mm, zero_rule=args.zero_rule,
+        valdo_mm=args.valdo_mm, valdo_voxels=args.valdo_voxels, optimal_mm=args.optimal_mm, zero_rule=args.zero_rule,
         main_rule=args.main_rule, interval=args.interval, draws=args.bootstrap, seed=args.seed,
         sweep=args.sweep, criterion=args.choose_by,
         choose_on=parse_labels(args.choose_on) or (), compare=args.compare,

@@ -105,6 +105,7 @@ def rule_sets(
     shiva_over_mm3: float = 2.0,
     deepmir_mm: float = 3.0,
     deepmir_voxels: float = 3.0,
+    valdo_mm: float = 5.0,
     valdo_voxels: float = 5.0,
     optimal_mm: float = 5.0,
     zero_rule: ZeroRule | None = None,
@@ -121,8 +122,8 @@ def rule_sets(
         "Equivalent to 2 mm3", as it says; its table counts lesions of more than that.
     deepmir_mm, deepmir_voxels : float
         The paper says 3 for microbleeds and 5 for iron without a unit; both readings are given.
-    valdo_voxels : float
-        The challenge's code measures in voxels; its paper says 5 mm.
+    valdo_mm, valdo_voxels : float
+        The paper says 5 mm. The challenge's code of 2021 measures in voxels, that of 2022 in mm.
     optimal_mm : float
         Of the one-to-one assignment.
     zero_rule : str, optional
@@ -137,6 +138,10 @@ def rule_sets(
     if unknown:
         raise ValueError(f'no rule set {unknown[0]!r}: one of {", ".join(RULE_NAMES)}')
     shiva = 'Tsuchida 2024, Sci Rep 14:30901'
+    nearest = (
+        'Each prediction goes to its nearest lesion if closer than the tolerance; the closest is '
+        'right, the others are wrong.'
+    )
     within = 'Centres closer than the tolerance, any number of partners.'
     deepmir = 'Rashid 2021, Sci Rep 11:14124; the unit of its tolerance is not stated'
     known = [
@@ -156,13 +161,12 @@ def rule_sets(
                 zero_rules=('drop', 'shiva')),
         RuleSet('deepmir-voxel', 'within', within, deepmir, deepmir_voxels, 'voxel',
                 zero_rules=('drop', 'shiva')),
-        RuleSet(
-            'valdo', 'nearest',
-            'Each prediction goes to its nearest lesion if closer than the tolerance; the closest '
-            'is right, the others are wrong.',
-            'Sudre 2024 and the code of the VALDO challenge', valdo_voxels, 'voxel',
-            zero_rules=('valdo',),
-        ),
+        RuleSet('valdo-mm', 'nearest', nearest,
+                'Sudre 2024 and the code of the VALDO challenge as of October 2022',
+                valdo_mm, 'mm', zero_rules=('valdo',)),
+        RuleSet('valdo-voxel', 'nearest', nearest,
+                'the code of the VALDO challenge as of July 2021', valdo_voxels, 'voxel',
+                zero_rules=('valdo',)),
         RuleSet(
             'optimal', 'optimal',
             'One to one: most pairs closer than the tolerance, then least total distance.',

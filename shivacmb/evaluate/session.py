@@ -78,6 +78,7 @@ class Options:
     shiva_over_mm3: float = 2.0
     tolerance_mm: float | None = None
     tolerance_voxels: float | None = None
+    valdo_mm: float = 5.0
     valdo_voxels: float = 5.0
     optimal_mm: float = 5.0
     zero_rule: ZeroRule | None = None
@@ -172,6 +173,7 @@ def make_plan(options: Options, name: str, value: int | None) -> Plan:
         shiva_over_mm3=options.shiva_over_mm3,
         deepmir_mm=options.tolerance_mm or tolerance,
         deepmir_voxels=options.tolerance_voxels or tolerance,
+        valdo_mm=options.valdo_mm,
         valdo_voxels=options.valdo_voxels,
         optimal_mm=options.optimal_mm,
         zero_rule=options.zero_rule,

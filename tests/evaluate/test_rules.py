@@ -124,7 +124,7 @@ def test_valdo_dice_takes_the_losers_along(make_boxes: Any) -> None:
     pred = from_labels(
         make_boxes({1: [((6, 5, 5), (2, 1, 1))], 2: [((9, 5, 5), (3, 1, 1))]}), np.eye(4)
     )  # centres: lesion 7.5, predictions 6.5 and 10
-    score = score_scan(rule('valdo'), pred, truth)
+    score = score_scan(rule('valdo-voxel'), pred, truth)
     assert score.counts == Counts(2, 1, 1, 1)
     assert score.by_zero_rule['valdo'].f1_count == pytest.approx(2 / 3)  # 2 / (2 + 1)
     assert score.dice_hits == pytest.approx(2 * 4 / (5 + 6))  # shared: 6, 7, 9, 10
@@ -134,16 +134,16 @@ def test_valdo_dice_takes_the_losers_along(make_boxes: Any) -> None:
 def test_valdo_without_hit_or_truth(make_lesions: Any) -> None:
     far, near = make_lesions(((1, 1, 1), (2, 2, 2))), make_lesions(((30, 30, 30), (2, 2, 2)))
     nothing = make_lesions()
-    missed = score_scan(rule('valdo'), far, near)
+    missed = score_scan(rule('valdo-voxel'), far, near)
     assert (missed.dice_hits, missed.by_zero_rule['valdo'].f1_count) == (0.0, 0.0)
-    assert math.isnan(score_scan(rule('valdo'), far, nothing).dice_hits)
-    assert score_scan(rule('valdo'), nothing, near).dice_hits == 0.0
+    assert math.isnan(score_scan(rule('valdo-voxel'), far, nothing).dice_hits)
+    assert score_scan(rule('valdo-voxel'), nothing, near).dice_hits == 0.0
 
 
 def test_valdo_ties_count_twice_as_in_its_code(make_lesions: Any) -> None:
     truth = make_lesions(((10, 10, 10), (1, 1, 1)))
     pred = make_lesions(((9, 10, 10), (1, 1, 1)), ((11, 10, 10), (1, 1, 1)))
-    score = score_scan(rule('valdo'), pred, truth)
+    score = score_scan(rule('valdo-voxel'), pred, truth)
     # two TP, FN = 1 - 2: 2*2 / (-1 + 0 + 2*2)
     assert score.by_zero_rule['valdo'].f1_count == pytest.approx(4 / 3)
 
@@ -153,7 +153,7 @@ def test_volume_difference_weighs_by_probability(make_lesions: Any) -> None:
     prob[5, 5, 5:9] = 0.5
     pred = from_probability(prob, np.eye(4), threshold=0.5)
     truth = make_lesions(((5, 5, 5), (1, 1, 6)))
-    assert score_scan(rule('valdo'), pred, truth).volume_difference_mm3 == 4.0
+    assert score_scan(rule('valdo-voxel'), pred, truth).volume_difference_mm3 == 4.0
 
 
 def test_voxel_dice(make_lesions: Any) -> None:

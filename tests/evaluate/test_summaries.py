@@ -69,7 +69,7 @@ def test_shiva_per_scan_and_pooled(scores: Any) -> None:
 
 
 def test_valdo_median_leaves_out_scans_without_lesions(scores: Any) -> None:
-    rows = summarise(scores['valdo'], bootstrap())
+    rows = summarise(scores['valdo-mm'], bootstrap())
     median = row(rows, 'f1_count', 'median', 'valdo')
     assert (median.n, median.value) == (2, pytest.approx(0.4))  # of 4/5 and 0
     assert (median.q1, median.q3) == (pytest.approx(0.2), pytest.approx(0.6))
