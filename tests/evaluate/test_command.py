@@ -32,7 +32,7 @@ def command(*args: Any) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name('shivacmb-tools')
     return subprocess.run(
         [str(program), 'evaluate', *map(str, args)], capture_output=True, text=True, check=False,
-        timeout=200,
+        timeout=500,
     )  # fmt: skip
 
 
