@@ -18,12 +18,17 @@ from shivacmb.models import choose_engine
 from shivacmb.workflows.plan import Detection, ScanPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shivacmb.bids import Scan
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
+    from shivacmb.models.service import EnsembleRequest
 
 PACKAGES = ('nipype', 'nibabel', 'numpy', 'scipy', 'connected-components-3d')
 STAGING = Path('logs', '.staging')
+# Methods that may ask the built-in network
+NETWORK_MASKS = ('auto', 'builtin')
 FSL_PROGRAMS = ('fslreorient2std', 'flirt', 'bet')
 
 
@@ -277,7 +282,7 @@ def scan_facts(
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
     return {
         'mask_sources': sources,
-        'mask_model': _mask_model() if mask is None and mask_method in ('auto', 'builtin') else [],
+        'mask_model': _mask_model() if mask is None and mask_method in NETWORK_MASKS else [],
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),
@@ -290,6 +295,40 @@ def _mask_model() -> list[str]:
     from shivacmb.models.brain_mask import BUILTIN
 
     return [fold.sha256 for fold in find_bundle(BUILTIN).folds]
+
+
+def networks_needed(
+    plans: Sequence[ScanPlan], detection: Detection, bundle: Bundle, threads: int
+) -> dict[str, EnsembleRequest]:
+    """List what the prediction process has to load.
+
+    Parameters
+    ----------
+    plans : sequence of ScanPlan
+        The scans.
+    detection : Detection
+        Mask method, engine, device.
+    bundle : Bundle
+        The model.
+    threads : int
+        Processor threads of one prediction.
+
+    Returns
+    -------
+    dict
+        For ``PredictionService``; without the brain's network where no scan can ask for it.
+    """
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+    from shivacmb.models.service import BRAIN, LESIONS, EnsembleRequest
+
+    needed = {}
+    if detection.mask in NETWORK_MASKS and any(plan.brain_mask is None for plan in plans):
+        needed[BRAIN] = EnsembleRequest(str(find_bundle(BUILTIN).path), 'openvino', 'cpu', threads)
+    needed[LESIONS] = EnsembleRequest(
+        str(bundle.path), detection.engine, detection.device, threads, detection.trust_model
+    )
+    return needed
 
 
 def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:

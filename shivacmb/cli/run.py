@@ -125,6 +125,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for scan, plan in prepared:
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
+    _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
 
@@ -142,6 +143,27 @@ def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
         folders.add(paths['dseg'].parent.parent)
     for folder in sorted(folders):
         remove_stale(folder)
+
+
+def _retire(settings: Settings, found: Found) -> None:
+    """Remove results of images that have another name by now, and name those that are gone."""
+    from shivacmb.bids import find_departed, remove_outputs
+    from shivacmb.cli.pages import write_page
+
+    participants = dict.fromkeys([*(scan.participant for scan in found.scans), *found.missing])
+    for item in find_departed(settings.out_dir, settings.bids_dir, participants):
+        record = item.record
+        if not item.settled:
+            path = Path('logs', f'sub-{record.participant}', f'{record.stem}.json')
+            say(
+                f'{record.stem} still counts, though its image ({record.source}) is not in the '
+                f'dataset any more; to leave it out, remove <{settings.out_dir / path}>'
+            )
+            continue
+        remove_outputs(settings.out_dir, record)
+        write_page(settings.out_dir, record.participant, record.session)
+        if item.successor is not None and not settings.quiet:
+            say(f'{record.stem} is {item.successor.stem} now; its earlier results were removed')
 
 
 def _prepare(
@@ -189,21 +211,14 @@ def run_plans(
     dict
         Failure by ``ScanPlan.stem``.
     """
-    from shivacmb.models.service import EnsembleRequest, PredictionService
-
-    request = EnsembleRequest(
-        str(bundle.path),
-        detection.engine,
-        detection.device,
-        settings.omp_nthreads,
-        detection.trust_model,
-    )
     from shivacmb.cli import engine
+    from shivacmb.models.service import PredictionService
 
     work_dir = _work_dir(settings, run_dir.name)
     temporary = work_dir if settings.work_dir is None else None
     # The networks load while nipype is imported and the first scan is read
-    service = PredictionService(request, temporary) if plugin.local else None
+    requests = planning.networks_needed(todo, detection, bundle, settings.omp_nthreads)
+    service = PredictionService(requests, temporary) if plugin.local else None
     failures: dict[str, ShivaCMBError] = {}
     try:
         from shivacmb.cli.progress import progress

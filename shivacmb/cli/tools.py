@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shivacmb import __version__
-from shivacmb.cli import evaluate, models, scan
+from shivacmb.cli import evaluate, models, scan, train
 from shivacmb.cli.main import guarded
 from shivacmb.cli.parser import NOTICE, Parser
 
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     scan.register(commands)
     models.register(commands)
     evaluate.register(commands)
+    train.register(commands)
     return parser
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from shivacmb.exceptions import DataError
@@ -17,6 +18,8 @@ from shivacmb.imaging import (
     read_mask,
 )
 from shivacmb.interfaces.base import ScanInterface
+from shivacmb.models.service import BRAIN, request_prediction
+
 
 class _MaskOutputSpec(TraitedSpec):
     mask_file = File(desc='brain mask on the isotropic grid, uint8')
@@ -59,6 +62,9 @@ class _FoundMaskInputSpec(BaseInterfaceInputSpec):
         'auto', 'builtin', 'background', usedefault=True, desc='auto: background if stripped'
     )
     threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
+    service = traits.Str(
+        '', usedefault=True, nohash=True, desc='address of a process that holds the network'
+    )
 
 
 class FoundMask(ScanInterface):
@@ -79,7 +85,19 @@ class FoundMask(ScanInterface):
         else:
             from shivacmb.models.brain_mask import predict_brain
 
-            brain = predict_brain(image, engine='openvino', threads=self.inputs.threads)
+            service = self.inputs.service
+
+            def ask(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+                np.save(cwd / 'head.npy', field[..., np.newaxis])
+                request_prediction(service, cwd / 'head.npy', cwd / 'brain.npy', BRAIN)
+                return np.asarray(np.load(cwd / 'brain.npy').mean(axis=0))
+
+            brain = predict_brain(
+                image,
+                engine='openvino',
+                threads=self.inputs.threads,
+                predict=ask if service else None,
+            )
         check_brain(brain, voxel_mm, method)
         _save_like(brain, image, cwd / 'mask.nii')
         self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)

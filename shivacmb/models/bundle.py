@@ -240,6 +240,23 @@ class Bundle:
         index = [item.name for item in self.classes].index(MICROBLEED)
         return np.ascontiguousarray(self.foreground(probabilities)[..., index])
 
+    def target_map(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the map of what the bundle finds: microbleeds, or the brain.
+
+        Parameters
+        ----------
+        probabilities : (..., K) ndarray
+            What :meth:`shivacmb.models.Ensemble.predict` returns.
+
+        Returns
+        -------
+        (...) ndarray
+            A copy without the last axis.
+        """
+        if self.target == 'CMB':
+            return self.microbleeds(probabilities)
+        return np.ascontiguousarray(self.foreground(probabilities)[..., 0])
+
     def check_maps(self, maps: int) -> None:
         """Raise a ModelError unless ``maps`` output maps fit ``classes``."""
         wanted = len(self.classes)

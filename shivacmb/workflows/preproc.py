@@ -33,6 +33,7 @@ def init_preproc_wf(
     *,
     detection: Detection,
     brain_mask: Path | None = None,
+    service: str = '',
     omp_nthreads: int = 1,
     name: str = 'preproc_wf',
 ) -> pe.Workflow:
@@ -47,6 +48,9 @@ def init_preproc_wf(
         Toolkit, mask method, grid and intensity settings.
     brain_mask : Path, optional
         A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    service : str
+        Address of a running ``PredictionService`` that holds the network of the brain mask;
+        without it the node loads the network in its own process, once.
     omp_nthreads : int
         Threads of one node.
     name : str
@@ -118,6 +122,7 @@ def init_preproc_wf(
         method='given' if brain_mask is not None else detection.mask,
         given_file=brain_mask,
         voxel_mm=detection.voxel_mm,
+        service=service,
         omp_nthreads=omp_nthreads,
     )
     iso = (resample, 'out_file')
@@ -158,6 +163,7 @@ def init_mask_wf(
     method: str,
     given_file: Path | None = None,
     voxel_mm: float = 1.0,
+    service: str = '',
     omp_nthreads: int = 1,
     name: str = 'mask_wf',
 ) -> pe.Workflow:
@@ -174,6 +180,8 @@ def init_mask_wf(
         The precomputed mask, with ``method='given'``.
     voxel_mm : float
         Isotropic voxel size, mm.
+    service : str
+        As for :func:`init_preproc_wf`.
     omp_nthreads : int
         Threads of one node.
     name : str
@@ -202,7 +210,8 @@ def init_mask_wf(
         )
         workflow.connect(inputnode, 'scan_file', mask, 'scan_file')
     elif method in ('auto', 'builtin', 'background'):
-        mask = pe.Node(FoundMask(method=method, threads=omp_nthreads), name='mask', mem_gb=0.5)
+        found = FoundMask(method=method, threads=omp_nthreads, service=service)
+        mask = pe.Node(found, name='mask', mem_gb=0.5)
     else:
         mask = pe.Node(ToolMask(method=method), name='mask', mem_gb=0.3)
         tool, field = _mask_tool(method, omp_nthreads)
