@@ -68,10 +68,8 @@ def weights_of(work: Path) -> list[np.ndarray]:
 def test_a_model_is_trained_and_the_app_runs_it(
     labelled: Path, tmp_path: Path, command: Command
 ) -> None:
-    begun = time.monotonic()
     done = installed([*command(labelled, tmp_path / 'dots'), '--license', 'CC0-1.0'])
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 240  # under a minute on two idle cores
     assert 'wrote <' in done.stdout
     assert 'fold 1: 4 steps on' in done.stderr
     bundle = load_bundle(tmp_path / 'dots')
