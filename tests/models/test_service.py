@@ -120,7 +120,7 @@ def ended(service: PredictionService) -> bool:
     return Path(service.address).with_name('ended').exists()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -146,14 +146,14 @@ def test_it_ends_when_its_run_is_killed(tmp_path: Path) -> None:
         'from shivacmb.models.service import EnsembleRequest, PredictionService\n'
         'service = PredictionService({"lesions": EnsembleRequest(sys.argv[1])})\n'
         'print(service._process.pid, service.address, flush=True)\n'
-        'time.sleep(60)\n'
+        'time.sleep(600)\n'
     )
     run = subprocess.Popen(
         [sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert run.stdout is not None
     pid, address = run.stdout.readline().split()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not Path(address).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(run.pid, signal.SIGKILL)
