@@ -101,6 +101,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         trust_model=settings.trust_model,
         toolkit=choose_toolkit(settings.toolkit),
         mask=settings.mask,
+        zones=not settings.no_zones,
         voxel_mm=grid.voxel_mm[0],
         box_shape=grid.shape,
         percentile=intensity.percentile,
@@ -175,6 +176,7 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
         'model': [facts['model']['Name'], facts['model']['Version']],
         'mask': facts['mask_sources'] or [mask, *facts['mask_model']],
+        'zones': [fold['sha256'] for fold in facts['zones_model'].get('Folds', [])],
         'fsl': facts['versions'].get('fsl'),
         'version': __version__,
     }
@@ -275,21 +277,24 @@ def scan_facts(
     sources = []
     if mask is not None:
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
+    zones = _zones_model() if detection.zones else {}
+    network = mask is None and mask_method in ('auto', 'builtin')
     return {
         'mask_sources': sources,
-        'mask_model': _mask_model() if mask is None and mask_method in ('auto', 'builtin') else [],
+        'mask_model': [fold['sha256'] for fold in _zones_model()['Folds']] if network else [],
+        'zones_model': zones,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),
     }
 
 
-def _mask_model() -> list[str]:
-    """Checksums of the built-in mask network."""
+def _zones_model() -> dict[str, Any]:
+    """Facts of the built-in network for mask and zones."""
     from shivacmb.models import find_bundle
     from shivacmb.models.brain_mask import BUILTIN
 
-    return [fold.sha256 for fold in find_bundle(BUILTIN).folds]
+    return model_facts(find_bundle(BUILTIN))
 
 
 def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Train the built-in brain mask from nothing: ``python -m shivacmb.train.brain_mask -o DIR``.
+"""Train the built-in zones from nothing: ``python -m shivacmb.train.brain_zones -o DIR``.
 
 In the manner of SynthStrip (Hoopes 2022) and SynthSeg (Billot 2023): the network never sees a
 scan, only simulated heads whose contrasts vary far more than real ones do.
@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shivacmb.exceptions import DataError
+from shivacmb.imaging.zones import Zone
 from shivacmb.models.write import write_bundle
-from shivacmb.train.brain_mask_judge import judge
-from shivacmb.train.brain_mask_network import build_brain_network
-from shivacmb.train.brain_mask_samples import Array, Pair, simulate_pairs
+from shivacmb.train.brain_zones_judge import judge
+from shivacmb.train.brain_zones_network import (
+    WIDTHS,
+    ZONES,
+    build_zone_network,
+    fold,
+    unfolded,
+)
+from shivacmb.train.brain_zones_samples import LEFT, Array, Pair, simulate_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +37,7 @@ logger = logging.getLogger(__name__)
 SHAPE = (96, 128, 128)
 NET_MM = 2.0
 POOL = 120
-CONTRASTS = 2
+CONTRASTS = 3
 CHECKPOINT_EVERY = 100
 
 TRAINING = {
@@ -40,28 +48,33 @@ TRAINING = {
     ),
     'batch': 2,
     'optimiser': 'Adam, 2e-3 with a linear start and a cosine end, gradient norm at most 1',
-    'loss': 'soft Dice plus cross-entropy',
+    'loss': 'cross-entropy, soft Dice of the zones and of the brain, cross-entropy of the side',
 }
 CARD: dict[str, Any] = {
-    'name': 'brain-mask',
+    'name': 'brain-zones',
     'version': '1.0.0',
     'description': (
-        'Brain mask for T2*-GRE, SWI and other contrasts. Trained on simulated heads only, never'
-        " shown a patient's scan; no reader has checked it on patients."
+        'Brain mask and coarse zones for T2*-GRE, SWI and other contrasts: cerebral cortex and'
+        ' white matter, deep grey matter, thalamus, brainstem, cerebellum, fluid, left and right.'
+        " Trained on simulated heads only, never shown a patient's scan; no reader has checked it"
+        ' on patients.'
     ),
     'license': 'Apache-2.0',
     'citation': '',
     'url': '',
     'intended_use': (
-        'To place and scale the box in which microbleeds are sought. Research only; not for'
-        ' volumetry.'
+        'To place and scale the box in which microbleeds are sought, and to name the zone that a'
+        ' microbleed lies in. Research only; not for volumetry.'
     ),
     'target': 'brain',
-    'architecture': {'family': 'brain-mask', 'widths': [8, 16, 16, 24, 24]},
+    'architecture': {'family': 'brain-zones', 'widths': list(WIDTHS)},
     'inputs': [{'name': 'head', 'contrasts': ['T2starw', 'swi', 'T1w', 'T2w']}],
     'grid': {'shape': list(SHAPE), 'voxel_mm': [NET_MM] * 3, 'orientation': 'RAS'},
     'intensity': {'percentile': 99.5, 'clip': 1.0, 'divide': 1.0, 'masked': False},
-    'classes': [{'value': 1, 'name': 'brain'}],
+    'classes': [
+        *({'value': int(zone), 'name': zone.name.lower()} for zone in Zone if zone),
+        {'value': LEFT, 'name': 'left'},
+    ],
     'postprocess': {'threshold': 0.5, 'min_voxels': 12500, 'connectivity': 26},
 }
 
@@ -89,15 +102,41 @@ def stream(seed: int, first: int, last: int, workers: int) -> Iterator[list[Pair
             yield result.get()
 
 
-def mask_loss(truth: Any, prediction: Any) -> Any:
-    """Soft Dice over the batch plus cross-entropy."""
+def zone_loss(truth: Any, logits: Any) -> Any:
+    """Cross-entropy and soft Dice of the zones, Dice of the brain, side inside the brain.
+
+    Parameters
+    ----------
+    truth : tensor, uint8 [N, X, Y, Z, 8]
+        Folded zones, :data:`LEFT` added on the left.
+    logits : tensor, float32 [N, X, Y, Z, 72]
+        As of the folded network.
+
+    Returns
+    -------
+    tensor
+        One number: 0 for certain and right.
+    """
     from keras import ops
 
-    shared = ops.sum(truth * prediction)
-    dice = (2.0 * shared + 1.0) / (ops.sum(truth**2) + ops.sum(prediction**2) + 1.0)
-    p = ops.clip(prediction, 1e-6, 1.0 - 1e-6)
-    entropy = -ops.mean(truth * ops.log(p) + (1.0 - truth) * ops.log(1.0 - p))
-    return 1.0 - dice + entropy
+    truth = ops.cast(ops.reshape(truth, (-1,)), 'int32')
+    zones = ops.reshape(logits[..., : 8 * ZONES], (-1, ZONES))
+    side = ops.reshape(logits[..., 8 * ZONES :], (-1,))
+    left = ops.cast(truth >= LEFT, 'float32')
+    wanted = ops.one_hot(truth % LEFT, ZONES)
+    logs = ops.log_softmax(zones)
+    found = ops.exp(logs)
+    entropy = -ops.mean(ops.sum(wanted * logs, axis=-1))
+    shared = ops.sum(wanted * found, axis=0)
+    total = ops.sum(wanted, axis=0) + ops.sum(found, axis=0)
+    dice = (2.0 * shared + 1.0) / (total + 1.0)
+    outside, beyond = wanted[:, 0], found[:, 0]
+    both = ops.sum((1.0 - outside) * (1.0 - beyond))
+    brain = (2.0 * both + 1.0) / (ops.sum(2.0 - outside - beyond) + 1.0)
+    inside = 1.0 - outside
+    wrong = ops.softplus(side) - left * side
+    sides = ops.sum(inside * wrong) / (ops.sum(inside) + 1.0)
+    return entropy + (1.0 - ops.mean(dice)) + (1.0 - brain) + 0.5 * sides
 
 
 def _rate(step: int, steps: int, top: float) -> float:
@@ -108,8 +147,26 @@ def _rate(step: int, steps: int, top: float) -> float:
     return float(top * 0.5 * (1.0 + np.cos(np.pi * (step - warm) / max(1, steps - warm))) + 1e-6)
 
 
+def new_network(precision: str) -> Any:
+    """Build the folded network under a Keras policy."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        return build_zone_network(SHAPE, folded=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def train(
-    folder: Path, *, steps: int, seed: int, workers: int = 1, learning_rate: float = 2e-3
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+    workers: int = 1,
+    learning_rate: float = 2e-3,
+    precision: str = 'mixed_bfloat16',
 ) -> Any:
     """Train, with checkpoints, and go on from one if it is there.
 
@@ -125,10 +182,18 @@ def train(
     workers : int
         Processes that draw heads; 0 draws in this one.
     learning_rate : float
+    precision : str
+        Keras policy of the arithmetic; the weights are kept in float32.
 
     Returns
     -------
     keras.Model
+        Folded, see :func:`shivacmb.train.brain_zones_network.build_zone_network`.
+
+    Raises
+    ------
+    DataError
+        When the loss is not finite; the last checkpoint stays.
     """
     import keras
 
@@ -139,12 +204,12 @@ def train(
     if checkpoint.exists() and progress.exists():
         first = int(json.loads(progress.read_text())['step'])
         model = keras.models.load_model(
-            checkpoint, custom_objects={'mask_loss': mask_loss}, safe_mode=True
+            checkpoint, custom_objects={'zone_loss': zone_loss}, safe_mode=True
         )
         logger.info('going on from step %d', first)
     else:
-        model = build_brain_network(SHAPE)
-        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), mask_loss)
+        model = new_network(precision)
+        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), zone_loss)
     rng = np.random.default_rng([seed, 1, first])
     pool: list[Pair] = []
     started = time.monotonic()
@@ -156,8 +221,12 @@ def train(
         pool.append(fresh)
         del pool[: max(0, len(pool) - POOL)]
         model.optimizer.learning_rate = _rate(step, steps, learning_rate)
-        batch = _batch([fresh, other])
-        losses.append(float(model.train_on_batch(*batch)))
+        losses.append(float(model.train_on_batch(*_batch([fresh, other]))))
+        if not np.isfinite(losses[-1]):
+            raise DataError(
+                f'the loss became {losses[-1]} at step {step + 1}; <{checkpoint}> is of an'
+                ' earlier step: start again from it with another seed'
+            )
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             _save(model, checkpoint, progress, step + 1)
             with (folder / 'loss.tsv').open('a') as table:
@@ -175,8 +244,7 @@ def train(
 
 def _batch(pairs: Sequence[Pair]) -> tuple[Array, Array]:
     images = np.stack([pair.image for pair in pairs]).astype(np.float32)
-    brains = np.stack([pair.brain for pair in pairs]).astype(np.float32)
-    return images[..., None], brains[..., None]
+    return images[..., None], fold(np.stack([pair.zones for pair in pairs]))
 
 
 def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
@@ -191,10 +259,10 @@ def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from a command line."""
-    parser = argparse.ArgumentParser(prog='python -m shivacmb.train.brain_mask')
+    parser = argparse.ArgumentParser(prog='python -m shivacmb.train.brain_zones')
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
     parser.add_argument(
-        '--work', type=Path, help='checkpoints (default: OUTPUT/../brain-mask-work)'
+        '--work', type=Path, help='checkpoints (default: OUTPUT/../brain-zones-work)'
     )
     parser.add_argument('--steps', type=int, default=2000)
     parser.add_argument('--seed', type=int, default=20240)
@@ -208,14 +276,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     # read by TensorFlow when it first computes
     os.environ['TF_NUM_INTRAOP_THREADS'] = str(options.threads)
-    work = options.work or options.output.parent / 'brain-mask-work'
+    work = options.work or options.output.parent / 'brain-zones-work'
     model = train(work, steps=options.steps, seed=options.seed, workers=options.workers)
-    metrics = judge(_predictor(model), SHAPE, NET_MM, heads=options.judge) if options.judge else {}
+    network = build_zone_network(SHAPE)
+    network.set_weights(unfolded(model.get_weights()))
+    metrics = (
+        judge(_predictor(network), SHAPE, NET_MM, heads=options.judge) if options.judge else {}
+    )
     for name, values in metrics.items():
         logger.info('%s: %s', name, values)
-    # a fresh copy leaves the optimiser's state behind, which is twice the size of the network
-    network = build_brain_network(SHAPE)
-    network.set_weights(model.get_weights())
     training = {**TRAINING, 'steps': options.steps, 'seed': options.seed}
     write_bundle(
         options.output,
@@ -228,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predictor(model: Any) -> Callable[[Array], Array]:
     def predict(field: Array) -> Array:
-        return np.asarray(model.predict_on_batch(field[None, ..., None])[0, ..., 0])
+        return np.asarray(model.predict_on_batch(field[None, ..., None])[0])
 
     return predict
 
