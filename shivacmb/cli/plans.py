@@ -18,12 +18,17 @@ from shivacmb.models import choose_engine
 from shivacmb.workflows.plan import Detection, ScanPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from shivacmb.bids import Scan
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
+    from shivacmb.models.service import EnsembleRequest
 
 PACKAGES = ('nipype', 'nibabel', 'numpy', 'scipy', 'connected-components-3d')
 STAGING = Path('logs', '.staging')
+# Methods that may ask the built-in network
+NETWORK_MASKS = ('auto', 'builtin')
 FSL_PROGRAMS = ('fslreorient2std', 'flirt', 'bet')
 
 
@@ -278,7 +283,7 @@ def scan_facts(
     if mask is not None:
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
     zones = _zones_model() if detection.zones else {}
-    network = mask is None and mask_method in ('auto', 'builtin')
+    network = mask is None and mask_method in NETWORK_MASKS
     return {
         'mask_sources': sources,
         'mask_model': [fold['sha256'] for fold in _zones_model()['Folds']] if network else [],
@@ -295,6 +300,42 @@ def _zones_model() -> dict[str, Any]:
     from shivacmb.models.brain_mask import BUILTIN
 
     return model_facts(find_bundle(BUILTIN))
+
+
+def networks_needed(
+    plans: Sequence[ScanPlan], detection: Detection, bundle: Bundle, threads: int
+) -> dict[str, EnsembleRequest]:
+    """List what the prediction process has to load, what is needed first at the front.
+
+    Parameters
+    ----------
+    plans : sequence of ScanPlan
+        The scans.
+    detection : Detection
+        Mask method, engine, device.
+    bundle : Bundle
+        The model.
+    threads : int
+        Processor threads of one prediction.
+
+    Returns
+    -------
+    dict
+        For ``PredictionService``; without the brain's network where no scan can ask for it, be
+        it for the mask or for the zones.
+    """
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+    from shivacmb.models.service import BRAIN, LESIONS, EnsembleRequest
+
+    needed = {}
+    masks = detection.mask in NETWORK_MASKS and any(plan.brain_mask is None for plan in plans)
+    if masks or detection.zones:
+        needed[BRAIN] = EnsembleRequest(str(find_bundle(BUILTIN).path), 'openvino', 'cpu', threads)
+    needed[LESIONS] = EnsembleRequest(
+        str(bundle.path), detection.engine, detection.device, threads, detection.trust_model
+    )
+    return needed
 
 
 def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:

@@ -189,21 +189,14 @@ def run_plans(
     dict
         Failure by ``ScanPlan.stem``.
     """
-    from shivacmb.models.service import EnsembleRequest, PredictionService
-
-    request = EnsembleRequest(
-        str(bundle.path),
-        detection.engine,
-        detection.device,
-        settings.omp_nthreads,
-        detection.trust_model,
-    )
     from shivacmb.cli import engine
+    from shivacmb.models.service import PredictionService
 
     work_dir = _work_dir(settings, run_dir.name)
     temporary = work_dir if settings.work_dir is None else None
     # The networks load while nipype is imported and the first scan is read
-    service = PredictionService(request, temporary) if plugin.local else None
+    requests = planning.networks_needed(todo, detection, bundle, settings.omp_nthreads)
+    service = PredictionService(requests, temporary) if plugin.local else None
     failures: dict[str, ShivaCMBError] = {}
     try:
         from shivacmb.cli.progress import progress

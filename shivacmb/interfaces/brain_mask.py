@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from shivacmb.exceptions import DataError
@@ -18,6 +19,8 @@ from shivacmb.imaging import (
     read_mask,
 )
 from shivacmb.interfaces.base import ScanInterface
+from shivacmb.models.service import BRAIN, request_prediction
+
 
 if TYPE_CHECKING:
     from shivacmb.models.brain_mask import BrainMaps
@@ -27,6 +30,9 @@ class _MaskInputSpec(BaseInterfaceInputSpec):
     iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
     zones = traits.Bool(True, usedefault=True, desc='also find the zones of the brain')
     threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
+    service = traits.Str(
+        '', usedefault=True, nohash=True, desc='address of a process that holds the network'
+    )
 
 
 class _MaskOutputSpec(TraitedSpec):
@@ -41,16 +47,28 @@ def _save_like(mask: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
     nib.Nifti1Image(mask.astype(np.uint8), image.affine, header).to_filename(path)
 
 
-def _look(image: nib.Nifti1Image, threads: int) -> BrainMaps:
-    from shivacmb.models.brain_mask import find_brain
-
-    return find_brain(image, engine='openvino', threads=threads)
-
-
 class _Mask(ScanInterface):
     """What the three ways to a mask share: to check and store it, with its zones."""
 
     output_spec = _MaskOutputSpec
+
+    def _look(self, cwd: Path, image: nib.Nifti1Image) -> BrainMaps:
+        """Run the network, here or in the process that holds it."""
+        from shivacmb.models.brain_mask import find_brain
+
+        service = self.inputs.service
+
+        def ask(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            np.save(cwd / 'head.npy', field[..., np.newaxis])
+            request_prediction(service, cwd / 'head.npy', cwd / 'brain.npy', BRAIN)
+            return np.asarray(np.load(cwd / 'brain.npy').mean(axis=0))
+
+        return find_brain(
+            image,
+            engine='openvino',
+            threads=self.inputs.threads,
+            predict=ask if service else None,
+        )
 
     def _store(
         self,
@@ -68,7 +86,7 @@ class _Mask(ScanInterface):
         if not self.inputs.zones:
             return
         try:
-            zones = (maps or _look(image, self.inputs.threads)).zones(brain)
+            zones = (maps or self._look(cwd, image)).zones(brain)
         except DataError:
             # the mask is someone else's and good; only the names of the places are lost
             zones = np.zeros(brain.shape, np.uint8)
@@ -117,7 +135,7 @@ class FoundMask(_Mask):
         if method == 'background':
             self._store(cwd, background_mask(array), image, method)
         else:
-            maps = _look(image, self.inputs.threads)
+            maps = self._look(cwd, image)
             self._store(cwd, maps.mask(), image, method, maps=maps)
 
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import socket
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     import nibabel as nib
 
-# Level 1 halves the time of level 6 and costs a tenth more space on probability maps
+# Level 1 halves the time of level 6 and costs a tenth more space
 GZIP_LEVEL = 1
 MKDIR_TRIES = 20
 
@@ -105,12 +106,24 @@ class Staging:
         self._moves.clear()
 
 
+class _RunLengthGzip(gzip.GzipFile):
+    """Gzip that looks for runs of equal bytes only, not for earlier text.
+
+    Measured values are noise in their lower bytes: there is nothing to find in them. Looking costs
+    two thirds of the time and gains at most 4 %; runs of zero compress better this way.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.compress = zlib.compressobj(
+            GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE
+        )
+
+
 def _write_image(path: Path, image: nib.Nifti1Image) -> None:
     """Write ``.nii.gz`` without name or time in the gzip header: same input, same bytes."""
-    with (
-        path.open('wb') as raw,
-        gzip.GzipFile('', 'wb', GZIP_LEVEL, fileobj=raw, mtime=0) as stream,
-    ):
+    kind = _RunLengthGzip if image.get_data_dtype().kind == 'f' else gzip.GzipFile
+    with path.open('wb') as raw, kind('', 'wb', GZIP_LEVEL, fileobj=raw, mtime=0) as stream:
         # Slice by slice: a whole image as bytes would double its memory
         image.to_stream(stream)
 

@@ -240,6 +240,23 @@ class Bundle:
         index = [item.name for item in self.classes].index(MICROBLEED)
         return np.ascontiguousarray(self.foreground(probabilities)[..., index])
 
+    def target_map(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the bundle is for: the map of microbleeds, or all maps of the brain.
+
+        Parameters
+        ----------
+        probabilities : (..., K) ndarray
+            What :meth:`shivacmb.models.Ensemble.predict` returns.
+
+        Returns
+        -------
+        ndarray
+            A copy: (...) for microbleeds, (..., K) for the brain.
+        """
+        if self.target == 'CMB':
+            return self.microbleeds(probabilities)
+        return np.ascontiguousarray(probabilities)
+
     def check_maps(self, maps: int) -> None:
         """Raise a ModelError unless ``maps`` output maps fit ``classes``."""
         wanted = len(self.classes)

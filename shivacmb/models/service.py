@@ -2,8 +2,9 @@
 
 Loading an ensemble costs more than using it, and nipype's workers come and go. The service loads
 once, in a process of its own: it starts while the first scan is still being read, its memory is
-given back when it ends, and a crash inside an engine cannot take the run down. Requests are JSON
-over a Unix socket in a private folder; arrays travel as ``.npy`` files, never as pickles.
+given back when it ends, and a crash inside an engine cannot take the run down. It holds the
+networks of the lesions and, where scans need it, that of the brain mask. Requests are JSON over a
+Unix socket in a private folder; arrays travel as ``.npy`` files, never as pickles.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -28,7 +30,7 @@ from shivacmb import exceptions
 from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from shivacmb.models.ensemble import Ensemble
@@ -37,6 +39,8 @@ PARENT_POLL_SECONDS = 0.5
 # A Unix socket's path may have 107 bytes; temporary folders of clusters are often longer
 MAX_SOCKET_FOLDER = 80
 MAX_STARTS = 3
+#: Names of the ensembles that a service can hold.
+LESIONS, BRAIN = 'lesions', 'brain'
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,11 @@ def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
     image : Path
         ``.npy`` of float32 [X, Y, Z, C], scaled as the bundle demands.
     folds : Path
-        ``.npy`` to write: float32 [F, X, Y, Z], the probability of a microbleed
-        from each fold.
+        ``.npy`` to write, for each fold: float32 [F, X, Y, Z], the probability of a
+        microbleed; or float32 [F, X, Y, Z, K], all maps of a bundle that finds the brain.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
-    maps = ensemble.bundle.microbleeds(ensemble.predict(batch))
-    np.save(folds, maps[:, 0], allow_pickle=False)
+    np.save(folds, ensemble.bundle.target_map(ensemble.predict(batch))[:, 0], allow_pickle=False)
 
 
 class PredictionService:
@@ -97,18 +100,22 @@ class PredictionService:
 
     Parameters
     ----------
-    request : EnsembleRequest
-        What the process loads as soon as it starts.
+    requests : mapping of str to EnsembleRequest
+        What the process loads as soon as it starts, in this order: ``LESIONS`` and, where it is
+        needed, ``BRAIN``.
     temporary : Path, optional
         A folder of this run that the process removes when the run is killed outright.
     """
 
-    def __init__(self, request: EnsembleRequest, temporary: Path | None = None) -> None:
+    def __init__(
+        self, requests: Mapping[str, EnsembleRequest], temporary: Path | None = None
+    ) -> None:
         self._folder = _socket_folder()
         self.address = str(self._folder / 'service')
         self._command = [
             sys.executable, '-m', 'shivacmb.models.service', self.address,
-            json.dumps(asdict(request)), str(os.getpid()), str(temporary or ''),
+            json.dumps({name: asdict(request) for name, request in requests.items()}),
+            str(os.getpid()), str(temporary or ''),
         ]  # fmt: skip
         self._closing = False
         self._lock = threading.Lock()
@@ -199,7 +206,7 @@ def _ended(address: str) -> TemporaryError:
     )
 
 
-def request_prediction(address: str, image: Path, folds: Path) -> None:
+def request_prediction(address: str, image: Path, folds: Path, network: str = LESIONS) -> None:
     """Have the service predict one image; returns when the file is written.
 
     Parameters
@@ -208,6 +215,8 @@ def request_prediction(address: str, image: Path, folds: Path) -> None:
         ``PredictionService.address``.
     image, folds : Path
         As for :func:`predict_file`.
+    network : str
+        Which ensemble: ``LESIONS`` or ``BRAIN``.
 
     Raises
     ------
@@ -216,7 +225,7 @@ def request_prediction(address: str, image: Path, folds: Path) -> None:
     """
     try:
         with _connect(address) as connection:
-            connection.send_bytes(json.dumps([str(image), str(folds)]).encode())
+            connection.send_bytes(json.dumps([network, str(image), str(folds)]).encode())
             answer = json.loads(connection.recv_bytes())
     except (EOFError, ConnectionResetError, BrokenPipeError) as error:
         raise _ended(address) from error
@@ -249,42 +258,62 @@ def _end_with_parent(parent: int, folders: Sequence[Path]) -> None:
     os._exit(0)
 
 
-def serve(address: str, request: EnsembleRequest) -> None:
+class _Held:
+    """An ensemble, or why there is none; it predicts one image at a time."""
+
+    def __init__(self, loading: Future[Ensemble]) -> None:
+        self._loading = loading
+        self._lock = threading.Lock()
+
+    def answer(self, image: Path, folds: Path) -> dict[str, str]:
+        """Predict; return what went wrong, or nothing."""
+        try:
+            ensemble = self._loading.result()
+            with self._lock:
+                predict_file(ensemble, image, folds)
+        except Exception as error:  # noqa: BLE001  reported to whoever asked
+            return _failure(error)
+        return {}
+
+
+def _converse(connection: Connection, held: Mapping[str, _Held]) -> None:
+    # A client that is killed meanwhile harms only itself
+    with contextlib.suppress(EOFError, OSError), connection:
+        network, image, folds = json.loads(connection.recv_bytes())
+        answer = held[network].answer(Path(image), Path(folds))
+        connection.send_bytes(json.dumps(answer).encode())
+
+
+def serve(address: str, requests: Mapping[str, EnsembleRequest]) -> None:
     """Load the networks, then answer requests until killed.
+
+    Each conversation has a thread of its own, so that a brain mask need not wait until the
+    lesions of another scan are predicted.
 
     Parameters
     ----------
     address : str
         Unix socket to open; its folder belongs to this run alone.
-    request : EnsembleRequest
-        What to load. A failure to load is the answer to every request.
+    requests : mapping of str to EnsembleRequest
+        What to load, in this order. A failure to load is the answer to every request.
     """
-    with Listener(address, family='AF_UNIX', backlog=128) as listener:
-        problem: dict[str, str] = {}
-        ensemble: Ensemble | None = None
-        try:
-            ensemble = request.load()
-        except Exception as error:  # noqa: BLE001  reported to whoever asks
-            problem = _failure(error)
+    with (
+        Listener(address, family='AF_UNIX', backlog=128) as listener,
+        ThreadPoolExecutor(max_workers=1) as loader,
+    ):
+        held = {name: _Held(loader.submit(request.load)) for name, request in requests.items()}
         while True:
-            # A client that is killed meanwhile harms only itself
-            with contextlib.suppress(EOFError, OSError), listener.accept() as connection:
-                image, folds = json.loads(connection.recv_bytes())
-                answer = problem
-                if ensemble is not None:
-                    try:
-                        predict_file(ensemble, Path(image), Path(folds))
-                    except Exception as error:  # noqa: BLE001  reported to whoever asked
-                        answer = _failure(error)
-                connection.send_bytes(json.dumps(answer).encode())
+            with contextlib.suppress(EOFError, OSError):
+                connection = listener.accept()
+                threading.Thread(target=_converse, args=(connection, held), daemon=True).start()
 
 
 def main(argv: list[str]) -> None:
-    """Run as ``python -m shivacmb.models.service ADDRESS REQUEST PARENT TEMPORARY``."""
-    address, request, parent, temporary = argv
+    """Run as ``python -m shivacmb.models.service ADDRESS REQUESTS PARENT TEMPORARY``."""
+    address, requests, parent, temporary = argv
     folders = [Path(address).parent, *([Path(temporary)] if temporary else [])]
     threading.Thread(target=_end_with_parent, args=(int(parent), folders), daemon=True).start()
-    serve(address, EnsembleRequest(**json.loads(request)))
+    serve(address, {name: EnsembleRequest(**item) for name, item in json.loads(requests).items()})
 
 
 if __name__ == '__main__':

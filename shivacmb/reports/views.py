@@ -184,7 +184,8 @@ class Volumes:
         nearest = round(view.position)
         if not 0 <= nearest < volume.shape[view.plane]:
             return np.zeros((view.height, view.width), dtype=np.float32)
-        flat = volume.take(nearest, axis=view.plane).astype(np.float32)  # lower axis first
+        # A view, lower axis first: numpy's take would copy the whole volume for each slice
+        flat = np.moveaxis(volume, view.plane, 0)[nearest].astype(np.float32)
         down, across = _DOWN_ACROSS[view.plane]
         scale = view.pixels_per_mm * self.voxel_mm
         rows = view.top - (np.arange(view.height) + 0.5) / scale[down]

@@ -95,7 +95,10 @@ def init_scan_wf(
     inputnode.inputs.in_file = str(plan.image)
     outputnode = pe.Node(niu.IdentityInterface(['record']), name='outputnode')
     preproc_wf = init_preproc_wf(
-        detection=detection, brain_mask=plan.brain_mask, omp_nthreads=omp_nthreads
+        detection=detection,
+        brain_mask=plan.brain_mask,
+        service=service,
+        omp_nthreads=omp_nthreads,
     )
     detect_wf = init_detect_wf(detection=detection, service=service, omp_nthreads=omp_nthreads)
     figures = pe.Node(Figures(title=plan.stem), name='figures', mem_gb=0.5)

@@ -34,6 +34,7 @@ def init_preproc_wf(
     *,
     detection: Detection,
     brain_mask: Path | None = None,
+    service: str = '',
     omp_nthreads: int = 1,
     name: str = 'preproc_wf',
 ) -> pe.Workflow:
@@ -48,6 +49,9 @@ def init_preproc_wf(
         Toolkit, mask method, grid and intensity settings.
     brain_mask : Path, optional
         A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    service : str
+        Address of a running ``PredictionService`` that holds the network of the brain mask;
+        without it the node loads the network in its own process, once.
     omp_nthreads : int
         Threads of one node.
     name : str
@@ -122,6 +126,7 @@ def init_preproc_wf(
         given_file=brain_mask,
         voxel_mm=detection.voxel_mm,
         zones=detection.zones,
+        service=service,
         omp_nthreads=omp_nthreads,
     )
     iso = (resample, 'out_file')
@@ -164,6 +169,7 @@ def init_mask_wf(
     given_file: Path | None = None,
     voxel_mm: float = 1.0,
     zones: bool = True,
+    service: str = '',
     omp_nthreads: int = 1,
     name: str = 'mask_wf',
 ) -> pe.Workflow:
@@ -182,6 +188,8 @@ def init_mask_wf(
         Isotropic voxel size, mm.
     zones : bool
         Whether to find the zones, which are the built-in network's for every method.
+    service : str
+        As for :func:`init_preproc_wf`.
     omp_nthreads : int
         Threads of one node.
     name : str
@@ -207,7 +215,7 @@ def init_mask_wf(
     inputnode = pe.Node(niu.IdentityInterface(['scan_file', 'iso_file']), name='inputnode')
     outputs = ['mask_file', 'zones_file', 'method']
     outputnode = pe.Node(niu.IdentityInterface(outputs), name='outputnode')
-    common = {'zones': zones, 'threads': omp_nthreads}
+    common = {'zones': zones, 'threads': omp_nthreads, 'service': service}
     if method == 'given':
         mask = pe.Node(
             GivenMask(given_file=str(given_file), voxel_mm=voxel_mm, **common),

@@ -122,6 +122,26 @@ def test_network_input_is_the_box_around_the_brain(scan: Path, here: Path) -> No
     assert cut.outputs.voxels_outside == whole - part > 0
 
 
+def test_the_mask_of_the_service_is_that_of_this_process(here: Path) -> None:
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+    from shivacmb.models.service import BRAIN, EnsembleRequest, PredictionService
+
+    lines = [np.linspace(-1.2, 1.2, 90)] * 3
+    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*lines, indexing='ij', sparse=True)))
+    head = np.where(radius < 0.8, 600, np.where(radius < 0.87, 120, np.where(radius < 1, 500, 10)))
+    nib.Nifti1Image(head.astype(np.float32), np.diag([2, 2, 2, 1])).to_filename('head.nii')
+    alone = FoundMask(iso_file='head.nii', method='builtin').run().outputs.mask_file
+    expected = nib.load(alone).get_fdata()
+    Path(alone).unlink()
+    requests = {BRAIN: EnsembleRequest(str(find_bundle(BUILTIN).path), 'openvino')}
+    with PredictionService(requests) as service:
+        node = FoundMask(iso_file='head.nii', method='builtin', service=service.address)
+        together = node.run().outputs.mask_file
+    assert 0.1 < expected.mean() < 0.5
+    np.testing.assert_array_equal(nib.load(together).get_fdata(), expected)
+
+
 def test_given_mask_lands_where_the_scan_does(scan: Path, tmp_path: Path) -> None:
     image = nib.load(scan).slicer[::-1, :, ::-1]
     values = np.asarray(image.dataobj)

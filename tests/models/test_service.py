@@ -15,7 +15,10 @@ import psutil
 import pytest
 
 from shivacmb.exceptions import ModelError, TemporaryError
+from shivacmb.models import Bundle
 from shivacmb.models.service import (
+    BRAIN,
+    LESIONS,
     MAX_STARTS,
     EnsembleRequest,
     PredictionService,
@@ -25,7 +28,7 @@ from shivacmb.models.service import (
 
 
 class _Bundle:
-    def microbleeds(self, maps: np.ndarray) -> np.ndarray:
+    def target_map(self, maps: np.ndarray) -> np.ndarray:
         return maps[..., 0]
 
 
@@ -36,6 +39,10 @@ class _Ensemble:
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         return np.stack([batch * factor for factor in (1, 2, 3)]).astype(np.float32)
+
+
+def nothing(folder: Path) -> dict[str, EnsembleRequest]:
+    return {LESIONS: EnsembleRequest(str(folder / 'nothing'))}
 
 
 def test_predict_file_writes_one_map_per_fold(tmp_path: Path) -> None:
@@ -49,16 +56,52 @@ def test_predict_file_writes_one_map_per_fold(tmp_path: Path) -> None:
 
 def test_failure_to_load_is_the_answer_to_every_request(tmp_path: Path) -> None:
     np.save(tmp_path / 'in.npy', np.zeros((2, 2, 2, 1), dtype=np.float32))
-    with PredictionService(EnsembleRequest(str(tmp_path / 'nothing'))) as service:
+    with PredictionService(nothing(tmp_path)) as service:
         for _ in range(2):
             with pytest.raises(ModelError, match='nothing'):
                 request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
     assert not Path(service.address).parent.exists()
 
 
+def test_one_process_holds_the_networks_of_brain_and_lesions(
+    tmp_path: Path, make_bundle: Callable[..., Bundle]
+) -> None:
+    image = np.random.default_rng(3).random((6, 5, 4, 1), dtype=np.float32)
+    np.save(tmp_path / 'in.npy', image)
+    brain = make_bundle(0.5, name='head', target='brain', classes=[{'value': 1, 'name': 'brain'}])
+    lesions = make_bundle(0.25, 0.75, name='spots')
+    assert brain.grid.shape == lesions.grid.shape == image.shape[:3]
+    requests = {
+        BRAIN: EnsembleRequest(str(brain.path), 'openvino'),
+        LESIONS: EnsembleRequest(str(lesions.path), 'openvino'),
+    }
+    with PredictionService(requests) as service:
+        for name in (LESIONS, BRAIN, LESIONS):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / f'{name}.npy', name)
+    expected = {BRAIN: [0.5], LESIONS: [0.25, 0.75]}
+    for name, factors in expected.items():
+        folds = np.load(tmp_path / f'{name}.npy')
+        np.testing.assert_array_equal(folds, [image[..., 0] * factor for factor in factors])
+
+
+def test_a_network_that_cannot_be_loaded_does_not_take_the_other(
+    tmp_path: Path, make_bundle: Callable[..., Bundle]
+) -> None:
+    np.save(tmp_path / 'in.npy', np.ones((6, 5, 4, 1), dtype=np.float32))
+    requests = {
+        BRAIN: EnsembleRequest(str(tmp_path / 'nothing')),
+        LESIONS: EnsembleRequest(str(make_bundle(0.5).path), 'openvino'),
+    }
+    with PredictionService(requests) as service:
+        with pytest.raises(ModelError, match='nothing'):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy', BRAIN)
+        request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+    assert np.load(tmp_path / 'out.npy').max() == 0.5
+
+
 def test_a_process_that_dies_is_started_again_but_not_for_ever(tmp_path: Path) -> None:
     np.save(tmp_path / 'in.npy', np.zeros((2, 2, 2, 1), dtype=np.float32))
-    service = PredictionService(EnsembleRequest(str(tmp_path / 'nothing')))
+    service = PredictionService(nothing(tmp_path))
     try:
         for _ in range(MAX_STARTS):
             with pytest.raises(ModelError):
@@ -90,7 +133,7 @@ def test_long_temporary_folders_are_avoided(
     long = tmp_path / ('x' * 100)
     long.mkdir()
     monkeypatch.setattr('tempfile.tempdir', str(long))
-    with PredictionService(EnsembleRequest(str(tmp_path / 'nothing'))) as service:
+    with PredictionService(nothing(tmp_path)) as service:
         assert len(service.address) < 100
         with pytest.raises(ModelError, match='nothing'):
             request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
@@ -101,7 +144,7 @@ def test_it_ends_when_its_run_is_killed(tmp_path: Path) -> None:
     code = (
         'import sys, time\n'
         'from shivacmb.models.service import EnsembleRequest, PredictionService\n'
-        'service = PredictionService(EnsembleRequest(sys.argv[1]))\n'
+        'service = PredictionService({"lesions": EnsembleRequest(sys.argv[1])})\n'
         'print(service._process.pid, service.address, flush=True)\n'
         'time.sleep(60)\n'
     )
