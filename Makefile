@@ -45,7 +45,7 @@ bench: $(VENV)/.dev  ## measure speed and memory; tables go to bench/
 	$(BIN)/python bench/run.py
 
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
-	$(BIN)/python -m shivacmb.train.brain_mask -o shivacmb/models/bundles/brain-mask
+	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones
 	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb
 
 clean:

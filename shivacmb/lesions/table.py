@@ -31,12 +31,6 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
         'Description': 'Centre of mass, inferior (-) to superior (+), scanner coordinates (RAS).',
         'Units': 'mm',
     },
-    'region': {
-        'Description': (
-            'Zone of the brain that most of the lesion lies in, of the map desc-zones_dseg; fluid '
-            'does not count. n/a without zones.'
-        ),
-    },
     'volume_mm3': {
         'Description': "Volume of the cluster on the network's grid.",
         'Units': 'mm3',
@@ -65,6 +59,12 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
             'brain mask; 0 where the cluster leaves the mask.'
         ),
         'Units': 'mm',
+    },
+    'region': {
+        'Description': (
+            'Zone of the brain that most of the lesion lies in, of the map desc-zones_dseg; fluid '
+            'does not count. n/a without zones.'
+        ),
     },
 }
 """Column dictionary of ``desc-CMB_dseg.tsv``, to be merged into ``desc-CMB_dseg.json``."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
+from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
 from shivacmb.models.descriptor import load_bundle
 from shivacmb.models.ensemble import load_ensemble
-from shivacmb.models.locate import find_bundle
+from shivacmb.models.locate import SHIPPED, find_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+#: Whether the network for the zones ships with the package; else its forerunner gives the mask.
+HAS_ZONES = (SHIPPED / 'brain-zones' / MODEL_FILE).is_file()
 #: The bundle that ships with the package.
-BUILTIN = 'brain-zones'
+BUILTIN = 'brain-zones' if HAS_ZONES else 'brain-mask'
 #: Output maps of its network: background and the zones in the order of ``Zone``, then the left.
 MAPS = len(Zone) + 1
 _MIN_VOLUME_MM3 = 1e5
@@ -89,7 +92,7 @@ def find_brain(
         When the bundle is missing, altered or made for something else.
     """
     found = find_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
-    if found.target != 'brain' or len(found.classes) != MAPS - 1:
+    if found.target != 'brain' or len(found.classes) not in (1, MAPS - 1):
         msg = (
             f'model {found.name!r} in <{found.path}> finds {found.target!r}, not the brain and'
             f' its zones; take {BUILTIN!r}'
@@ -114,6 +117,12 @@ def find_brain(
 def _ensemble(path: Path, engine: str, threads: int | None) -> Ensemble:
     """Load once per process: a worker masks many scans."""
     return load_ensemble(load_bundle(path), engine=engine, threads=threads)
+
+
+def brain_map(fields: Array) -> Array:
+    """Probability of brain: the only map of a network for the mask, 1 minus the background."""
+    brain: Array = fields[..., 0] if fields.shape[-1] == 1 else 1.0 - fields[..., Zone.BACKGROUND]
+    return brain
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ class BrainMaps:
 
     def mask(self) -> Array:
         """Return the brain, uint8 on the image's grid: one piece without holes."""
-        brain = 1.0 - self.fields[..., Zone.BACKGROUND]
+        brain = brain_map(self.fields)
         full = from_network(brain, self.shape, self.mm, self.net_mm, self.centre)
         return self._as_image(_one_piece(full > self.threshold))
 
@@ -192,9 +201,7 @@ class BrainMaps:
 
     def _as_image(self, array: Array) -> Array:
         """From RAS order to the image's."""
-        return np.ascontiguousarray(
-            nib.apply_orientation(array, _inverse(self.to_ras)), np.uint8
-        )
+        return np.ascontiguousarray(nib.apply_orientation(array, _inverse(self.to_ras)), np.uint8)
 
 
 def brain_from(
@@ -234,7 +241,7 @@ def brain_from(
     for _ in range(2):
         field = scale_input(to_network(array, mm, shape, net_mm, centre))
         fields = np.asarray(predict(field), np.float32)
-        brain = 1.0 - fields[..., Zone.BACKGROUND]
+        brain = brain_map(fields)
         weight = np.where(brain > threshold, brain, 0.0)
         total = float(weight.sum())
         if total * net_mm**3 < _MIN_VOLUME_MM3:

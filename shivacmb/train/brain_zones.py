@@ -38,7 +38,8 @@ SHAPE = (96, 128, 128)
 NET_MM = 2.0
 POOL = 120
 CONTRASTS = 3
-CHECKPOINT_EVERY = 100
+FRESH_EVERY = 2
+CHECKPOINT_EVERY = 25
 
 TRAINING = {
     'data': (
@@ -46,7 +47,7 @@ TRAINING = {
         ' and smooth warps, with simulated skull, scalp, face and neck; a third of the images of'
         ' arbitrary contrast, the others T2*-GRE and SWI. No scan of a person was shown.'
     ),
-    'batch': 2,
+    'batch': 1,
     'optimiser': 'Adam, 2e-3 with a linear start and a cosine end, gradient norm at most 1',
     'loss': 'cross-entropy, soft Dice of the zones and of the brain, cross-entropy of the side',
 }
@@ -170,8 +171,9 @@ def train(
 ) -> Any:
     """Train, with checkpoints, and go on from one if it is there.
 
-    Each step sees one new image and one from a pool of earlier ones: drawing heads costs as much
-    as learning from them. A resumed run starts with an empty pool, so it is not bit-identical.
+    Every other step sees a new image, the others one from a pool of earlier ones: drawing heads
+    costs as much as learning from them. A resumed run starts with an empty pool, so it is not
+    bit-identical.
 
     Parameters
     ----------
@@ -214,14 +216,19 @@ def train(
     pool: list[Pair] = []
     started = time.monotonic()
     losses: list[float] = []
-    heads = stream(seed, first // CONTRASTS, -(-steps // CONTRASTS), workers)
-    fresh_pairs = (pair for pairs in heads for pair in pairs)
-    for step, fresh in zip(range(first, steps), fresh_pairs, strict=False):
-        other = pool[int(rng.integers(len(pool)))] if pool else fresh
-        pool.append(fresh)
-        del pool[: max(0, len(pool) - POOL)]
+    # a head serves for so many steps
+    share = CONTRASTS * FRESH_EVERY
+    heads = stream(seed, first // share, -(-steps // share) + 1, workers)
+    fresh = (pair for pairs in heads for pair in pairs)
+    for step in range(first, steps):
+        if step % FRESH_EVERY and pool:
+            pair = pool[int(rng.integers(len(pool)))]
+        else:
+            pair = next(fresh)
+            pool.append(pair)
+            del pool[: max(0, len(pool) - POOL)]
         model.optimizer.learning_rate = _rate(step, steps, learning_rate)
-        losses.append(float(model.train_on_batch(*_batch([fresh, other]))))
+        losses.append(float(model.train_on_batch(*_batch(pair))))
         if not np.isfinite(losses[-1]):
             raise DataError(
                 f'the loss became {losses[-1]} at step {step + 1}; <{checkpoint}> is of an'
@@ -242,9 +249,8 @@ def train(
     return model
 
 
-def _batch(pairs: Sequence[Pair]) -> tuple[Array, Array]:
-    images = np.stack([pair.image for pair in pairs]).astype(np.float32)
-    return images[..., None], fold(np.stack([pair.zones for pair in pairs]))
+def _batch(pair: Pair) -> tuple[Array, Array]:
+    return pair.image.astype(np.float32)[None, ..., None], fold(pair.zones[None])
 
 
 def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:

@@ -56,7 +56,7 @@ def test_a_fold_leaves_whole_heads_out(tmp_path: Path) -> None:
 
 def test_a_start_with_other_networks_is_refused() -> None:
     with pytest.raises(UsageError, match='holds other networks than those trained here'):
-        mean_weights(SHIPPED.with_name('brain-mask'))
+        mean_weights(SHIPPED.with_name('brain-zones'))
 
 
 def test_too_few_heads_for_the_folds_are_refused(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def detection(tmp_path: Path) -> Detection:
         trust_model=False,
         toolkit='native',
         mask='auto',
+        zones=True,
         voxel_mm=1.0,
         box_shape=(160, 216, 176),
         percentile=99.0,
