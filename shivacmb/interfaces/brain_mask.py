@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class _MaskInputSpec(BaseInterfaceInputSpec):
     iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
-    zones = traits.Bool(True, usedefault=True, desc='also find the zones of the brain')
+    zones = traits.Bool(False, usedefault=True, desc='also find the zones of the brain')
     threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
     service = traits.Str(
         '', usedefault=True, nohash=True, desc='address of a process that holds the network'
