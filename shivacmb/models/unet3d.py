@@ -43,6 +43,7 @@ def build_unet3d(
     stages: int = 7,
     convolutions: int = 2,
     growth: float = 1.8,
+    stem: int = 1,
     activation: str = 'sigmoid',
 ) -> Any:
     """Build a 3-D U-Net with standard Keras layers only, so that it loads in safe mode.
@@ -60,6 +61,10 @@ def build_unet3d(
     filters, stages, convolutions, growth
         See :func:`stage_filters`; ``convolutions`` per stage and side, 3x3x3, each followed by
         batch normalisation and ReLU.
+    stem : int
+        1 is the network of the paper. With 2, a strided convolution first folds 2x2x2 voxels into
+        the channels of one, and a transposed one unfolds them before a last convolution that sees
+        the input again: twice the filters for less time. Input sizes must divide by it.
     activation : {'sigmoid', 'softmax'}
         Output activation.
 
@@ -67,12 +72,21 @@ def build_unet3d(
     -------
     keras.Model
         float32 [N, X, Y, Z, channels] to float32 [N, X, Y, Z, classes].
+
+    Raises
+    ------
+    ValueError
+        A size does not divide by ``stem``.
     """
     import keras
     from keras import layers
 
-    def block(tensor: Any, width: int) -> Any:
-        for _ in range(convolutions):
+    if any(size % stem for size in shape):
+        msg = f'each size of {tuple(shape)} must divide by {stem}'
+        raise ValueError(msg)
+
+    def block(tensor: Any, width: int, times: int = convolutions) -> Any:
+        for _ in range(times):
             tensor = layers.Conv3D(width, 3, padding='same', use_bias=False)(tensor)
             tensor = layers.BatchNormalization()(tensor)
             tensor = layers.Activation('relu')(tensor)
@@ -80,7 +94,7 @@ def build_unet3d(
 
     widths = stage_filters(filters, stages, growth)
     inputs = layers.Input((*shape, channels))
-    tensor = inputs
+    tensor = inputs if stem == 1 else layers.Conv3D(widths[0], stem, strides=stem)(inputs)
     skips = []
     for width in widths[:-1]:
         tensor = block(tensor, width)
@@ -95,6 +109,10 @@ def build_unet3d(
         if any(high for _, high in excess):
             tensor = layers.Cropping3D(excess)(tensor)
         tensor = block(layers.Concatenate()([tensor, skip]), width)
+    if stem > 1:
+        narrow = max(1, widths[0] // stem**2)
+        tensor = layers.Conv3DTranspose(narrow, stem, strides=stem)(tensor)
+        tensor = block(layers.Concatenate()([tensor, inputs]), narrow, 1)
     # float32 on the way out also under a mixed-precision policy
     outputs = layers.Conv3D(classes, 1, activation=activation, dtype='float32')(tensor)
     return keras.Model(inputs, outputs, name='unet3d')

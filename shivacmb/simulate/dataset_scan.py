@@ -28,7 +28,7 @@ from shivacmb.simulate.mimics_place import Scene, add_mimics
 Array = NDArray[Any]
 
 #: Least fall of the signal, as a share of the 99th percentile, for a lesion to count as visible.
-LEAST_DROP = 0.12
+LEAST_DROP = 0.15
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
     brain = ndimage.affine_transform(scan.brain.astype(np.float32), 1 / size, 0, shape, order=1)
     labels = np.zeros(shape, np.uint16)
     unsure = np.zeros(shape, bool)
-    least = max(LEAST_DROP, 3.5 / snr)
+    least = max(LEAST_DROP, 4.0 / snr)
     for number, (box, drop) in enumerate(scan.drops, start=1):
         if not drop.size:
             continue

@@ -18,8 +18,10 @@ from shivacmb.train.losses import lesion_loss
 
 Array = NDArray[Any]
 
-#: Network of the shipped model: about 366 000 parameters.
-ARCHITECTURE: dict[str, Any] = {'filters': 8, 'stages': 4, 'convolutions': 2, 'growth': 2.0}
+#: Network of the shipped model: about 690 000 parameters.
+ARCHITECTURE: dict[str, Any] = {
+    'filters': 32, 'stages': 3, 'convolutions': 2, 'growth': 1.5, 'stem': 2,
+}  # fmt: skip
 
 
 class Source(Protocol):

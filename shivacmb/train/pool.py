@@ -6,15 +6,19 @@ import json
 import os
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import TemporaryError
+
+if TYPE_CHECKING:
+    from shivacmb.simulate.anatomy import Head
 
 Array = NDArray[Any]
 
@@ -48,6 +52,13 @@ def _path(folder: Path, index: int) -> Path:
     return folder / f'scan-{index:05d}.npy'
 
 
+@lru_cache(maxsize=1)
+def _head(seed: int, number: int) -> Head:
+    from shivacmb.simulate.anatomy import random_head
+
+    return random_head(np.random.default_rng([seed, number]))
+
+
 def make_scan(
     folder: Path,
     seed: int,
@@ -74,13 +85,12 @@ def make_scan(
     large : float
         Share of additional large lesions, see :func:`shivacmb.simulate.lesions.draw_radius`.
     """
-    from shivacmb.simulate.anatomy import random_head
     from shivacmb.simulate.dataset import random_example
 
     target = _path(folder, index)
     if target.exists():
         return
-    head = random_head(np.random.default_rng([seed, index // SCANS_PER_HEAD]))
+    head = _head(seed, index // SCANS_PER_HEAD)
     rng = np.random.default_rng([seed, index, 1])
     example = random_example(rng, head, shape=shape, lesions=lesions, large=large)
     scratch = target.with_suffix(f'.{os.getpid()}.tmp')
@@ -122,12 +132,17 @@ def fill_pool(
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [index for index in range(count) if not _path(folder, index).exists()]
+    # the scans of one head stay with one process, which draws the head once
+    heads = sorted({index // SCANS_PER_HEAD for index in missing})
+    workers = min(workers, len(heads))
+    shares = [
+        [index for index in missing if heads.index(index // SCANS_PER_HEAD) % workers == worker]
+        for worker in range(workers)
+    ]
     context = get_context('spawn')
     processes: list[BaseProcess] = []
-    for worker in range(min(workers, len(missing))):
-        process = context.Process(
-            target=_fill, args=(folder, seed, missing[worker::workers], options), daemon=True
-        )
+    for share in shares:
+        process = context.Process(target=_fill, args=(folder, seed, share, options), daemon=True)
         process.start()
         processes.append(process)
     return processes

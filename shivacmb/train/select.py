@@ -137,8 +137,8 @@ def pool_scores(tables: list[list[Score]]) -> list[Score]:
     return pooled
 
 
-def choose(scores: list[Score], most_false: float = 2.0) -> Score:
-    """Choose the most sensitive point among those with few enough false positives.
+def choose(scores: list[Score], most_false: float = 1.0) -> Score:
+    """Choose the point of the highest F1 among those with few enough false positives.
 
     Parameters
     ----------
@@ -155,4 +155,4 @@ def choose(scores: list[Score], most_false: float = 2.0) -> Score:
     accepted = [score for score in scores if score.false_per_scan <= most_false]
     if not accepted:
         return min(scores, key=lambda s: (s.false_per_scan, -s.sensitivity))
-    return max(accepted, key=lambda s: (s.sensitivity, s.f1, -s.threshold))
+    return max(accepted, key=lambda s: (s.f1, s.sensitivity, -s.threshold, -s.min_voxels))

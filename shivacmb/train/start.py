@@ -1,4 +1,4 @@
-"""Begin a training with the weights of an earlier bundle."""
+"""Weights before and after a training: a bundle's mean to begin with, a centred output to ship."""
 
 from __future__ import annotations
 
@@ -53,3 +53,25 @@ def mean_weights(folder: Path) -> tuple[list[Array], str]:
     ]
     mean = [np.asarray(sum(same) / len(folds), np.float32) for same in zip(*folds, strict=True)]
     return mean, f'{bundle.name} {bundle.version}'
+
+
+def shift_output(weights: list[Array], threshold: float) -> list[Array]:
+    """Move a network's output so that a probability of ``threshold`` becomes 0.5.
+
+    Patches hold far more lesions than heads do, so a network trained on them answers too high and
+    its operating point crowds against 1. The shift of the last bias orders all voxels as before.
+
+    Parameters
+    ----------
+    weights : list of ndarray
+        Of ``build_unet3d`` with one sigmoid output: the last array is its bias.
+    threshold : float
+        Between 0 and 1, exclusive.
+
+    Returns
+    -------
+    list of ndarray
+        The same arrays but for the last.
+    """
+    offset = np.float32(np.log(threshold / (1.0 - threshold)))
+    return [*weights[:-1], np.asarray(weights[-1] - offset, np.float32)]

@@ -1,8 +1,8 @@
 """Train the shipped detector: ``python -m shivacmb.train.synth_cmb -o DIR``.
 
 Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans, and
-what it takes for lesions there becomes hard negatives for a second part of the training; after
-another such search each fold goes on alone, on heads of its own. Further simulated scans, of yet
+what it takes for lesions there becomes hard negatives for the next part of the training; after
+some such rounds each fold goes on alone, on heads of its own. Further simulated scans, of yet
 other heads, choose the threshold; more of them measure the result. The first network begins from
 nothing or from an earlier bundle. A killed run continues when started again.
 """
@@ -27,7 +27,7 @@ from shivacmb.train.patches import PatchSource
 from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
-from shivacmb.train.start import mean_weights
+from shivacmb.train.start import mean_weights, shift_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +43,10 @@ class Plan:
     Attributes
     ----------
     steps, sharp_steps, fold_steps : int
-        Batches of the shared start, of its continuation with hard negatives, and of each fold
-        after that.
+        Batches of the shared start, of each round with hard negatives, and of each fold after
+        that.
+    rounds : int
+        How often hard negatives are looked for and trained on before the folds part.
     folds : int
         Networks of the ensemble.
     seed : int
@@ -68,19 +70,20 @@ class Plan:
         Bundle whose mean weights the first network begins with.
     """
 
-    steps: int = 1200
-    sharp_steps: int = 1000
-    fold_steps: int = 300
+    steps: int = 2500
+    sharp_steps: int = 2500
+    rounds: int = 2
+    fold_steps: int = 2000
     folds: int = 3
-    seed: int = 1
-    scans: int = 120
-    mined: int = 60
-    judged: int = 12
+    seed: int = 2
+    scans: int = 240
+    mined: int = 100
+    judged: int = 24
     batch: int = 16
     size: int = 32
     workers: int = 2
     shape: tuple[int, int, int] = BOX
-    large: float = 0.25
+    large: float = 0.3
     start: Path | None = None
 
 
@@ -96,7 +99,7 @@ def _source(
     return PatchSource(
         work / 'pool', indices, seed=plan.seed * 100 + part,
         size=plan.size, batch=plan.batch, hard=hard,
-        first=plan.scans if part else 24, per_step=0.12,
+        first=plan.scans if part else 24, per_step=0.05,
     )  # fmt: skip
 
 
@@ -137,6 +140,14 @@ def mine(
         hard[index] = np.load(kept)
     logger.info('%d hard negatives in %d scans', sum(map(len, hard.values())), len(hard))
     return hard
+
+
+def both(earlier: dict[int, Array], later: dict[int, Array]) -> dict[int, Array]:
+    """Join two sets of hard negatives; a place found twice counts twice."""
+    return {
+        index: np.concatenate([found[index] for found in (earlier, later) if index in found])
+        for index in sorted({*earlier, *later})
+    }
 
 
 def judge(
@@ -199,27 +210,28 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
     fill_pool(
         work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
-        lesions=(0, 24),
+        lesions=(0, 16),
     )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
     late = range(max(0, plan.scans - plan.mined), plan.scans)
-    hard = mine(predictor, base, work / 'pool', late, work / 'hard')
+    hard: dict[int, Array] = {}
     recipe = Recipe(plan.sharp_steps, rate=8e-4, warm=20, **common)
-    sharp = train(_source(plan, work, 1, hard), recipe, work / 'sharp', initial=base)
-    hard = mine(predictor, sharp, work / 'pool', late, work / 'hard-2')
-    recipe = Recipe(plan.fold_steps, rate=4e-4, warm=20, **common)
+    for part in range(1, plan.rounds + 1):
+        hard = both(hard, mine(predictor, base, work / 'pool', late, work / f'hard-{part}'))
+        source = _source(plan, work, part, hard)
+        base = train(source, recipe, work / f'sharp-{part}', initial=base)
+    hard = both(hard, mine(predictor, base, work / 'pool', late, work / 'hard'))
+    recipe = Recipe(plan.fold_steps, rate=6e-4, warm=20, **common)
     folds = [
-        round_weights(
-            train(
-                _source(plan, work, 2 + fold, hard, fold),
-                recipe,
-                work / f'fold-{fold}',
-                initial=sharp,
-            )
+        train(
+            _source(plan, work, plan.rounds + 1 + fold, hard, fold), recipe,
+            work / f'fold-{fold}', initial=base,
         )
         for fold in range(plan.folds)
-    ]
+    ]  # fmt: skip
+    raw = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
+    folds = [round_weights(shift_output(weights, raw.threshold)) for weights in folds]
     chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
     tests = judge(predictor, folds, work / 'judge', range(plan.judged, 2 * plan.judged))
     result = next(
@@ -258,7 +270,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
     for name, text in (
         ('steps', 'batches of the shared start'),
-        ('sharp_steps', 'batches with hard negatives'),
+        ('sharp_steps', 'batches of a round with hard negatives'),
+        ('rounds', 'searches for hard negatives before the folds part'),
         ('fold_steps', 'batches of each fold'),
         ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
         ('scans', 'simulated scans to train on'), ('mined', 'scans searched for hard negatives'),

@@ -71,13 +71,14 @@ def test_pooling_adds_up(truth: tuple) -> None:
     assert pooled.f1 == 1
 
 
-def test_the_most_sensitive_point_below_the_limit_is_chosen() -> None:
+def test_the_best_f1_below_the_limit_is_chosen() -> None:
     base = Score(0.5, 3, 0, 10, 0, 0, 0, 5)
-    loud = replace(base, threshold=0.3, hits=10, false=11)
-    good = replace(base, threshold=0.6, hits=9, false=9)
+    loud = replace(base, threshold=0.3, hits=10, false=6)  # F1 0.77, but 1.2 per scan
+    more = replace(base, threshold=0.5, hits=8, false=5)  # F1 0.70
+    good = replace(base, threshold=0.6, hits=7, false=1)  # F1 0.78
     mute = replace(base, threshold=0.9, hits=2, false=0)
-    assert choose([loud, good, mute], 2.0) == good
-    assert choose([loud], 2.0) == loud
+    assert choose([loud, more, good, mute], 1.0) == good
+    assert choose([loud], 1.0) == loud
 
 
 def test_centroids_agree_with_scipy() -> None:
