@@ -286,6 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--judge', type=int, default=6, help='simulated heads per condition to measure on; 0: none'
     )
+    parser.add_argument(
+        '--history', help='what the card says where the steps were not one run of this program'
+    )
     parser.add_argument('--threads', type=int, default=2, help='threads of the network')
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
@@ -302,6 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, values in metrics.items():
         logger.info('%s: %s', name, values)
     training = {**TRAINING, 'steps': options.steps, 'seed': options.seed}
+    if options.history:
+        training['history'] = options.history
     write_bundle(
         options.output,
         [network],
