@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+WORK ?= evaluation
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test lint types contracts check bench models clean
+.PHONY: demo test lint types contracts check bench evaluate models clean
 
 # Environments are stamped by extra, so that `make demo` stays small
 $(VENV)/.app: pyproject.toml
@@ -43,6 +44,22 @@ check: lint types contracts test
 
 bench: $(VENV)/.dev  ## measure speed and memory; tables go to bench/
 	$(BIN)/python bench/run.py
+
+# Another dataset: make evaluate BIDS=DIR NAME=name [TRUTH=DIR] [EVALUATE="--option ..."]
+ifdef BIDS
+NAME ?= $(notdir $(abspath $(BIDS)))
+else
+NAME ?= simulated
+endif
+TRUTH ?= $(or $(BIDS),$(WORK)/simulated)/derivatives/truth
+
+evaluate: $(VENV)/.app  ## score the default model; tables and pictures go to docs/evaluation/
+ifndef BIDS
+	$(BIN)/shivacmb-tools simulate $(WORK)/simulated --subjects 12 --seed 20261121 --contrasts T2starw --quiet
+endif
+	$(BIN)/shivacmb $(or $(BIDS),$(WORK)/simulated) $(WORK)/$(NAME)-out participant
+	$(BIN)/shivacmb-tools evaluate $(WORK)/$(NAME)-out $(TRUTH) -o docs/evaluation/$(NAME) \
+	  --sweep --pdf none --title 'Default model, $(NAME) scans' $(EVALUATE)
 
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
 	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones

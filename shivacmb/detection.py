@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,24 +9,9 @@ from typing import TYPE_CHECKING
 import nibabel as nib
 import numpy as np
 
-from shivacmb.imaging import (
-    SpatialChain,
-    background_mask,
-    centred_box,
-    check_brain,
-    crop,
-    given_mask,
-    is_skull_stripped,
-    labels_to_input,
-    load_scan,
-    probability_to_input,
-    read_mask,
-    reorient_to_std,
-    resample_isotropic,
-    scale_intensity,
-    uncrop,
-)
+from shivacmb.imaging import crop, labels_to_input, probability_to_input, uncrop
 from shivacmb.lesions import Lesion, find_clusters, lesion_table
+from shivacmb.preparation import prepare
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,25 +79,13 @@ def detect(
 
     bundle = find_bundle(model)
     bundle.check_single_image()
-    scan = _load(image)
-    voxel_mm = bundle.grid.voxel_mm[0]
-    standard = reorient_to_std(scan)
-    iso = resample_isotropic(standard, voxel_mm)
-    values = np.asarray(iso.dataobj, dtype=np.float32)
-    brain = _brain(scan, iso, mask, voxel_mm, threads)
-    box = centred_box(brain, bundle.grid.shape)
-    chain = SpatialChain.from_images(scan, standard, voxel_mm, box)
-    intensity, postprocess = bundle.intensity, bundle.postprocess
-    scaled = scale_intensity(
-        values,
-        brain,
-        percentile=intensity.percentile,
-        clip=intensity.clip,
-        divide=intensity.divide,
-        masked=intensity.masked,
+    prepared = prepare(
+        [image], mask, grid=bundle.grid, intensity=bundle.intensity, threads=threads
     )
+    scan, brain, chain = prepared.scan, prepared.brain, prepared.chain
+    box, postprocess = chain.placed_box, bundle.postprocess
     ensemble = load_ensemble(bundle, threads=threads)
-    maps = ensemble.predict(crop(scaled, box)[np.newaxis, ..., np.newaxis])
+    maps = ensemble.predict(prepared.network[np.newaxis])
     folds = bundle.microbleeds(maps)[:, 0] * crop(brain, box)
     mean = folds.mean(axis=0, dtype=np.float32)
     level = postprocess.threshold if threshold is None else threshold
@@ -124,10 +96,10 @@ def detect(
         connectivity=postprocess.connectivity,
     )
     lesions = lesion_table(
-        uncrop(labels, box, iso.shape),
-        uncrop(mean, box, iso.shape),
-        [uncrop(fold, box, iso.shape) for fold in folds],
-        iso.affine,
+        uncrop(labels, box, chain.iso_shape),
+        uncrop(mean, box, chain.iso_shape),
+        [uncrop(fold, box, chain.iso_shape) for fold in folds],
+        prepared.iso_affine,
         brain_mask=brain,
         threshold=level,
     )
@@ -138,39 +110,6 @@ def detect(
         ),
         probability=_like(probability_to_input(mean, chain.box_to_input, scan.shape), scan),
     )
-
-
-def _load(image: str | Path | nib.Nifti1Image) -> nib.Nifti1Image:
-    """Check an image the way files are checked, wherever it comes from."""
-    if isinstance(image, (str, Path)):
-        return load_scan(image).image
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'image.nii'
-        image.to_filename(path)
-        return load_scan(path).image
-
-
-def _brain(
-    scan: nib.Nifti1Image,
-    iso: nib.Nifti1Image,
-    mask: str | Path | nib.Nifti1Image | None,
-    voxel_mm: float,
-    threads: int | None,
-) -> npt.NDArray[np.bool_]:
-    """Brain mask on the isotropic grid."""
-    if mask is not None:
-        image = read_mask(Path(mask)) if isinstance(mask, (str, Path)) else mask
-        brain = given_mask(image, scan, voxel_mm, 'given')
-    else:
-        values = np.asarray(iso.dataobj)
-        if is_skull_stripped(values, (voxel_mm,) * 3):
-            brain = background_mask(values)
-        else:
-            from shivacmb.models.brain_mask import predict_brain
-
-            brain = np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
-    check_brain(brain, voxel_mm, 'detect')
-    return brain
 
 
 def _like(values: npt.NDArray[np.generic], scan: nib.Nifti1Image) -> nib.Nifti1Image:

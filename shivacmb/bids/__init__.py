@@ -25,10 +25,12 @@ from shivacmb.bids.records import (
     write_absence,
     write_record,
 )
+from shivacmb.bids.renamed import Departed, find_departed, remove_outputs
 from shivacmb.bids.scan import Found, PassedOver, Scan
 from shivacmb.bids.tables import write_scans_table
 
 __all__ = [
+    'Departed',
     'Found',
     'GroupFiles',
     'PassedOver',
@@ -37,6 +39,7 @@ __all__ = [
     'clear_outputs',
     'file_facts',
     'find_brain_mask',
+    'find_departed',
     'find_scans',
     'is_finished',
     'leftovers',
@@ -47,6 +50,7 @@ __all__ = [
     'read_record',
     'read_records',
     'record_path',
+    'remove_outputs',
     'remove_stale',
     'replacing',
     'report_path',

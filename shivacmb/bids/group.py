@@ -68,6 +68,7 @@ class GroupFiles:
     scans: int
     ok: int
     failed: int
+    same_image: tuple[tuple[str, ...], ...] = ()
 
 
 def write_group(out_dir: str | Path) -> GroupFiles:
@@ -122,6 +123,7 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         scans=facts['scans']['total'],
         ok=facts['scans']['ok'],
         failed=facts['scans']['failed'],
+        same_image=tuple(tuple(names) for names in facts['same_image']),
     )
 
 
@@ -243,6 +245,15 @@ def _participant_total(
     return total
 
 
+def _same_image(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Names of scans that are one and the same image, so that it counts several times."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get('input_sha256'):
+            names.setdefault(row['input_sha256'], []).append(row['scan'])
+    return sorted(scans for scans in names.values() if len(scans) > 1)
+
+
 def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
     """Mean, spread and range of numbers; None where there is no number."""
     # imported here, because finding one participant's scans should not wait for numpy
@@ -279,7 +290,8 @@ def summarise(
         Numbers of participants and scans by status, burden classes, spread of counts and
         volumes (quartiles by linear interpolation, sample standard deviation), and how many scans
         each combination of model and settings produced: more than one means that the rows are not
-        comparable as they stand.
+        comparable as they stand. ``same_image`` lists scans whose input files are identical, as
+        they are after a participant was renamed.
     """
     good = [row for row in rows if row['status'] == 'ok' and row['cmb_count'] is not None]
     classes = Counter(row.get('burden_class') for row in good)
@@ -312,5 +324,6 @@ def summarise(
             {'settings_hash': name, 'scans': number}
             for name, number in sorted(settings.items(), key=lambda item: str(item[0]))
         ],
+        'same_image': _same_image(good),
         'notice': 'For research only: not a medical device, not for diagnosis.',
     }

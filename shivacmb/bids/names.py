@@ -7,8 +7,8 @@ with the suffix ``swi`` by a line of .bidsignore.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
-from shivacmb.bids.scan import Scan
 from shivacmb.exceptions import OutputError
 
 #: Images of a scan: key -> (res, label, desc, suffix); suffix None stands for the scan's own.
@@ -24,6 +24,26 @@ IMAGES: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
 }
 
 
+class HasOutputs(Protocol):
+    """A scan or its record: what the names of outputs are made from."""
+
+    @property
+    def participant(self) -> str:
+        """Label without prefix."""
+
+    @property
+    def session(self) -> str | None:
+        """Label without prefix, or None."""
+
+    @property
+    def stem(self) -> str:
+        """Prefix of every output."""
+
+    @property
+    def out_suffix(self) -> str:
+        """Suffix of images derived from the scan."""
+
+
 def session_prefix(participant: str, session: str | None) -> str:
     """Return ``sub-X`` or ``sub-X_ses-Y``."""
     return f'sub-{participant}' if session is None else f'sub-{participant}_ses-{session}'
@@ -37,7 +57,7 @@ def session_dir(out_dir: str | Path, participant: str, session: str | None) -> P
 
 def output_path(
     out_dir: str | Path,
-    scan: Scan,
+    scan: HasOutputs,
     *,
     suffix: str | None = None,
     extension: str = '.nii.gz',
@@ -65,7 +85,7 @@ def output_path(
     return folder / ('_'.join(words) + extension)
 
 
-def output_paths(out_dir: str | Path, scan: Scan) -> dict[str, Path]:
+def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
     """Every file that belongs to a scan.
 
     Returns
@@ -98,7 +118,7 @@ def output_paths(out_dir: str | Path, scan: Scan) -> dict[str, Path]:
     return paths
 
 
-def scans_filename(scan: Scan, *, ok: bool) -> str:
+def scans_filename(scan: HasOutputs, *, ok: bool) -> str:
     """Value of ``filename`` in the scan table, relative to the session's folder.
 
     BIDS demands that the file exists. A finished scan is named by its label map; a failed one
@@ -108,7 +128,7 @@ def scans_filename(scan: Scan, *, ok: bool) -> str:
     return f'anat/{scan.stem}_desc-CMB_dseg{extension}'
 
 
-def record_path(out_dir: str | Path, scan: Scan) -> Path:
+def record_path(out_dir: str | Path, scan: HasOutputs) -> Path:
     """Path of the record from which the tables are made."""
     return Path(out_dir) / 'logs' / f'sub-{scan.participant}' / f'{scan.stem}.json'
 
@@ -127,7 +147,7 @@ def report_path(out_dir: str | Path, participant: str, session: str | None) -> P
     return Path(out_dir) / 'docs' / f'{session_prefix(participant, session)}.html'
 
 
-def leftovers(out_dir: str | Path, scan: Scan) -> list[Path]:
+def leftovers(out_dir: str | Path, scan: HasOutputs) -> list[Path]:
     """Everything that any run may have written for a scan, whichever suffix it had.
 
     The record comes first: once it is gone the scan counts as unfinished.
@@ -144,7 +164,7 @@ def leftovers(out_dir: str | Path, scan: Scan) -> list[Path]:
     return list(dict.fromkeys([record, *others]))
 
 
-def clear_outputs(out_dir: str | Path, scan: Scan) -> list[Path]:
+def clear_outputs(out_dir: str | Path, scan: HasOutputs) -> list[Path]:
     """Remove what an earlier run left of a scan; see :func:`leftovers`.
 
     To be called when a scan has failed, so that images of other settings do not lie beside its

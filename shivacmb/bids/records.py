@@ -92,6 +92,11 @@ class ScanRecord:
     extra: Mapping[str, Value] = field(default_factory=dict)
     extra_descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def out_suffix(self) -> str:
+        """Suffix of the images derived from the scan: ``'swi'`` or ``'T2starw'``."""
+        return 'swi' if self.contrast == 'swi' else 'T2starw'
+
     @classmethod
     def of(cls, scan: Scan, *, status: Literal['ok', 'failed'], **values: Any) -> ScanRecord:
         """Start from a scan: fills identity, ``filename``, ``source`` and ``contrast``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shivacmb.cli.main import check_writable
+from shivacmb.cli.main import check_writable, say
 from shivacmb.exceptions import NoInputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ def run_group(settings: Settings) -> int:
         write_all_pages(settings.out_dir)
     written = write_group(settings.out_dir)
     write_index_page(settings.out_dir)
+    for scans in written.same_image:
+        say(
+            f'{" and ".join(scans)} are the same image and count separately; if one was renamed, '
+            'remove its old results from OUT_DIR and OUT_DIR/logs'
+        )
     if not settings.quiet:
         print(
             f'{written.scans} scan(s): {written.ok} ok, {written.failed} failed\n'

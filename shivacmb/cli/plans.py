@@ -307,7 +307,7 @@ def _zones_model() -> dict[str, Any]:
 def networks_needed(
     plans: Sequence[ScanPlan], detection: Detection, bundle: Bundle, threads: int
 ) -> dict[str, EnsembleRequest]:
-    """List what the prediction process has to load, what is needed first at the front.
+    """List what the prediction process has to load.
 
     Parameters
     ----------

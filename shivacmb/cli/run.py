@@ -125,6 +125,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for scan, plan in prepared:
         if scan.stem in failures:
             _record_failure(settings, scan, plan, failures[scan.stem])
+    _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
 
@@ -142,6 +143,27 @@ def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
         folders.add(paths['dseg'].parent.parent)
     for folder in sorted(folders):
         remove_stale(folder)
+
+
+def _retire(settings: Settings, found: Found) -> None:
+    """Remove results of images that have another name by now, and name those that are gone."""
+    from shivacmb.bids import find_departed, remove_outputs
+    from shivacmb.cli.pages import write_page
+
+    participants = dict.fromkeys([*(scan.participant for scan in found.scans), *found.missing])
+    for item in find_departed(settings.out_dir, settings.bids_dir, participants):
+        record = item.record
+        if not item.settled:
+            path = Path('logs', f'sub-{record.participant}', f'{record.stem}.json')
+            say(
+                f'{record.stem} still counts, though its image ({record.source}) is not in the '
+                f'dataset any more; to leave it out, remove <{settings.out_dir / path}>'
+            )
+            continue
+        remove_outputs(settings.out_dir, record)
+        write_page(settings.out_dir, record.participant, record.session)
+        if item.successor is not None and not settings.quiet:
+            say(f'{record.stem} is {item.successor.stem} now; its earlier results were removed')
 
 
 def _prepare(

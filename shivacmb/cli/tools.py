@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from shivacmb import __version__
-from shivacmb.cli import models, scan
+from shivacmb.cli import evaluate, implant, models, scan, simulate, train
 from shivacmb.cli.main import guarded
 from shivacmb.cli.parser import NOTICE, Parser
 
@@ -24,6 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     commands: Any = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     scan.register(commands)
     models.register(commands)
+    simulate.register(commands)
+    implant.register(commands)
+    evaluate.register(commands)
+    train.register(commands)
     return parser
 
 

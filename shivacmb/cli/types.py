@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from pathlib import Path
 
@@ -75,3 +76,54 @@ def named_folder(value: str) -> tuple[str, Path]:
     if not target.is_dir():
         raise argparse.ArgumentTypeError(f'no such folder: <{path}> (expected NAME=PATH)')
     return name or target.name, target
+
+
+def seed(value: str) -> int:
+    """Whole number of at least 0."""
+    if not value.isdecimal():
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 0, got {value!r}')
+    return int(value)
+
+
+def share(value: str) -> float:
+    """Number from 0 to 1."""
+    number = _number(value)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, got {value!r}')
+    return number
+
+
+def amount(value: str) -> float:
+    """Number from 0 to 3."""
+    number = _number(value)
+    if not 0 <= number <= 3:
+        raise argparse.ArgumentTypeError(f'expected a number from 0 to 3, got {value!r}')
+    return number
+
+
+def number_range(value: str) -> tuple[float, float]:
+    """``MIN-MAX``, or one number for both."""
+    low, dash, high = value.partition('-')
+    ends = _number(low), _number(high if dash else low)
+    if not 0 <= ends[0] <= ends[1]:
+        raise argparse.ArgumentTypeError(f'expected a range such as 0.5-2, got {value!r}')
+    return ends
+
+
+def whole_range(value: str) -> tuple[int, int]:
+    """``MIN-MAX`` of whole numbers, or one for both."""
+    low, dash, high = value.partition('-')
+    if not low.isdecimal() or (dash and not high.isdecimal()) or int(high or low) < int(low):
+        raise argparse.ArgumentTypeError(
+            f'expected a number or a range such as 2-8, got {value!r}'
+        )
+    return int(low), int(high or low)
+
+
+def _number(value: str) -> float:
+    """Finite number, or -1 for what is none."""
+    try:
+        number = float(value)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0

@@ -246,6 +246,8 @@ def convert_apart(
         **os.environ,
         'TF_CPP_MIN_LOG_LEVEL': '3',
         'CUDA_VISIBLE_DEVICES': '-1',
+        # only this backend of Keras can export what OpenVINO reads
+        'KERAS_BACKEND': 'tensorflow',
         'PYTHONPATH': os.pathsep.join(filter(None, (package, os.environ.get('PYTHONPATH', '')))),
     }
     finished = subprocess.run(

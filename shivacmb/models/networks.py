@@ -76,9 +76,11 @@ def load_network(path: Path, kind: str, *, float32: bool, trust_model: bool = Fa
         The file carries code, is not what it says, or a library is missing.
     """
     require_safe(path, kind, trust_model=trust_model)
-    tensorflow = import_tensorflow(f'reading <{path}>')
+    # a .keras file is read on whichever backend Keras runs on
+    tensorflow = None if kind == 'keras' else import_tensorflow(f'reading <{path}>')
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     try:
-        if kind == 'savedmodel':
+        if tensorflow is not None and kind == 'savedmodel':
             return tensorflow.saved_model.load(str(path))
         trusted = is_trusted(path, trust_model=trust_model)
         if kind == 'h5' and h5_keras_version(path) < 3:

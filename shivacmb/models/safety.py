@@ -3,8 +3,8 @@
 Weights are data; a Lambda layer is a program. Keras stores Lambdas as marshalled bytecode, and a
 saved configuration can name any function that is importable, so a file is let through only when
 its configuration names nothing but Keras's own building blocks. The check reads JSON and never
-imports what it reads about. SavedModel graphs are programs of TensorFlow operations: those that
-touch files or call Python are refused.
+imports what it reads about. SavedModel graphs are programs of TensorFlow operations: one that holds
+others than networks need is refused.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from shivacmb.exceptions import ModelError
 from shivacmb.models.checksums import md5_of
 from shivacmb.models.published import PUBLISHED_MD5
+from shivacmb.models.savedmodel import forbidden_operations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,15 +60,6 @@ _OPS_PREFIX = 'keras.src.ops.'
 # A function named by reference can only be a harmless one.
 _FUNCTION_MODULES = frozenset({'keras.activations', 'keras.losses', 'keras.metrics', 'builtins'})
 _FUNCTION_CLASSES = frozenset({'function', 'builtin_function_or_method'})
-_FILE_OPERATIONS = (
-    b'PyFunc',
-    b'ReadFile',
-    b'WriteFile',
-    b'MatchingFiles',
-    b'ReadFileOp',
-    b'LoadLibrary',
-    b'XlaHostCompute',
-)
 _MAX_CONFIG = 64 << 20
 
 
@@ -116,10 +108,13 @@ def _savedmodel_reasons(folder: Path) -> Iterator[str]:
     if not file.is_file():
         msg = f'<{folder}> is not a SavedModel: it has no saved_model.pb'
         raise ModelError(msg)
-    content = file.read_bytes()
-    for operation in _FILE_OPERATIONS:
-        if operation in content:
-            yield f'TensorFlow operation {operation.decode()}'
+    try:
+        operations = forbidden_operations(file.read_bytes())
+    except ValueError as error:
+        msg = f'<{file}> is not a readable SavedModel: {error}'
+        raise ModelError(msg) from error
+    for operation in operations:
+        yield f'TensorFlow operation {operation}'
 
 
 def code_in_config(config: object) -> Iterator[str]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -101,8 +101,8 @@ class PredictionService:
     Parameters
     ----------
     requests : mapping of str to EnsembleRequest
-        What the process loads as soon as it starts, in this order: ``LESIONS`` and, where it is
-        needed, ``BRAIN``.
+        What the process loads as soon as it starts: ``LESIONS`` and, where it is needed,
+        ``BRAIN``.
     temporary : Path, optional
         A folder of this run that the process removes when the run is killed outright.
     """
@@ -259,18 +259,21 @@ def _end_with_parent(parent: int, folders: Sequence[Path]) -> None:
 
 
 class _Held:
-    """An ensemble, or why there is none; it predicts one image at a time."""
+    """An ensemble in a thread of its own, which loads it and predicts one image at a time.
 
-    def __init__(self, loading: Future[Ensemble]) -> None:
-        self._loading = loading
-        self._lock = threading.Lock()
+    One thread for all images: memory that a thread gives back stays in its pool, so that a new
+    thread for each would let the process grow.
+    """
+
+    def __init__(self, request: EnsembleRequest) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._loading = self._thread.submit(request.load)
 
     def answer(self, image: Path, folds: Path) -> dict[str, str]:
         """Predict; return what went wrong, or nothing."""
         try:
             ensemble = self._loading.result()
-            with self._lock:
-                predict_file(ensemble, image, folds)
+            self._thread.submit(predict_file, ensemble, image, folds).result()
         except Exception as error:  # noqa: BLE001  reported to whoever asked
             return _failure(error)
         return {}
@@ -287,21 +290,18 @@ def _converse(connection: Connection, held: Mapping[str, _Held]) -> None:
 def serve(address: str, requests: Mapping[str, EnsembleRequest]) -> None:
     """Load the networks, then answer requests until killed.
 
-    Each conversation has a thread of its own, so that a brain mask need not wait until the
-    lesions of another scan are predicted.
+    Conversations do not wait for each other, so that a brain mask is there before the lesions of
+    another scan are predicted.
 
     Parameters
     ----------
     address : str
         Unix socket to open; its folder belongs to this run alone.
     requests : mapping of str to EnsembleRequest
-        What to load, in this order. A failure to load is the answer to every request.
+        What to load. A failure to load is the answer to every request.
     """
-    with (
-        Listener(address, family='AF_UNIX', backlog=128) as listener,
-        ThreadPoolExecutor(max_workers=1) as loader,
-    ):
-        held = {name: _Held(loader.submit(request.load)) for name, request in requests.items()}
+    with Listener(address, family='AF_UNIX', backlog=128) as listener:
+        held = {name: _Held(request) for name, request in requests.items()}
         while True:
             with contextlib.suppress(EOFError, OSError):
                 connection = listener.accept()

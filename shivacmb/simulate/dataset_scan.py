@@ -155,7 +155,8 @@ def draw_acquisition(
     )  # fmt: skip
 
 
-def _rotation(angles: tuple[float, float, float]) -> Array:
+def rotation(angles: tuple[float, float, float]) -> Array:
+    """Rotation matrix [3, 3] from angles about x, y and z in radians, that about z first."""
     matrix = np.eye(3)
     for axis, angle in enumerate(angles):
         c, s = np.cos(angle), np.sin(angle)
@@ -170,7 +171,7 @@ def _grid(
     brain: Array, acquisition: Acquisition, margin_mm: tuple[float, float, float]
 ) -> tuple[tuple[int, int, int], Array, Array]:
     """Shape, scan mm -> head voxel, and the scan's origin relative to the brain's middle (mm)."""
-    turn = _rotation(acquisition.tilt)
+    turn = rotation(acquisition.tilt)
     where = np.argwhere(brain)
     middle = (where.min(0) + where.max(0)) / 2
     corners = (where[:: max(1, len(where) // 20000)] - middle) @ turn
@@ -201,8 +202,23 @@ def _sample(signal: Array, to_head: Array, acquisition: Acquisition, shape: Arra
     return np.asarray(total / parts)
 
 
-def _noise(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> Array:
-    """Complex noise, a k-space window in plane and the magnitude (so noise is Rician)."""
+def measure(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> Array:
+    """Add complex noise, ghosts and a k-space window in plane.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of the noise.
+    clean : ndarray, float32 or complex64 [X, Y, Z]
+        Noise-free signal, bright tissue about 1.
+    acquisition : Acquisition
+        Signal to noise, ghosts, share of k-space, slice axis.
+
+    Returns
+    -------
+    ndarray, complex64 [X, Y, Z]
+        Its magnitude has Rician noise.
+    """
     sigma = np.float32(1.0 / acquisition.snr)
     real = clean + sigma * rng.standard_normal(clean.shape, np.float32)
     signal = real + 1j * sigma * rng.standard_normal(clean.shape, np.float32)
@@ -218,7 +234,7 @@ def _noise(rng: np.random.Generator, clean: Array, acquisition: Acquisition) -> 
             form[axis] = -1
             space *= window.reshape(form)
         signal = fft.ifftn(space, axes=plane)
-    return np.asarray(np.abs(signal), np.float32)
+    return np.asarray(signal)
 
 
 def _strip(rng: np.random.Generator, brain: Array, voxel_mm: tuple[float, float, float]) -> Array:
@@ -296,7 +312,7 @@ def simulate_scan(
         lesioned[box] *= remaining
         lesions.append(lesion)
         drops.append((box, 1.0 - remaining))
-    image = _noise(rng, lesioned, acquisition)
+    image = np.asarray(np.abs(measure(rng, lesioned, acquisition)), np.float32)
     if acquisition.strip:
         image = image * _strip(rng, brain, acquisition.voxel_mm)
     affine = np.diag([*acquisition.voxel_mm, 1.0])
@@ -304,6 +320,11 @@ def simulate_scan(
     return Scan(
         image, brain, acquisition.voxel_mm, affine, drops, lesions, 1.0 - factor, mimics, clean
     )
+
+
+def least_drop(snr: float) -> float:
+    """Least fall of the signal, as a share of bright tissue's, that anyone could see."""
+    return max(LEAST_DROP, 4.0 / snr)
 
 
 def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]:
@@ -333,7 +354,7 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
     brain = ndimage.affine_transform(scan.brain.astype(np.float32), 1 / size, 0, shape, order=1)
     labels = np.zeros(shape, np.uint16)
     unsure = np.zeros(shape, bool)
-    least = max(LEAST_DROP, 4.0 / snr)
+    least = least_drop(snr)
     for number, (box, drop) in enumerate(scan.drops, start=1):
         if not drop.size:
             continue

@@ -131,6 +131,7 @@ def draw_lesion(
     zone: str = '',
     apparent_radius: float | None = None,
     least_chi: float = 0.15,
+    most_chi: float = 2.5,
 ) -> Lesion:
     """Draw size, susceptibility and shape of one lesion.
 
@@ -149,8 +150,8 @@ def draw_lesion(
         Kept in the result.
     apparent_radius : float, optional
         Instead of a drawn one, in mm.
-    least_chi : float
-        Smallest susceptibility in ppm.
+    least_chi, most_chi : float
+        Range of the susceptibility in ppm.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def draw_lesion(
     """
     if apparent_radius is None:
         apparent_radius = draw_radius(rng)
-    chi = float(np.exp(rng.uniform(np.log(least_chi), np.log(2.5))))
+    chi = float(np.exp(rng.uniform(np.log(least_chi), np.log(most_chi))))
     radius = apparent_radius / blooming(chi, protocol, VISIBLE_PHASE)
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1]))
     shares = rng.dirichlet(np.full(count, 4.0))
@@ -206,20 +207,22 @@ def dipole_shift(offsets: Array, radius: float, chi: float, b0: Array) -> Array:
     return np.where(outside, chi / 3 * radius**3 * square**-1.5 * (3 * cosine2 - 1), 0.0)
 
 
-def lesion_factor(
+def lesion_signal(
     lesion: Lesion,
     voxel_mm: tuple[float, float, float],
     shape: tuple[int, int, int],
     protocol: Protocol,
     *,
     subvoxel_mm: float = 0.25,
-) -> tuple[tuple[slice, slice, slice], Array]:
-    """Remaining share of the signal around a lesion.
+    reach_mm: float | None = None,
+    inside_signal: float = 1.0,
+) -> tuple[tuple[slice, slice, slice], Array, Array]:
+    """Complex signal around a lesion relative to the signal without it.
 
     Parameters
     ----------
     lesion : Lesion
-        What to render.
+        What to render; a negative ``chi`` makes it diamagnetic. ``depth`` plays no part.
     voxel_mm : tuple of three float
         Voxel size along the scan's axes.
     shape : tuple of three int
@@ -229,23 +232,30 @@ def lesion_factor(
     subvoxel_mm : float
         Largest step of the grid on which the complex signal is averaged; never fewer than three
         points per voxel side.
+    reach_mm : float, optional
+        Half side of the box; 3.2 apparent radii and 0.5 mm by default, beyond which no magnitude
+        is lost; for phase see :func:`phase_reach`.
+    inside_signal : float
+        Signal within the spheres at echo time 0, relative to the tissue's.
 
     Returns
     -------
     box : tuple of three slice
-        Where the factor belongs in the scan; empty when the lesion lies outside.
-    factor : ndarray, float32
-        1 where nothing is lost.
+        Where the signal belongs in the scan; empty when the lesion lies outside.
+    signal : ndarray, complex128
+        1 where nothing changes; a positive field shift gives a positive phase.
+    share : ndarray, float64
+        Share of each voxel that the spheres fill.
     """
     size = np.asarray(voxel_mm, float)
     centre = np.asarray(lesion.centre, float) / size
-    reach = (3.2 * lesion.apparent_radius + 0.5) / size
+    reach = (3.2 * lesion.apparent_radius + 0.5 if reach_mm is None else reach_mm) / size
     low = np.clip(np.floor(centre - reach).astype(int), 0, shape)
     high = np.clip(np.ceil(centre + reach).astype(int) + 1, 0, shape)
     box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
     extent = np.maximum(high - low, 0)
     if not extent.all():
-        return box, np.ones(tuple(extent), np.float32)
+        return box, np.ones(tuple(extent), complex), np.zeros(tuple(extent))
     parts = np.maximum(3, np.ceil(size / subvoxel_mm)).astype(int)
     axes = [
         (low[k] - 0.5 + (np.arange(extent[k] * parts[k]) + 0.5) / parts[k]) * size[k]
@@ -261,11 +271,41 @@ def lesion_factor(
         shift += dipole_shift(offsets, radius, lesion.chi, b0)
         inside |= np.einsum('...i,...i', offsets, offsets) < radius**2
     phase = 2 * np.pi * GAMMA_HZ_PER_T * protocol.field_t * protocol.echo_s * 1e-6 * shift
-    decay = R2STAR_PER_PPM * protocol.field_t / 3.0 * lesion.chi * protocol.echo_s
-    signal = np.exp(1j * phase) * np.where(inside, np.exp(-decay), 1.0)
-    blocks = signal.reshape(extent[0], parts[0], extent[1], parts[1], extent[2], parts[2]).mean(
-        axis=(1, 3, 5)
-    )
+    decay = R2STAR_PER_PPM * protocol.field_t / 3.0 * abs(lesion.chi) * protocol.echo_s
+    signal = np.exp(1j * phase) * np.where(inside, inside_signal * np.exp(-decay), 1.0)
+    parted = (extent[0], parts[0], extent[1], parts[1], extent[2], parts[2])
+    means = [part.reshape(parted).mean(axis=(1, 3, 5)) for part in (signal, inside)]
+    return box, means[0], means[1]
+
+
+def phase_reach(lesion: Lesion) -> float:
+    """Half side in mm of a box at whose rim a lesion's polar phase is 0.01 to 0.03 rad."""
+    return min(7.0 * lesion.apparent_radius, 4.0 * lesion.apparent_radius + 5.0)
+
+
+def lesion_factor(
+    lesion: Lesion,
+    voxel_mm: tuple[float, float, float],
+    shape: tuple[int, int, int],
+    protocol: Protocol,
+    *,
+    subvoxel_mm: float = 0.25,
+) -> tuple[tuple[slice, slice, slice], Array]:
+    """Remaining share of the signal around a lesion.
+
+    Parameters
+    ----------
+    lesion, voxel_mm, shape, protocol, subvoxel_mm
+        See :func:`lesion_signal`.
+
+    Returns
+    -------
+    box : tuple of three slice
+        Where the factor belongs in the scan; empty when the lesion lies outside.
+    factor : ndarray, float32
+        1 where nothing is lost.
+    """
+    box, blocks, _ = lesion_signal(lesion, voxel_mm, shape, protocol, subvoxel_mm=subvoxel_mm)
     remaining = 1.0 - lesion.depth * (1.0 - np.abs(blocks))
     return box, np.asarray(remaining, np.float32)
 

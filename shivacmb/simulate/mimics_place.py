@@ -92,9 +92,29 @@ def _counts(rng: np.random.Generator, amount: float) -> dict[str, int]:
     return {kind: int(rng.integers(0, max(2, int(n * amount)))) for kind, n in high.items()}
 
 
-def _vessels(
+def draw_vessels(
     rng: np.random.Generator, scene: Scene, amount: float
 ) -> tuple[list[Vessel], list[float], list[tuple[str, Array]]]:
+    """Draw the vessels of a scan.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw.
+    scene : Scene
+        The scan's grid and the head's maps.
+    amount : float
+        Scales their number.
+
+    Returns
+    -------
+    vessels : list of Vessel
+        In scan mm, branches after their roots.
+    strengths : list of float
+        Per vessel: signal that a voxel of it loses; negative where it is brighter.
+    table : list of (kind, ndarray [3])
+        Kind and middle point of each root.
+    """
     brain, fluid = scene.masks['brain'], scene.masks['fluid']
     rim = brain & ~ndimage.binary_erosion(brain, iterations=3)
     low = np.zeros_like(brain)
@@ -230,7 +250,7 @@ def add_mimics(
     table : list of (kind, ndarray [3])
         Kind and one point of each, in scan mm.
     """
-    vessels, strengths, table = _vessels(rng, scene, amount)
+    vessels, strengths, table = draw_vessels(rng, scene, amount)
     factor = paint_vessels(rng, vessels, strengths, scene.voxel_mm, scene.shape)
     # a vein's own field spreads beyond its wall
     blur = float(rng.uniform(0.0, 0.7))

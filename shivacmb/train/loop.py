@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.exceptions import DataError
+from shivacmb.bids import remove_stale, write_text
+from shivacmb.exceptions import DataError, TemporaryError
 from shivacmb.models.unet3d import build_unet3d
+from shivacmb.train.checkpoint import CHECKPOINT, State
 from shivacmb.train.losses import lesion_loss
 
 Array = NDArray[Any]
@@ -92,6 +96,106 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
+@dataclass(frozen=True)
+class Network:
+    """What is trained, and how each step goes; the defaults are those of the shipped detector.
+
+    Attributes
+    ----------
+    build : callable
+        Keras policy to a model with seeded weights.
+    loss : callable
+        Of targets and predictions.
+    optimizer : callable
+        Makes a Keras optimizer.
+    rate : callable
+        Learning rate of a step, counted from 0.
+    """
+
+    build: Callable[[str], Any]
+    loss: Callable[[Any, Any], Any]
+    optimizer: Callable[[], Any]
+    rate: Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What happens beside the steps.
+
+    Attributes
+    ----------
+    stop : callable
+        Asked after each step: True saves a checkpoint and raises :class:`PausedError`.
+    validation : Source, optional
+        Its batches are predicted, not learnt.
+    batches, every : int
+        How many of its batches, and steps between such looks.
+    save_seconds : float
+        A checkpoint is written after this time even if ``Recipe.save_every`` is not reached.
+    workers : int
+        Threads that draw batches ahead.
+    tell : callable
+        Receives a line about each row of the learning curve.
+    """
+
+    stop: Callable[[], bool] = lambda: False
+    validation: Source | None = None
+    batches: int = 1
+    every: int = 100
+    save_seconds: float = math.inf
+    workers: int = 1
+    tell: Callable[[str], None] = lambda _: None
+
+
+class PausedError(TemporaryError):
+    """A training stopped at a checkpoint, as it was asked to."""
+
+
+def shipped_network(recipe: Recipe) -> Network:
+    """Return the network, loss and pace of the shipped detector."""
+    import keras
+
+    return Network(
+        build=lambda precision: new_model(recipe.size, recipe.seed, precision),
+        loss=lesion_loss,
+        optimizer=lambda: keras.optimizers.Adam(recipe.rate, clipnorm=1.0),
+        rate=lambda step: learning_rate(step, recipe),
+    )
+
+
+def seeded(build: Callable[[], Any], seed: int, precision: str, bias: float | None = None) -> Any:
+    """Build a network with seeded weights under a policy.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the model.
+    seed : int
+        Of the weights.
+    precision : str
+        Keras policy, such as 'float32' or 'mixed_bfloat16'.
+    bias : float, optional
+        Of the output layer, which is the last; -4 is a prior of 2 %.
+
+    Returns
+    -------
+    keras.Model
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy(before)
+    if bias is not None:
+        kernel, old = model.layers[-1].get_weights()
+        model.layers[-1].set_weights([kernel, np.full_like(old, bias)])
+    return model
+
+
 def new_model(size: int, seed: int, precision: str = 'float32') -> Any:
     """Build the network with seeded weights and an output that starts near 0.
 
@@ -109,51 +213,42 @@ def new_model(size: int, seed: int, precision: str = 'float32') -> Any:
     keras.Model
         Sigmoid output; its bias starts at -4, a prior of 2 %.
     """
-    import keras
-
-    keras.utils.set_random_seed(seed)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        model = build_unet3d((size,) * 3, **ARCHITECTURE)
-    finally:
-        keras.config.set_dtype_policy(before)
-    kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([kernel, np.full_like(bias, -4.0)])
-    return model
-
-
-def _save(path: Path, step: int, model: Any, optimizer: Any) -> None:
-    scratch = path.with_suffix('.tmp')
-    arrays = {f'w{i:03d}': value for i, value in enumerate(model.get_weights())}
-    arrays |= {f'o{i:03d}': np.asarray(v) for i, v in enumerate(optimizer.variables)}
-    with scratch.open('wb') as stream:
-        np.savez(stream, step=step, **arrays)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
-
-
-def _restore(path: Path, model: Any, optimizer: Any) -> int:
-    with np.load(path) as saved:
-        weights = [saved[name] for name in sorted(saved.files) if name.startswith('w')]
-        state = [saved[name] for name in sorted(saved.files) if name.startswith('o')]
-        if len(state) != len(optimizer.variables) or len(weights) != len(model.get_weights()):
-            raise DataError(
-                f'The checkpoint <{path}> belongs to another network; '
-                'remove it or give another output folder.'
-            )
-        model.set_weights(weights)
-        for variable, value in zip(optimizer.variables, state, strict=True):
-            variable.assign(value)
-        return int(saved['step'])
+    return seeded(lambda: build_unet3d((size,) * 3, **ARCHITECTURE), seed, precision, bias=-4.0)
 
 
 def _read_curve(path: Path, step: int) -> list[str]:
     if not path.exists():
         return []
     rows = path.read_text().splitlines()[1:]
-    return [row for row in rows if int(row.split('\t')[0]) <= step]
+    return [row for row in rows if row and int(row.split('\t')[0]) <= step]
+
+
+class _Ahead:
+    """Batches drawn in other threads, in the order of their steps."""
+
+    def __init__(self, source: Source, first: int, end: int, workers: int) -> None:
+        self.source, self.next, self.end = source, first, end
+        self.threads = ThreadPoolExecutor(workers)
+        self.coming: deque[Future[tuple[Array, Array]]] = deque()
+        for _ in range(workers):
+            self._order()
+
+    def _order(self) -> None:
+        if self.next < self.end:
+            self.coming.append(self.threads.submit(self.source.draw, self.next))
+            self.next += 1
+
+    def take(self) -> tuple[Array, Array]:
+        """Return the next batch; the one after the last ordered begins to be drawn."""
+        pair = self.coming.popleft().result()
+        self._order()
+        return pair
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.threads.shutdown(wait=True, cancel_futures=True)
 
 
 def train(
@@ -162,6 +257,8 @@ def train(
     folder: Path,
     *,
     initial: list[Array] | None = None,
+    network: Network | None = None,
+    watch: Watch | None = None,
 ) -> list[Array]:
     """Train one network, or continue where a killed run stopped.
 
@@ -172,54 +269,95 @@ def train(
     recipe : Recipe
         Length and pace.
     folder : Path
-        Receives ``checkpoint.npz`` and ``curve.tsv`` (step, learning rate, mean loss).
+        Receives ``checkpoint.npz`` and ``curve.tsv`` (step, learning rate, mean loss, and the
+        loss on validation batches where there are any).
     initial : list of ndarray, optional
         Weights to begin with.
+    network : Network, optional
+        What is trained; that of the shipped detector by default.
+    watch : Watch, optional
+        Validation, stops, threads.
 
     Returns
     -------
     list of ndarray
-        Weights after the last step, in the order of ``build_unet3d``.
+        Weights after the last step, in the order of the network.
 
     Raises
     ------
     DataError
         When the loss is not finite, or the checkpoint is of another network. The last checkpoint
         stays.
+    OutputError
+        When a checkpoint cannot be written, for example because the disk is full. The last one
+        stays.
+    PausedError
+        When ``watch.stop`` said so.
     """
-    import keras
-
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, curve = folder / 'checkpoint.npz', folder / 'curve.tsv'
-    model = new_model(recipe.size, recipe.seed, safe_precision(recipe))
+    remove_stale(folder)
+    checkpoint, curve = folder / CHECKPOINT, folder / 'curve.tsv'
+    network, watch = network or shipped_network(recipe), watch or Watch()
+    model = network.build(safe_precision(recipe))
     if initial is not None:
         model.set_weights(initial)
-    optimizer = keras.optimizers.Adam(recipe.rate, clipnorm=1.0)
-    optimizer.build(model.trainable_variables)
-    model.compile(optimizer=optimizer, loss=lesion_loss)
-    step = _restore(checkpoint, model, optimizer) if checkpoint.exists() else 0
-    rows = _read_curve(curve, step)
-    losses: list[float] = []
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(source.draw, step)
-        while step < recipe.steps:
-            images, targets = coming.result()
-            coming = ahead.submit(source.draw, step + 1)
-            optimizer.learning_rate = learning_rate(step, recipe)
-            losses.append(float(model.train_on_batch(images, targets)))
+    model.compile(optimizer=network.optimizer(), loss=network.loss)
+    # under float16 compiling wraps the optimizer
+    model.optimizer.build(model.trainable_variables)
+    state = State(model)
+    if checkpoint.exists():
+        state.restore(checkpoint)
+    rows = _read_curve(curve, state.step)
+    began = saved = time.monotonic()
+    with _Ahead(source, state.step, recipe.steps, watch.workers) as ahead:
+        while state.step < recipe.steps:
+            images, targets = ahead.take()
+            rate = network.rate(state.step)
+            model.optimizer.learning_rate = rate
+            loss = float(model.train_on_batch(images, targets))
             model.reset_metrics()
-            step += 1
-            if not math.isfinite(losses[-1]):
-                raise DataError(
-                    f'The loss became {losses[-1]} at step {step}; continue from <{checkpoint}> '
-                    'with a lower learning rate.'
+            state.step += 1
+            if not math.isfinite(loss):
+                raise DataError(_not_finite(loss, state.step, checkpoint))
+            state.losses.append(loss)
+            last = state.step == recipe.steps
+            if state.step % recipe.log_every == 0 or last:
+                rows.append(f'{state.step}\t{rate:.3e}\t{np.mean(state.losses):.5f}')
+                state.losses = []
+                if watch.validation is not None:
+                    seen = _looked(rows[-1], state.step, watch, model, last=last)
+                    rows[-1] = seen
+                titles = ['step\tlearning_rate\tloss']
+                if watch.validation is not None:
+                    titles[0] += '\tvalidation_loss'
+                write_text(curve, '\n'.join([*titles, *rows]) + '\n')
+                watch.tell(rows[-1])
+            stop = not last and watch.stop()
+            now = time.monotonic()
+            late = now - saved > watch.save_seconds
+            if state.step % recipe.save_every == 0 or last or stop or late:
+                state.seconds += now - began
+                state.save(checkpoint)
+                began = saved = now
+            if stop:
+                raise PausedError(
+                    f'stopped after step {state.step} of {recipe.steps} at <{checkpoint}>; run '
+                    'the same command again to go on'
                 )
-            if step % recipe.log_every == 0 or step == recipe.steps:
-                rows.append(
-                    f'{step}\t{learning_rate(step - 1, recipe):.3e}\t{np.mean(losses):.5f}'
-                )
-                losses = []
-                curve.write_text('\n'.join(['step\tlearning_rate\tloss', *rows]) + '\n')
-            if step % recipe.save_every == 0 or step == recipe.steps:
-                _save(checkpoint, step, model, optimizer)
     return [np.asarray(weight) for weight in model.get_weights()]
+
+
+def _not_finite(loss: float, step: int, checkpoint: Path) -> str:
+    where = f'continue from <{checkpoint}>' if checkpoint.exists() else 'begin again'
+    return f'The loss became {loss} at step {step}; {where} with a lower learning rate.'
+
+
+def _looked(row: str, step: int, watch: Watch, model: Any, *, last: bool) -> str:
+    """Add the loss on validation batches to a row, where it is time for it."""
+    if watch.validation is None or not (last or step % watch.every == 0):
+        return row + '\tn/a'
+    losses = []
+    for number in range(watch.batches):
+        losses.append(float(model.test_on_batch(*watch.validation.draw(number))))
+        model.reset_metrics()
+    return f'{row}\t{np.mean(losses):.5f}'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,49 @@ from numpy.typing import NDArray
 from shivacmb.exceptions import UsageError
 from shivacmb.train.loop import ARCHITECTURE
 
+if TYPE_CHECKING:
+    from shivacmb.models import Bundle
+
 Array = NDArray[Any]
+
+
+def fold_weights(bundle: Bundle, architecture: dict[str, Any]) -> list[list[Array]]:
+    """Weights of all folds of a bundle.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Its files are verified.
+    architecture : dict
+        Arguments of ``build_unet3d`` that its folds must have.
+
+    Returns
+    -------
+    list of list of ndarray
+        By fold, in the order of ``build_unet3d``.
+
+    Raises
+    ------
+    UsageError
+        The bundle holds other networks.
+    """
+    from shivacmb.models.networks import load_network
+
+    if any(bundle.architecture.get(name) != value for name, value in architecture.items()):
+        raise UsageError(
+            f'The bundle <{bundle.path}> holds other networks than those trained here; '
+            'give a bundle that this command made.'
+        )
+    bundle.verify()
+    return [
+        load_network(bundle.fold_path(fold), fold.format, float32=True).get_weights()
+        for fold in bundle.folds
+    ]
+
+
+def mean_of(folds: list[list[Array]]) -> list[Array]:
+    """Mean of several sets of weights, float32."""
+    return [np.asarray(sum(same) / len(folds), np.float32) for same in zip(*folds, strict=True)]
 
 
 def mean_weights(folder: Path) -> tuple[list[Array], str]:
@@ -38,21 +80,9 @@ def mean_weights(folder: Path) -> tuple[list[Array], str]:
         The bundle holds other networks.
     """
     from shivacmb.models import load_bundle
-    from shivacmb.models.networks import load_network
 
     bundle = load_bundle(folder)
-    if any(bundle.architecture.get(name) != value for name, value in ARCHITECTURE.items()):
-        raise UsageError(
-            f'The bundle <{folder}> holds other networks than those trained here; '
-            'give a bundle that this command made.'
-        )
-    bundle.verify()
-    folds = [
-        load_network(folder / fold.file, fold.format, float32=True).get_weights()
-        for fold in bundle.folds
-    ]
-    mean = [np.asarray(sum(same) / len(folds), np.float32) for same in zip(*folds, strict=True)]
-    return mean, f'{bundle.name} {bundle.version}'
+    return mean_of(fold_weights(bundle, ARCHITECTURE)), f'{bundle.name} {bundle.version}'
 
 
 def shift_output(weights: list[Array], threshold: float) -> list[Array]:

@@ -118,9 +118,90 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
         require_safe(tmp_path, 'savedmodel')
 
 
-def test_a_graph_that_writes_files(tmp_path: Path) -> None:
-    (tmp_path / 'saved_model.pb').write_bytes(b'\x0a\x09WriteFile\x12')
-    with pytest.raises(ModelError, match='TensorFlow operation WriteFile'):
+def _message(*fields: tuple[int, bytes]) -> bytes:
+    """Length-delimited protobuf fields."""
+    made = b''
+    for number, content in fields:
+        size, length = len(content), b''
+        while size > 0x7F:
+            length += bytes([size & 0x7F | 0x80])
+            size >>= 7
+        made += bytes([number << 3 | 2]) + length + bytes([size]) + content
+    return made
+
+
+def _nodes(field: int, *operations: str) -> list[tuple[int, bytes]]:
+    return [(field, _message((1, b'node'), (2, name.encode()))) for name in operations]
+
+
+def _function(name: str, *operations: str, calls: str = '') -> tuple[int, bytes]:
+    attribute = _message((1, b'f'), (2, _message((10, _message((1, calls.encode()))))))
+    call = [(3, _message((2, b'PartitionedCall'), (5, attribute)))] if calls else []
+    return 1, _message((1, _message((1, name.encode()))), *_nodes(3, *operations), *call)
+
+
+def _savedmodel(
+    folder: Path,
+    *functions: tuple[int, bytes],
+    graph: tuple[str, ...] = ('VarHandleOp', 'StatefulPartitionedCall'),
+    objects: bytes | None = b'serve',
+    graphs: int = 1,
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    definition = _message(*_nodes(1, *graph), (2, _message(*functions)))
+    known = [] if objects is None else [(7, _message((1, objects)))]
+    meta = _message((1, _message((5, b'serve'))), (2, definition), *known)
+    schema = b'\x08\x01'
+    (folder / 'saved_model.pb').write_bytes(schema + _message(*[(2, meta)] * graphs))
+    return folder
+
+
+NETWORK = _function('call', 'ReadVariableOp', 'Conv3D', 'BiasAdd', 'Relu', 'Sigmoid')
+SAVER = _function('traced_save', 'StringJoin', 'ShardedFilename', 'SaveV2', 'MergeV2Checkpoints')
+
+
+def test_a_graph_of_what_networks_need_passes(tmp_path: Path) -> None:
+    require_safe(_savedmodel(tmp_path, NETWORK, SAVER), 'savedmodel')
+
+
+@pytest.mark.parametrize(
+    ('functions', 'changes', 'operation'),
+    [
+        ([_function('call', 'Conv3D', 'WriteFile')], {}, 'WriteFile'),
+        ([_function('call', 'Conv3D', 'EagerPyFunc')], {}, 'EagerPyFunc'),
+        ([_function('call', 'Conv3D', 'OfNextYear')], {}, 'OfNextYear'),
+        ([_function('call', 'call')], {}, 'call'),
+        ([NETWORK], {'graph': ('PrintV2',)}, 'PrintV2'),
+        ([NETWORK, SAVER], {'graph': ('RestoreV2',)}, 'RestoreV2'),
+        # the functions that write variables are for nobody but those who save a model
+        ([_function('call', 'Conv3D', calls='traced_save'), SAVER], {}, 'SaveV2'),
+        ([NETWORK, SAVER], {'objects': b'serve traced_save'}, 'SaveV2'),
+        ([NETWORK, SAVER], {'objects': None}, 'SaveV2'),
+        ([NETWORK, SAVER], {'graphs': 2}, 'SaveV2'),
+        ([NETWORK, _function('traced_save', 'SaveV2', 'WriteFile')], {}, 'SaveV2, .*WriteFile'),
+    ],
+)
+def test_a_graph_with_another_operation_loads_only_when_trusted(
+    tmp_path: Path, functions: list[tuple[int, bytes]], changes: dict[str, Any], operation: str
+) -> None:
+    path = _savedmodel(tmp_path, *functions, **changes)
+    with pytest.raises(ModelError, match=f'TensorFlow operation {operation}.*--trust-model'):
+        require_safe(path, 'savedmodel')
+    require_safe(path, 'savedmodel', trust_model=True)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'it holds no graph'),
+        (b'\x12\x05ab', 'it ends within a field at byte 2'),
+        (b'\x13', 'wire type 3 at byte 1'),
+        (b'\x12' + b'\xff' * 12, 'no number at byte 11'),
+    ],
+)
+def test_a_savedmodel_that_is_damaged(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / 'saved_model.pb').write_bytes(content)
+    with pytest.raises(ModelError, match=f'saved_model.pb> is not a readable SavedModel: {message}'):
         require_safe(tmp_path, 'savedmodel')
 
 

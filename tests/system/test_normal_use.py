@@ -397,3 +397,19 @@ def test_group_without_results(app: Any, bids: Path, tmp_path: Path, tools: Any)
     assert done.returncode == 66
     assert 'run the participant level first' in tools.sentence(done.stderr)
     assert not (tmp_path / 'absent').exists()
+
+
+def test_a_renamed_scan_counts_once(app: Any, tmp_path: Path, tools: Any) -> None:
+    raw, out = tools.dataset(tmp_path / 'bids'), tmp_path / 'out'
+    image = tools.place(raw, 'sub-03_T2starw.nii', tools.head(((20.0, 5.0, 10.0),), seed=5))
+    assert app.participant(raw, out).returncode == 0
+    image.rename(image.with_name('sub-03_run-1_T2starw.nii'))
+    again = app.participant(raw, out)
+    assert again.returncode == 0
+    assert 'sub-03 is sub-03_run-1 now; its earlier results were removed' in again.stderr
+    left = [path.name for path in out.rglob('sub-03*') if path.is_file()]
+    assert [name for name in left if name.startswith(('sub-03_desc', 'sub-03_label'))] == []
+    assert 'sub-03_run-1_desc-CMB_dseg.nii.gz' in left
+    assert app.run(raw, out, 'group').returncode == 0
+    (row,) = (out / 'participants.tsv').read_text().splitlines()[1:]
+    assert row.startswith('sub-03\tok\t1\t1\t0\t1\t1\t')

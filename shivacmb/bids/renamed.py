@@ -1,0 +1,95 @@
+"""Results whose scan is no longer in the dataset: renamed, or gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shivacmb.bids.names import clear_outputs, report_path, scans_table_paths, session_dir
+from shivacmb.bids.records import ScanRecord, read_records
+from shivacmb.bids.tables import write_scans_table
+
+_RAW = 'bids:raw:'
+
+
+@dataclass(frozen=True)
+class Departed:
+    """A record whose input file is not in the dataset any more.
+
+    Attributes
+    ----------
+    record
+        What an earlier run noted.
+    successor
+        The result of the same image under another name, or None.
+    """
+
+    record: ScanRecord
+    successor: ScanRecord | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is lost without it: another result of the image, or no result."""
+        return self.successor is not None or self.record.status != 'ok'
+
+
+def find_departed(
+    out_dir: str | Path, bids_dir: str | Path, participants: Iterable[str]
+) -> list[Departed]:
+    """Find the records of participants whose input file is gone.
+
+    Parameters
+    ----------
+    out_dir, bids_dir
+        Results, and the dataset they were made from.
+    participants
+        Labels without prefix.
+
+    Returns
+    -------
+    list of Departed
+        An image is known by its checksum. A link that points nowhere (data that are not fetched)
+        counts as a file.
+    """
+    departed = []
+    for participant in participants:
+        here: list[ScanRecord] = []
+        gone: list[ScanRecord] = []
+        for record in read_records(out_dir, participant):
+            source = record.source or ''
+            if source.startswith(_RAW):
+                present = os.path.lexists(Path(bids_dir) / source.removeprefix(_RAW))
+                (here if present else gone).append(record)
+        results = {
+            record.input_sha256: record
+            for record in here
+            if record.status == 'ok' and record.input_sha256
+        }
+        departed += [Departed(record, results.get(record.input_sha256 or '')) for record in gone]
+    return departed
+
+
+def remove_outputs(out_dir: str | Path, record: ScanRecord) -> None:
+    """Remove everything that was written for a scan, and what its session had for it alone.
+
+    Parameters
+    ----------
+    out_dir
+        Results.
+    record
+        The scan's record; it is removed, too.
+    """
+    clear_outputs(out_dir, record)
+    if write_scans_table(out_dir, record.participant, record.session) is None:
+        tables = scans_table_paths(out_dir, record.participant, record.session)
+        for path in (*tables, report_path(out_dir, record.participant, record.session)):
+            path.unlink(missing_ok=True)
+        folder = session_dir(out_dir, record.participant, record.session)
+        # Only where nothing else is left in them
+        for empty in (folder / 'anat', folder, folder.parent):
+            with contextlib.suppress(OSError):
+                if empty != Path(out_dir):
+                    empty.rmdir()

@@ -1,0 +1,184 @@
+"""Truth that is a table: places of lesions, or only their number."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shivacmb.exceptions import DataError
+
+COUNT_COLUMNS = ('count', 'cmb_count', 'n_cmb', 'cmb', 'microbleeds', 'lesions')
+RADIUS_COLUMNS = ('radius', 'radius_mm', 'apparent_radius_mm')
+NAME_COLUMNS = ('index', 'id', 'label')
+_NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a table says of one scan.
+
+    Attributes
+    ----------
+    participant, session : str and str or None
+        Labels without prefix; empty when the file is about one scan.
+    count : int
+        Number of lesions.
+    points : tuple of (x, y, z)
+        Scanner RAS mm; empty when only the number is known.
+    radii : tuple of float
+        mm, 0 where not known.
+    names : tuple of int
+        Numbers of the lesions, from 1 where the table has none.
+    zones : tuple of str
+        ``n/a`` where the table has none.
+    """
+
+    participant: str
+    session: str | None
+    count: int
+    points: tuple[tuple[float, float, float], ...] = ()
+    radii: tuple[float, ...] = ()
+    names: tuple[int, ...] = ()
+    zones: tuple[str, ...] = field(default=())
+
+
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Header and rows of a TSV file.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or a row has another number of cells than the header.
+    """
+    try:
+        with path.open(encoding='utf-8-sig', newline='') as stream:
+            lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f'The table <{path}> cannot be read ({error}); write it as UTF-8'
+        ) from error
+    if not lines:
+        raise DataError(f'The table <{path}> is empty; it needs at least a header')
+    header, *rows = lines
+    for number, row in enumerate(rows, start=2):
+        if row and len(row) != len(header):
+            raise DataError(
+                f'The table <{path}> has {len(row)} cells in line {number} under a header of '
+                f'{len(header)}; separate columns by tabs'
+            )
+    return header, [dict(zip(header, row, strict=True)) for row in rows if row]
+
+
+def _number(row: dict[str, str], column: str, path: Path) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f'The table <{path}> says "{row[column]}" under {column}, where a number belongs'
+        )
+    return value
+
+
+def _whole(row: dict[str, str], column: str, path: Path) -> int:
+    value = _number(row, column, path)
+    if value != int(value) or value < 0:
+        raise DataError(
+            f'The table <{path}> says "{row[column]}" under {column}; a whole number from 0 is '
+            'needed'
+        )
+    return int(value)
+
+
+def _who(row: dict[str, str]) -> tuple[str, str | None]:
+    session = row.get('session_id', '')
+    return (
+        row['participant_id'].removeprefix('sub-'),
+        None if session in _NOTHING else session.removeprefix('ses-'),
+    )
+
+
+def count_rows(path: Path, column: str | None = None) -> list[Listed]:
+    """Read numbers of lesions: ``participant_id``, perhaps ``session_id``, and a count.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a cell is no whole number.
+    """
+    header, rows = read_rows(path)
+    if 'participant_id' not in header:
+        raise DataError(f'The table <{path}> lacks the column participant_id')
+    known = [column] if column else [name for name in header if name.lower() in COUNT_COLUMNS]
+    if len(known) != 1 or known[0] not in header:
+        raise DataError(
+            f'The table <{path}> has no single column of counts (it has {", ".join(header)}); '
+            'name it with --count-column'
+        )
+    return [
+        Listed(*_who(row), _whole(row, known[0], path))
+        for row in rows
+        if row[known[0]] not in _NOTHING
+    ]
+
+
+def point_rows(path: Path) -> list[Listed]:
+    """Read points of several scans, told apart by ``participant_id`` and ``session_id``."""
+    header, rows = read_rows(path)
+    groups: dict[tuple[str, str | None], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(_who(row), []).append(row)
+    return [_listed(*who, mine, header, path) for who, mine in groups.items()]
+
+
+def read_points(path: Path) -> Listed:
+    """Read the points of one scan: columns x, y, z in scanner RAS mm.
+
+    A radius (``radius``, ``radius_mm`` or ``apparent_radius_mm``), a ``zone`` and a number
+    (``index``, ``id`` or ``label``) are read where they are there.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or a cell is no number.
+    """
+    header, rows = read_rows(path)
+    return _listed('', None, rows, header, path)
+
+
+def _listed(
+    participant: str,
+    session: str | None,
+    rows: Sequence[dict[str, str]],
+    header: Sequence[str],
+    path: Path,
+) -> Listed:
+    missing = [column for column in 'xyz' if column not in header]
+    if missing:
+        raise DataError(
+            f'The table <{path}> lacks the column {", ".join(missing)}; a list of points has '
+            'x, y and z in scanner mm'
+        )
+    radius = next((name for name in RADIUS_COLUMNS if name in header), None)
+    name = next((name for name in NAME_COLUMNS if name in header), None)
+    return Listed(
+        participant,
+        session,
+        len(rows),
+        tuple(
+            (_number(row, 'x', path), _number(row, 'y', path), _number(row, 'z', path))
+            for row in rows
+        ),
+        tuple(
+            _number(row, radius, path) if radius and row[radius] not in _NOTHING else 0.0
+            for row in rows
+        ),
+        tuple(
+            _whole(row, name, path) if name else number for number, row in enumerate(rows, start=1)
+        ),
+        tuple(row.get('zone', '') or 'n/a' for row in rows),
+    )

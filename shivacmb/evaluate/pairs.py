@@ -1,0 +1,325 @@
+"""Find what was predicted and what is true, and bring the two together scan by scan."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from shivacmb.evaluate.lists import Listed, count_rows, point_rows, read_rows
+from shivacmb.exceptions import DataError, NoInputError
+
+Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
+KINDS: tuple[Kind, ...] = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
+#: Entities that say what a derivative is, not which scan it belongs to.
+_OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
+_IMAGE = ('.nii.gz', '.nii')
+_PATTERNS: dict[Kind, tuple[str, ...]] = {
+    'instances': ('*_desc-{class}_dseg{image}', '*_label-{class}_dseg{image}'),
+    'mask': ('*_label-{class}_mask{image}', '*_desc-{class}_mask{image}'),
+    'probability': ('*_label-{class}_probseg{image}',),
+    'auto': ('*_dseg{image}',),
+    'points': ('*_desc-{class}_dseg.tsv', '*_desc-{class}_points.tsv', '*_lesions.tsv'),
+    'counts': ('*desc-{class}_counts.tsv', '*counts.tsv'),
+}
+_ORDER: tuple[Kind, ...] = ('instances', 'mask', 'auto', 'probability', 'points', 'counts')
+MANY = 8
+
+
+@dataclass(frozen=True)
+class Source:
+    """One side of one scan.
+
+    Attributes
+    ----------
+    path : Path
+        Image or table.
+    kind : Kind
+        How to read it; ``auto`` decides by the values.
+    participant, session : str and str or None
+        Labels without ``sub-`` and ``ses-``; for names that are not BIDS the participant is what
+        the pattern's ``*`` stood for.
+    entities : str
+        The other entities that tell scans apart, such as ``acq-high_run-1``.
+    listed : Listed or None
+        Points or number, when a table over several scans says them.
+    """
+
+    path: Path
+    kind: Kind
+    participant: str
+    session: str | None = None
+    entities: str = ''
+    listed: Listed | None = None
+
+    @property
+    def scan(self) -> str:
+        """Name of the scan, such as ``sub-01_ses-1_acq-high``."""
+        words = [f'sub-{self.participant}', f'ses-{self.session}' if self.session else '']
+        return '_'.join(word for word in (*words, self.entities) if word)
+
+    def beside(self, ending: str) -> Path | None:
+        """Another derivative of the same scan in the same folder, or None."""
+        words = self.path.name.split('_')
+        own = [word for word in words if '-' in word and word.split('-')[0] not in _OF_THE_FILE]
+        path = self.path.with_name('_'.join([*own, ending]))
+        return path if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A scan with both sides."""
+
+    pred: Source
+    truth: Source
+
+    @property
+    def scan(self) -> str:
+        """Name of the scan, by the side that says more."""
+        return max(self.pred.scan, self.truth.scan, key=len)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """What was found.
+
+    Attributes
+    ----------
+    pairs : tuple of Pair
+        In the order of their names.
+    only_pred, only_truth : tuple of Source
+        Without a partner; they take no part in any score.
+    """
+
+    pairs: tuple[Pair, ...]
+    only_pred: tuple[Source, ...]
+    only_truth: tuple[Source, ...]
+
+
+def find_sources(
+    root: Path,
+    side: str,
+    *,
+    class_name: str = 'CMB',
+    kind: Kind = 'auto',
+    pattern: str | None = None,
+    prefer_probability: bool = False,
+    count_column: str | None = None,
+) -> list[Source]:
+    """Find one side.
+
+    Parameters
+    ----------
+    root : Path
+        Folder, one image, or one table.
+    side : str
+        ``predictions`` or ``truth``, for messages.
+    class_name : str
+        Takes the place of ``{class}`` in patterns.
+    kind : Kind
+        Take files as this; ``auto`` goes by their names.
+    pattern : str, optional
+        Glob below the folder instead of the usual names.
+    prefer_probability : bool
+        Look for probability maps first, to threshold them.
+    count_column : str, optional
+        Of a table of counts.
+
+    Raises
+    ------
+    NoInputError
+        If there is nothing.
+    DataError
+        If two files belong to one scan.
+    """
+    if root.is_file():
+        return _single(root, kind, count_column)
+    if not root.is_dir():
+        raise NoInputError(f'There is no folder or file <{root}> with {side}; check the path')
+    if pattern is not None:
+        files = _by_pattern(root, pattern.replace('{class}', class_name))
+        found = [_source(path, kind, pattern.replace('{class}', class_name)) for path in files]
+    else:
+        found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
+    if not found:
+        looked = pattern or 'the names of BIDS derivatives (desc-CMB_dseg, label-CMB_mask, ...)'
+        raise NoInputError(
+            f'No {side} in <{root}>: nothing matches {looked}. Give --{_option(side)}-pattern, '
+            f'for example "**/*_lesions.nii.gz"'
+        )
+    found = _expand(found, count_column)
+    _refuse_twins(found, side)
+    return sorted(found, key=lambda source: source.scan)
+
+
+def _option(side: str) -> str:
+    return 'truth' if side == 'truth' else 'pred'
+
+
+def _by_pattern(root: Path, pattern: str) -> list[Path]:
+    files = root.glob(pattern) if '/' in pattern else root.rglob(pattern)
+    return sorted(path for path in files if path.is_file() and not _hidden(path, root))
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith('.') for part in path.relative_to(root).parts)
+
+
+def _by_names(
+    root: Path, class_name: str, kind: Kind, *, prefer_probability: bool
+) -> list[Source]:
+    """Take the first kind of name that the tree has; a tree is not mixed."""
+    order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
+    if prefer_probability:
+        order = ['probability', *order]
+    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and path.is_file())
+    for wanted in order:
+        for pattern in _PATTERNS[wanted]:
+            globs = [
+                pattern.replace('{class}', class_name).replace('{image}', ending)
+                for ending in (_IMAGE if '{image}' in pattern else ('',))
+            ]
+            named = [
+                path
+                for path in files
+                if any(fnmatch.fnmatchcase(path.name, glob) for glob in globs)
+                and not (wanted == 'auto' and '_desc-' in path.name)
+                and not (wanted == 'counts' and kind != 'counts' and path.parent != root)
+            ]
+            if named:
+                as_kind = kind if wanted == 'auto' and kind != 'auto' else wanted
+                return [_source(path, as_kind, globs[0]) for path in named]
+    return []
+
+
+def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
+    """Say which scan a file belongs to."""
+    if kind == 'auto':
+        kind = _kind_of_name(path)
+    words = path.name.split('.')[0].split('_')
+    pairs = dict(word.split('-', 1) for word in words if '-' in word)
+    if 'sub' in pairs:
+        others = [
+            f'{key}-{value}'
+            for key, value in pairs.items()
+            if key not in ('sub', 'ses', *_OF_THE_FILE)
+        ]
+        return Source(path, kind, pairs['sub'], pairs.get('ses'), '_'.join(others))
+    translated = re.escape(pattern.rsplit('/', 1)[-1]).replace(r'\*', '(.*)').replace(r'\?', '(.)')
+    match = re.fullmatch(translated, path.name)
+    caught = '_'.join(part for part in match.groups() if part) if match else ''
+    return Source(path, kind, caught or path.name.split('.')[0])
+
+
+def _kind_of_name(path: Path) -> Kind:
+    if path.suffix == '.tsv':
+        return 'points'
+    stem = path.name.split('.')[0]
+    return 'probability' if stem.endswith('_probseg') else 'auto'
+
+
+def _single(path: Path, kind: Kind, count_column: str | None) -> list[Source]:
+    if path.suffix == '.tsv' and kind == 'auto':
+        columns = read_rows(path)[0]
+        kind = 'points' if {'x', 'y', 'z'} <= set(columns) else 'counts'
+    source = _source(path, kind)
+    expanded = _expand([source], count_column)
+    _refuse_twins(expanded, 'the table')
+    return expanded
+
+
+def _expand(found: Iterable[Source], count_column: str | None) -> list[Source]:
+    """Turn tables over several scans into one source per scan."""
+    sources: list[Source] = []
+    for source in found:
+        if source.kind == 'counts':
+            rows = count_rows(source.path, count_column)
+        elif source.kind == 'points' and 'participant_id' in read_rows(source.path)[0]:
+            rows = point_rows(source.path)
+        else:
+            sources.append(source)
+            continue
+        sources += [
+            replace(
+                source, participant=row.participant, session=row.session, entities='', listed=row
+            )
+            for row in rows
+        ]
+    return sources
+
+
+def _refuse_twins(found: Iterable[Source], side: str) -> None:
+    """Refuse two files for one scan: which of them counts is not ours to choose."""
+    seen: dict[str, Source] = {}
+    for source in found:
+        other = seen.setdefault(source.scan, source)
+        if other is not source:
+            raise DataError(
+                f'{source.scan} is there twice in {side}: <{other.path}> and <{source.path}>. '
+                'Remove one, or narrow the pattern'
+            )
+
+
+def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
+    """Bring both sides together.
+
+    First by all entities that tell scans apart; then what is left by participant and session, and
+    by participant alone, where that leaves one candidate on each side.
+
+    Parameters
+    ----------
+    pred, truth : list of Source
+        Of :func:`find_sources`. One file on each side makes a pair whatever the names are.
+    """
+    if len(pred) == 1 and len(truth) == 1 and not (_is_bids(pred[0]) and _is_bids(truth[0])):
+        return Pairing((Pair(pred[0], truth[0]),), (), ())
+    pairs: list[Pair] = []
+    left, right = list(pred), list(truth)
+    for how in ('same', 'session', 'participant'):
+        for first in list(left):
+            same = [other for other in right if _fits(first, other, how)]
+            rivals = [other for other in left if same and _fits(other, same[0], how)]
+            if len(same) == 1 and len(rivals) == 1:
+                pairs.append(Pair(first, same[0]))
+                left.remove(first)
+                right.remove(same[0])
+    pairs.sort(key=lambda pair: pair.scan)
+    return Pairing(tuple(pairs), tuple(left), tuple(right))
+
+
+def _is_bids(source: Source) -> bool:
+    return source.path.name.startswith('sub-') or source.listed is not None
+
+
+def _fits(first: Source, second: Source, how: str) -> bool:
+    if how == 'same':
+        return first.scan == second.scan
+    if how == 'participant':
+        # a side without sessions fits a participant's only session, never another session
+        return first.participant == second.participant and None in (first.session, second.session)
+    return (first.participant, first.session) == (second.participant, second.session)
+
+
+def keep_participants(found: list[Source], labels: Iterable[str]) -> list[Source]:
+    """Keep the sources of some participants; ``sub-`` may be written or not."""
+    wanted = {label.removeprefix('sub-') for label in labels}
+    return [source for source in found if source.participant in wanted]
+
+
+def some(names: Iterable[str]) -> str:
+    """List the first few names for a message."""
+    names = list(names)
+    more = f' and {len(names) - MANY} more' if len(names) > MANY else ''
+    return ', '.join(names[:MANY]) + more
+
+
+def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
+    """Rows of the first ``participants.tsv`` found, by label without ``sub-``."""
+    for folder in folders:
+        if folder is not None and (folder / 'participants.tsv').is_file():
+            _, rows = read_rows(folder / 'participants.tsv')
+            return {row.get('participant_id', '').removeprefix('sub-'): row for row in rows}
+    return {}

@@ -1,0 +1,175 @@
+"""From images as found to what a network sees: one chain for prediction and for training."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import nibabel as nib
+import numpy as np
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging import (
+    SpatialChain,
+    background_mask,
+    centred_box,
+    check_brain,
+    crop,
+    given_mask,
+    is_skull_stripped,
+    load_scan,
+    read_mask,
+    reorient_to_std,
+    resample_isotropic,
+    same_grid,
+    scale_intensity,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from shivacmb.models import Grid, Intensity
+
+    Image: TypeAlias = str | Path | nib.Nifti1Image
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images of one acquisition in the box of a network.
+
+    Attributes
+    ----------
+    network : (X, Y, Z, C) float32 ndarray
+        What the network sees, a channel for each image.
+    brain : (X, Y, Z) bool ndarray
+        The brain on the isotropic grid, not cut by the box.
+    chain : SpatialChain
+        The grids and the maps between them, the box placed.
+    iso_affine : (4, 4) ndarray
+        Isotropic voxel -> scanner RAS mm.
+    scan : Nifti1Image
+        The first image, checked, on its own grid.
+    """
+
+    network: npt.NDArray[np.float32]
+    brain: npt.NDArray[np.bool_]
+    chain: SpatialChain
+    iso_affine: npt.NDArray[np.float64]
+    scan: Any
+
+
+def prepare(
+    images: Sequence[Image],
+    mask: Image | None = None,
+    *,
+    grid: Grid,
+    intensity: Intensity,
+    threads: int | None = None,
+) -> Prepared:
+    """Check, reorient, resample, mask, crop and scale the images of one acquisition.
+
+    Parameters
+    ----------
+    images : sequence of path or Nifti1Image
+        One per channel, all on the same grid. The first places the box.
+    mask : path or Nifti1Image, optional
+        Brain mask on that grid. Without it, the background of a skull-stripped first image, or
+        the built-in network.
+    grid : Grid
+        Box and voxel size of the network.
+    intensity : Intensity
+        How each channel is scaled, each by its own percentile in the brain.
+    threads : int, optional
+        Processor threads of the built-in network.
+
+    Returns
+    -------
+    Prepared
+        The same numbers as in a run of the app with ``--toolkit native``.
+
+    Raises
+    ------
+    DataError
+        If an image or the mask cannot be used, or the images have different grids.
+    """
+    voxel_mm = grid.voxel_mm[0]
+    scan = _load(images[0])
+    standard = reorient_to_std(scan)
+    iso = resample_isotropic(standard, voxel_mm)
+    brain = _brain(scan, iso, mask, voxel_mm, threads)
+    box = centred_box(brain, grid.shape)
+    channels = [np.asarray(iso.dataobj, dtype=np.float32)]
+    for image in images[1:]:
+        other = _load(image)
+        if not same_grid(other, scan):
+            raise DataError(
+                f'{_name(image)} has another grid than {_name(images[0])}: {other.shape} voxels '
+                f'against {scan.shape}, or another position in space; resample it to that image'
+            )
+        aligned = nib.Nifti1Image(np.asarray(other.dataobj), scan.affine, scan.header)
+        resampled = resample_isotropic(reorient_to_std(aligned), voxel_mm)
+        channels.append(np.asarray(resampled.dataobj, dtype=np.float32))
+    scaled = [
+        crop(
+            scale_intensity(
+                channel,
+                brain,
+                percentile=intensity.percentile,
+                clip=intensity.clip,
+                divide=intensity.divide,
+                masked=intensity.masked,
+            ),
+            box,
+        )
+        for channel in channels
+    ]
+    return Prepared(
+        network=np.stack(scaled, axis=-1),
+        brain=brain,
+        chain=SpatialChain.from_images(scan, standard, voxel_mm, box),
+        iso_affine=np.asarray(iso.affine),
+        scan=scan,
+    )
+
+
+def _name(image: Image) -> str:
+    return f'<{image}>' if isinstance(image, (str, Path)) else 'an image'
+
+
+def _load(image: Image) -> nib.Nifti1Image:
+    """Check an image the way files are checked, wherever it comes from."""
+    if isinstance(image, (str, Path)):
+        return load_scan(image).image
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'image.nii'
+        image.to_filename(path)
+        return load_scan(path).image
+
+
+def _brain(
+    scan: nib.Nifti1Image,
+    iso: nib.Nifti1Image,
+    mask: Image | None,
+    voxel_mm: float,
+    threads: int | None,
+) -> npt.NDArray[np.bool_]:
+    """Brain mask on the isotropic grid."""
+    source = 'found in the scan'
+    if mask is not None:
+        image = read_mask(Path(mask)) if isinstance(mask, (str, Path)) else mask
+        source = f'<{mask}>' if isinstance(mask, (str, Path)) else 'given'
+        brain = given_mask(image, scan, voxel_mm, source)
+    else:
+        values = np.asarray(iso.dataobj)
+        if is_skull_stripped(values, (voxel_mm,) * 3):
+            brain = background_mask(values)
+        else:
+            from shivacmb.models.brain_mask import predict_brain
+
+            brain = np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
+    check_brain(brain, voxel_mm, source)
+    return brain

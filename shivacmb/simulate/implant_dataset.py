@@ -1,0 +1,243 @@
+"""A copy of a user's scans with lesions in them, and the truth: ``simulate OUT --into DIR``."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shivacmb.bids import Scan, find_scans, write_text
+from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.simulate.dataset_root import prepare_root
+from shivacmb.simulate.files import staging, write_table
+from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
+from shivacmb.simulate.implant_files import Fallback, load_host, write_implanted
+from shivacmb.simulate.lesions_place import draw_count
+from shivacmb.simulate.truth import write_truth
+
+
+@dataclass(frozen=True)
+class ImplantOrder:
+    """What is to be put into every scan.
+
+    Attributes
+    ----------
+    seed : int
+        With the name of the scan it decides everything.
+    lesions : tuple of two int, optional
+        Least and most lesions; None draws as in the VALDO cohort.
+    lesion_free : float
+        Share of scans without lesions when ``lesions`` is None.
+    radius_mm, chi_ppm
+        See :func:`shivacmb.simulate.implant.draw_lesions`.
+    fallback : Fallback
+        For silent sidecars.
+    """
+
+    seed: int = 0
+    lesions: tuple[int, int] | None = None
+    lesion_free: float = 0.3
+    radius_mm: tuple[float, float] | None = None
+    chi_ppm: tuple[float, float] = (0.15, 2.5)
+    fallback: Fallback = field(default_factory=Fallback)
+
+
+def scan_stream(seed: int, stem: str, number: int = 0) -> np.random.Generator:
+    """Random generator of one scan: the same in every dataset that holds a scan of that name."""
+    name = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], 'little')
+    return np.random.default_rng([seed, name, number])
+
+
+def check_folders(bids_dir: Path, out_dir: Path) -> None:
+    """Refuse to write into the user's dataset.
+
+    Raises
+    ------
+    UsageError
+        When one folder lies within the other, ``derivatives`` and ``sourcedata`` excepted.
+    """
+    source, target = bids_dir.resolve(), out_dir.resolve()
+    allowed = [source / 'derivatives', source / 'sourcedata']
+    inside = target.is_relative_to(source) and not any(
+        target.is_relative_to(folder) and target != folder for folder in allowed
+    )
+    if inside or source.is_relative_to(target):
+        raise UsageError(
+            f'<{out_dir}> lies in <{bids_dir}> or holds it; give a folder of its own, so that '
+            'the scans stay as they are'
+        )
+
+
+def implant_dataset(
+    bids_dir: Path,
+    out_dir: Path,
+    order: ImplantOrder,
+    *,
+    participants: Sequence[str] | None = None,
+    modality: Any = 'auto',
+    derivatives: Mapping[str, Path] | None = None,
+    mask_pattern: str | None = None,
+    report: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[list[str], dict[str, ShivaCMBError]]:
+    """Copy the scans of a dataset with lesions put in.
+
+    Parameters
+    ----------
+    bids_dir : Path
+        The user's dataset; nothing in it is changed.
+    out_dir : Path
+        New, empty, or begun with the same order.
+    order : ImplantOrder
+        What is to be put in.
+    participants, modality
+        See :func:`shivacmb.bids.find_scans`.
+    derivatives, mask_pattern
+        Where brain masks are, see :func:`shivacmb.bids.find_brain_mask`.
+    report : callable, optional
+        Told how many scans are done, and of how many.
+    say : callable, optional
+        Told what was guessed and what failed.
+
+    Returns
+    -------
+    made : list of str
+        Stems of the scans written now.
+    failures : dict of str to ShivaCMBError
+        Scans that could not be used; they stop no other.
+
+    Raises
+    ------
+    UsageError
+        When the folders do not suit.
+    NoInputError
+        When there is no scan.
+    """
+    check_folders(bids_dir, out_dir)
+    scans = find_scans(bids_dir, participants=participants, modality=modality).scans
+    if not scans:
+        raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
+    _prepare(bids_dir, out_dir, order)
+    made: list[str] = []
+    failures: dict[str, ShivaCMBError] = {}
+    for number, scan in enumerate(scans, start=1):
+        if report is not None:
+            report(number - 1, len(scans))
+        if _marker(out_dir, scan).is_file():
+            continue
+        try:
+            notes = _one(out_dir, scan, order, derivatives, mask_pattern)
+        except OutputError:
+            raise
+        except ShivaCMBError as error:
+            failures[scan.stem] = error
+            notes = (f'{scan.name}: {error}',)
+        else:
+            made.append(scan.stem)
+        if say is not None:
+            for note in notes:
+                say(note)
+    _participants(bids_dir, out_dir)
+    if report is not None:
+        report(len(scans), len(scans))
+    return made, failures
+
+
+def _folders(out_dir: Path, scan: Scan) -> tuple[Path, Path]:
+    """Folders of the images and of the truth."""
+    inner = Path(f'sub-{scan.participant}')
+    if scan.session is not None:
+        inner /= f'ses-{scan.session}'
+    return out_dir / inner / scan.datatype, out_dir / 'derivatives' / 'truth' / inner / 'anat'
+
+
+def _marker(out_dir: Path, scan: Scan) -> Path:
+    """The file that is written last."""
+    return _folders(out_dir, scan)[1] / f'{scan.stem}_desc-CMB_dseg.json'
+
+
+def _one(
+    out_dir: Path,
+    scan: Scan,
+    order: ImplantOrder,
+    derivatives: Mapping[str, Path] | None,
+    mask_pattern: str | None,
+) -> tuple[str, ...]:
+    found = load_host(
+        scan, derivatives=derivatives, mask_pattern=mask_pattern, fallback=order.fallback
+    )
+    host = found.host
+    rng = scan_stream(order.seed, scan.stem)
+    if order.lesions is None:
+        count = draw_count(rng, free=order.lesion_free)
+    else:
+        count = int(rng.integers(order.lesions[0], order.lesions[1] + 1))
+    positions = draw_positions(rng, host, room(host), count) if count else np.empty((0, 3))
+    lesions = draw_lesions(rng, host, positions, radius_mm=order.radius_mm, chi_ppm=order.chi_ppm)
+    new = implant(rng, host, lesions)
+    raw, truth = _folders(out_dir, scan)
+    with staging(out_dir, scan.stem) as stage:
+        parts = (stage / 'raw', stage / 'truth')
+        for part in parts:
+            part.mkdir()
+        names = write_implanted(parts[0], scan, found, new)
+        inner = scan.relative_path.rpartition('/')[0]
+        write_truth(
+            parts[1], scan.stem, labels=new.labels, brain=host.brain, affine=host.affine,
+            to_scanner=host.to_scanner, lesions=new.lesions,
+            sources=[f'bids:raw:{inner}/{name}' for name in names],
+            facts={'FieldStrength': host.protocol.field_t, 'EchoTime': host.protocol.echo_s,
+                   'VoxelSize': [round(value, 4) for value in host.voxel_mm],
+                   'Note': 'Lesions that the person has are not listed.'},
+        )  # fmt: skip
+        last = _marker(out_dir, scan)
+        for source, target in zip(parts, (raw, truth), strict=True):
+            target.mkdir(parents=True, exist_ok=True)
+            for path in sorted(source.iterdir(), key=lambda item: item.name == last.name):
+                path.replace(target / path.name)
+    return found.notes
+
+
+def _prepare(bids_dir: Path, out_dir: Path, order: ImplantOrder) -> None:
+    ignore = bids_dir / '.bidsignore'
+    lines = ignore.read_text('utf-8').splitlines() if ignore.is_file() else []
+    prepare_root(
+        out_dir,
+        {**asdict(order), 'into': str(bids_dir.resolve())},
+        name='Scans with simulated microbleeds',
+        readme=README,
+        description={'SourceDatasets': [{'URL': bids_dir.resolve().as_uri()}]},
+        ignore='\n'.join(dict.fromkeys([*lines, '*_swi.*'])) + '\n',
+    )
+
+
+README = """\
+# Scans with simulated microbleeds
+
+Scans of people into which `shivacmb-tools simulate --into` put microbleeds that are not theirs;
+`code/simulate.json` has the settings. Everything outside the lesions is as it was. Same terms of
+use as the scans they were made of. Never mix them with the originals.
+
+`derivatives/truth` has the simulated lesions (label map and table, scanner mm) and the brain mask.
+Lesions that the person really has are not listed.
+"""
+
+
+def _participants(bids_dir: Path, out_dir: Path) -> None:
+    """Copy the rows of the participants that are there."""
+    source = bids_dir / 'participants.tsv'
+    here = {path.name for path in out_dir.glob('sub-*')}
+    if not source.is_file():
+        return
+    with source.open(newline='', encoding='utf-8-sig') as stream:
+        rows = list(csv.reader(stream, delimiter='\t'))
+    kept = [row for row in rows[1:] if row and row[0] in here]
+    write_table(out_dir / 'participants.tsv', rows[0] if rows else ['participant_id'], kept)
+    words = bids_dir / 'participants.json'
+    if words.is_file():
+        write_text(out_dir / 'participants.json', words.read_text('utf-8-sig'))

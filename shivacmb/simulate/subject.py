@@ -1,0 +1,492 @@
+"""One head in one scanner: every contrast from the same susceptibility map and the same truth.
+
+The signal of a voxel is that of the tissue, times that of the vessels in it, times that of each
+lesion and calcification: each factor is a mean of a complex signal over the voxel. Tissue changes
+over millimetres and is computed at 1 mm, vessels at 0.5 mm, both by the dipole kernel; lesions and
+calcifications are spheres, whose field is known exactly, at 0.25 mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from shivacmb.imaging.swi import susceptibility_weighted
+from shivacmb.simulate.anatomy_labels import Tissue
+from shivacmb.simulate.anatomy_warp import smooth_noise
+from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
+from shivacmb.simulate.dataset_scan import least_drop, measure
+from shivacmb.simulate.lesions import (
+    Lesion,
+    Protocol,
+    draw_lesion,
+    lesion_signal,
+    phase_reach,
+    visible_label,
+)
+from shivacmb.simulate.lesions_place import place
+from shivacmb.simulate.mimics_field import (
+    VesselMaps,
+    draw_calcifications,
+    draw_vessel_maps,
+    iron_map,
+)
+from shivacmb.simulate.mimics_place import Scene
+from shivacmb.simulate.physics import (
+    complex_signal,
+    dephasing,
+    field_shift,
+    frequency,
+    interpolate,
+    shim,
+)
+from shivacmb.simulate.tissues import (
+    AIR_PPM,
+    R2STAR_PER_IRON_PPM,
+    draw_properties,
+    gradient_echo,
+    spin_echo,
+)
+
+if TYPE_CHECKING:
+    from shivacmb.simulate.anatomy import Head
+    from shivacmb.simulate.scanner import Scanner
+
+Array = NDArray[Any]
+Box = tuple[slice, slice, slice]
+
+CONTRASTS = ('T2starw', 'phase', 'swi', 'Chimap', 'T2w')
+#: Lines of k-space that make the low-pass image of the SWI, whatever the matrix (Haacke 2004).
+_SWI_LINES = 64
+
+
+@dataclass(frozen=True)
+class LesionWishes:
+    """Lesions wanted.
+
+    Attributes
+    ----------
+    count : int
+        How many.
+    radius_mm : tuple of two float, optional
+        Range of the apparent radius (uniform); else as in 957 lesions of patients.
+    chi_ppm : tuple of two float
+        Range of the susceptibility (log-uniform).
+    """
+
+    count: int
+    radius_mm: tuple[float, float] | None = None
+    chi_ppm: tuple[float, float] = (0.15, 2.5)
+
+
+@dataclass(frozen=True)
+class SeenLesion:
+    """A lesion with what of it can be seen.
+
+    Attributes
+    ----------
+    lesion : Lesion
+        In scan mm from the centre of voxel (0, 0, 0).
+    box : tuple of three slice
+        Where ``mark`` belongs in the scan.
+    mark : ndarray, bool
+        Voxels that lost more than half of the peak loss.
+    peak : float
+        Largest loss of noise-free signal; white matter is 1.
+    visible : bool
+        Whether that is more than :func:`shivacmb.simulate.dataset_scan.least_drop`.
+    """
+
+    lesion: Lesion
+    box: Box
+    mark: Array
+    peak: float
+    visible: bool
+
+
+@dataclass(frozen=True)
+class Subject:
+    """All images of one head and their truth, on one grid.
+
+    Attributes
+    ----------
+    images : dict of str to list of ndarray, float32 [X, Y, Z]
+        By contrast; one array per echo for 'T2starw' and 'phase', else one. Magnitudes: white
+        matter is about 1. Phase in rad, positive where the field is raised. 'Chimap' in ppm
+        relative to water, 0 outside the brain.
+    affine : ndarray, float64 [4, 4]
+        Voxel to scanner RAS mm.
+    brain : ndarray, bool [X, Y, Z]
+        Brain mask.
+    labels : ndarray, uint16 [X, Y, Z]
+        Numbers of the visible lesions, from 1.
+    lesions : list of SeenLesion
+        All lesions; the n-th has the number n + 1.
+    mimics : list of (kind, ndarray [3], chi)
+        Kind, one point in scan mm, susceptibility in ppm (NaN where it has none of its own).
+    """
+
+    images: dict[str, list[Array]]
+    affine: Array
+    brain: Array
+    labels: Array
+    lesions: list[SeenLesion]
+    mimics: list[tuple[str, Array, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The scan's grid: its axes are those of the head, its voxels are not."""
+
+    low: Array
+    shape: tuple[int, int, int]
+    voxel_mm: tuple[float, float, float]
+    slice_axis: int
+
+    @property
+    def parts(self) -> int:
+        """Sub-slices no thicker than about 1 mm."""
+        return max(1, round(self.voxel_mm[self.slice_axis]))
+
+    def points(self, part: int, parts: int) -> list[Array]:
+        """Head voxels of the middles of one sub-slice of every voxel, per axis."""
+        lines = [
+            low + np.arange(n) * size
+            for low, n, size in zip(self.low, self.shape, self.voxel_mm, strict=True)
+        ]
+        thick = self.voxel_mm[self.slice_axis]
+        lines[self.slice_axis] = lines[self.slice_axis] + ((part + 0.5) / parts - 0.5) * thick
+        return lines
+
+    def mean(self, volume: Array) -> Array:
+        """Mean over each voxel of a map of the head."""
+        total = interpolate(volume, self.points(0, self.parts))
+        for part in range(1, self.parts):
+            total += interpolate(volume, self.points(part, self.parts))
+        return np.asarray(total / np.float32(self.parts))
+
+
+def _grid(head: Head, labels: Array, scanner: Scanner) -> _Grid:
+    """Field of view: the brain with what lies beside it in plane, or the whole head."""
+    acquisition = scanner.acquisition
+    axis = acquisition.slice_axis
+    low, high = np.zeros(3), np.array(labels.shape, float) - 1
+    if not scanner.whole_head:
+        planes = np.flatnonzero(
+            head.brain.any(axis=tuple(other for other in range(3) if other != axis))
+        )
+        ends = (planes[0] - 5.0 + scanner.cut_mm[0], planes[-1] + 5.0 - scanner.cut_mm[1])
+        low[axis], high[axis] = max(low[axis], ends[0]), min(high[axis], ends[1])
+        chosen = [slice(None)] * 3
+        chosen[axis] = slice(int(planes[0]), int(planes[-1]) + 1)
+        seen = labels[tuple(chosen)] > 0
+        for other in range(3):
+            if other != axis:
+                hit = np.flatnonzero(seen.any(axis=tuple(a for a in range(3) if a != other)))
+                low[other], high[other] = max(0, hit[0] - 4), min(high[other], hit[-1] + 4)
+    size = np.asarray(acquisition.voxel_mm)
+    shape = np.maximum(np.floor((high - low) / size + 1), 4).astype(int)
+    return _Grid(low, (int(shape[0]), int(shape[1]), int(shape[2])), acquisition.voxel_mm, axis)
+
+
+def _affine(head: Head, grid: _Grid, turn: Array) -> Array:
+    """Voxel of the scan to scanner mm: the head's own place, turned about its origin."""
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag(grid.voxel_mm)
+    affine[:3, 3] = turn @ (head.affine[:3, :3] @ grid.low + head.affine[:3, 3])
+    return affine
+
+
+@dataclass(frozen=True)
+class _Tissue:
+    """Maps of the head at 1 mm, before any scan."""
+
+    labels: Array
+    chi: Array
+    r2star: Array
+    start: Array
+    spin: Array
+    fluid: float
+    fluid_spin: float
+
+
+def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissue:
+    """Properties of every voxel with texture and shared voxels at the borders."""
+    field_t = scanner.acquisition.protocol.field_t
+    drawn = draw_properties(rng, field_t)
+    grain = np.full(len(Tissue), float(rng.uniform(0.01, 0.03)), np.float32)
+    grain[Tissue.BONE :] *= 4.0
+    fine = rng.standard_normal(labels.shape, dtype=np.float32)
+    fine = ndimage.gaussian_filter(fine, float(rng.uniform(0.6, 1.2)), truncate=2.0)
+    fine *= np.float32(1.0 / max(float(fine[::3, ::3, ::3].std()), 1e-6))
+    fine += smooth_noise(rng, labels.shape, (1.0, 1.0, 1.0), float(rng.uniform(12.0, 30.0)))
+    fine *= grain[labels]
+    masks = scene_masks(labels, labels > 0)
+    iron = iron_map(rng, masks)
+
+    def soften(volume: Array) -> Array:
+        return np.asarray(ndimage.gaussian_filter(volume, 0.5, truncate=2.5))
+
+    start = gradient_echo(drawn, scanner.repetition_s, scanner.flip_deg)
+    spin = spin_echo(drawn)
+    decay = drawn.r2star[labels] * (1.0 + fine) + R2STAR_PER_IRON_PPM * field_t / 3.0 * iron
+    ratio = np.exp(-scanner.acquisition.protocol.echo_s * (
+        drawn.r2star[Tissue.SULCAL_CSF] - drawn.r2star[Tissue.CEREBRAL_WM]))  # fmt: skip
+    return _Tissue(
+        labels,
+        soften(drawn.chi[labels] + iron),
+        soften(decay),
+        soften(start[labels] * (1.0 + fine)),
+        soften(spin[labels] * (1.0 + fine)),
+        float(start[Tissue.SULCAL_CSF] * ratio),
+        float(spin[Tissue.SULCAL_CSF]),
+    )
+
+
+def _head_field(tissue: _Tissue, brain: Array, protocol: Protocol, workers: int | None) -> Array:
+    """Frequency in Hz of the tissues on the head's grid, shimmed over the brain."""
+    below = 40
+    # the neck goes on where the map ends: a cut surface would bend the field
+    body = np.pad(tissue.chi - np.float32(AIR_PPM), ((0, 0), (0, 0), (below, 0)), mode='edge')
+    shift = field_shift(body, (1.0, 1.0, 1.0), protocol.b0, margin=0.35, workers=workers)
+    return shim(frequency(shift[:, :, below:], protocol.field_t), brain)
+
+
+def simulate_subject(
+    rng: np.random.Generator,
+    head: Head,
+    scanner: Scanner,
+    wishes: LesionWishes,
+    *,
+    contrasts: tuple[str, ...] = CONTRASTS,
+    workers: int | None = None,
+) -> Subject:
+    """Scan a head with lesions.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw: the same state gives the same bytes.
+    head : Head
+        At 1 mm.
+    scanner : Scanner
+        How to scan.
+    wishes : LesionWishes
+        Lesions to put in; fewer come when the room runs out.
+    contrasts : tuple of str
+        Of :data:`CONTRASTS`.
+    workers : int, optional
+        Threads of the Fourier transforms.
+
+    Returns
+    -------
+    Subject
+    """
+    acquisition = scanner.acquisition
+    protocol = acquisition.protocol
+    labels = carve_sulci(rng, head.labels, head.brain)
+    grid = _grid(head, labels, scanner)
+    tissue = _tissue(rng, labels, scanner)
+    hertz = _head_field(tissue, head.brain, protocol, workers)
+    to_head = np.eye(4)
+    to_head[:3, 3] = grid.low
+    scene = Scene(
+        scene_masks(labels, head.brain), to_head, grid.voxel_mm, grid.shape, grid.slice_axis
+    )
+    vessels, table = draw_vessel_maps(rng, scene, acquisition.mimics)
+    calcium = draw_calcifications(rng, scene, protocol, acquisition.mimics)
+    lesions = _draw_lesions(rng, scene, labels, head.brain, protocol, wishes)
+    sensitivity, offset = _coil(rng, grid)
+    vessel_hz = vessels.field_hz(protocol, workers)
+
+    def clean(echo_s: float) -> Array:
+        now = replace(protocol, echo_s=echo_s)
+        signal = _tissue_signal(tissue, hertz, grid, echo_s)
+        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid)
+        signal *= complex_signal(sensitivity, offset)
+        for item in calcium:
+            box, factor, _ = lesion_signal(
+                item, grid.voxel_mm, grid.shape, now, inside_signal=0.25,
+                reach_mm=phase_reach(item), subvoxel_mm=0.3,
+            )  # fmt: skip
+            signal[box] *= factor
+        return signal
+
+    images: dict[str, list[Array]] = {name: [] for name in contrasts}
+    seen: list[SeenLesion] = []
+    for echo_s in scanner.echoes_s:
+        signal = clean(echo_s)
+        now = replace(protocol, echo_s=echo_s)
+        marks = _add_lesions(signal, lesions, grid, now, acquisition.snr)
+        signal = measure(rng, signal, acquisition)
+        magnitude, phase = np.abs(signal).astype(np.float32), np.angle(signal).astype(np.float32)
+        if 'T2starw' in images:
+            images['T2starw'].append(magnitude)
+        if 'phase' in images:
+            images['phase'].append(phase)
+        if echo_s == protocol.echo_s:
+            seen = marks
+            if 'swi' in images:
+                plane = [n for axis, n in enumerate(grid.shape) if axis != grid.slice_axis]
+                window = min(1.0, _SWI_LINES / max(plane))
+                images['swi'].append(
+                    susceptibility_weighted(
+                        magnitude, phase, window=window, slice_axis=grid.slice_axis
+                    )
+                )
+    brain = interpolate(head.brain.astype(np.float32), grid.points(0, 1)) > 0.5
+    if 'Chimap' in images:
+        images['Chimap'].append(_chi_map(tissue, vessels, [*lesions, *calcium], grid) * brain)
+    if 'T2w' in images:
+        clear = _spin_signal(tissue, vessels, lesions, calcium, grid) * sensitivity
+        images['T2w'].append(np.abs(measure(rng, clear, acquisition)).astype(np.float32))
+    numbers = np.zeros(grid.shape, np.uint16)
+    for number, item in enumerate(seen, start=1):
+        view = numbers[item.box]
+        if item.visible:
+            view[item.mark & (view == 0)] = number
+    return Subject(
+        images,
+        _affine(head, grid, scanner.turn),
+        brain,
+        numbers,
+        seen,
+        [
+            *((kind, point, float('nan')) for kind, point in table),
+            *((item.zone, np.asarray(item.centre), item.chi) for item in calcium),
+            *_iron_rows(scene, tissue),
+        ],
+    )
+
+
+def _tissue_signal(tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float) -> Array:
+    """Complex signal of tissue without vessels: mean over sub-slices, in-plane loss by slopes."""
+    parts = grid.parts
+    size = list(grid.voxel_mm)
+    size[grid.slice_axis] /= parts
+    amplitude = tissue.start * np.exp(-np.float32(echo_s) * tissue.r2star)
+    amplitude *= dephasing(hertz, (1.0, 1.0, 1.0), size, echo_s)
+    total = np.zeros(grid.shape, np.complex64)
+    turns = np.float32(2 * np.pi * echo_s)
+    for part in range(parts):
+        points = grid.points(part, parts)
+        total += complex_signal(interpolate(amplitude, points), turns * interpolate(hertz, points))
+    total *= np.float32(1.0 / parts / _white(tissue, echo_s))
+    return total
+
+
+def _white(tissue: _Tissue, echo_s: float) -> float:
+    """Signal of white matter, which is brought to 1 at every echo time of the main contrast."""
+    where = np.flatnonzero(tissue.labels == Tissue.CEREBRAL_WM)[::101]
+    values = tissue.start.flat[where] * np.exp(-echo_s * tissue.r2star.flat[where])
+    return float(np.median(values)) if where.size else 1.0
+
+
+def _coil(rng: np.random.Generator, grid: _Grid) -> tuple[Array, Array]:
+    """Sensitivity and phase offset of the receiver, both smooth."""
+    uneven = smooth_noise(rng, grid.shape, grid.voxel_mm, 90.0)
+    turned = smooth_noise(rng, grid.shape, grid.voxel_mm, 110.0)
+    sensitivity = np.exp(np.float32(rng.uniform(0.05, 0.3)) * uneven)
+    return sensitivity, np.float32(rng.uniform(0.2, 1.0)) * turned
+
+
+def _draw_lesions(
+    rng: np.random.Generator,
+    scene: Scene,
+    labels: Array,
+    brain: Array,
+    protocol: Protocol,
+    wishes: LesionWishes,
+) -> list[Lesion]:
+    if not wishes.count:
+        return []
+    ends = scene.to_head[:3, 3], scene.to_head[:3, 3] + np.array(scene.voxel_mm) * scene.shape
+    view = tuple(
+        slice(int(max(0, a)), int(min(n, np.ceil(b))))
+        for a, b, n in zip(*ends, labels.shape, strict=True)
+    )
+    zones = lesion_zones(labels[view])
+    start = np.array([part.start for part in view])
+    found = []
+    for i, j, k, zone in place(rng, zones, brain[view], wishes.count):
+        where = np.array([[i, j, k]], float) + start + rng.uniform(-0.5, 0.5, 3)
+        x, y, z = scene.scan_mm(where)[0]
+        radius = float(rng.uniform(*wishes.radius_mm)) if wishes.radius_mm else None
+        drawn = draw_lesion(
+            rng, (float(x), float(y), float(z)), protocol, zone, radius, wishes.chi_ppm[0],
+            wishes.chi_ppm[1],
+        )  # fmt: skip
+        # partial filling is known to neither phase nor susceptibility: all of it is there
+        found.append(replace(drawn, depth=1.0))
+    return found
+
+
+def _add_lesions(
+    signal: Array, lesions: list[Lesion], grid: _Grid, protocol: Protocol, snr: float
+) -> list[SeenLesion]:
+    """Multiply lesions into a complex signal, in place, and say what is seen of each."""
+    before = np.abs(signal)
+    seen = []
+    for item in lesions:
+        box, factor, _ = lesion_signal(
+            item, grid.voxel_mm, grid.shape, protocol,
+            reach_mm=phase_reach(item), subvoxel_mm=0.3,
+        )  # fmt: skip
+        signal[box] *= factor
+        drop = before[box] * (1.0 - np.abs(factor))
+        peak = float(drop.max(initial=0.0))
+        seen.append(SeenLesion(item, box, visible_label(drop), peak, peak > least_drop(snr)))
+    return seen
+
+
+def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: _Grid) -> Array:
+    """Susceptibility in ppm, mean over each voxel."""
+    chi = grid.mean(tissue.chi)
+    chi[vessels.box] += vessels.mean_chi()
+    for item in spheres:
+        box, _, share = lesion_signal(
+            item, grid.voxel_mm, grid.shape, Protocol(), reach_mm=1.5 * item.radius + 0.5,
+            subvoxel_mm=0.3,
+        )  # fmt: skip
+        chi[box] += np.asarray(item.chi * share, np.float32)
+    return chi
+
+
+def _spin_signal(
+    tissue: _Tissue,
+    vessels: VesselMaps,
+    lesions: list[Lesion],
+    calcium: list[Lesion],
+    grid: _Grid,
+) -> Array:
+    """Spin echo: fields are refocused, so that only what lies in a voxel changes its signal."""
+    signal = grid.mean(tissue.spin)
+    signal[vessels.box] *= vessels.spin_echo(tissue.fluid_spin)
+    for items, lost in ((lesions, 0.6), (calcium, 0.85)):
+        for item in items:
+            box, _, share = lesion_signal(
+                item, grid.voxel_mm, grid.shape, Protocol(), reach_mm=1.5 * item.radius + 0.5,
+                subvoxel_mm=0.3,
+            )  # fmt: skip
+            signal[box] *= np.asarray(1.0 - lost * share, np.float32)
+    return signal
+
+
+def _iron_rows(scene: Scene, tissue: _Tissue) -> list[tuple[str, Array, float]]:
+    """One row for the pallidum of each side that is darker than most: iron is no lesion."""
+    where = np.argwhere(scene.masks['pallidum'])
+    rows: list[tuple[str, Array, float]] = []
+    if not len(where):
+        return rows
+    middle = np.median(where[:, 0])
+    for side in (where[where[:, 0] < middle], where[where[:, 0] >= middle]):
+        if not len(side):
+            continue
+        chi = float(tissue.chi[tuple(side.T)].mean())
+        if chi > 0.15:
+            rows.append(('iron_pallidum', scene.scan_mm(side.mean(0, keepdims=True))[0], chi))
+    return rows

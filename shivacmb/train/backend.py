@@ -1,0 +1,103 @@
+"""The library behind Keras, and the machine it runs on."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from shivacmb.exceptions import UsageError
+
+BACKENDS = ('tensorflow', 'jax', 'torch')
+
+
+def start_backend(*, deterministic: bool) -> str:
+    """Import Keras on the backend of ``KERAS_BACKEND`` (TensorFlow by default).
+
+    Parameters
+    ----------
+    deterministic : bool
+        Have the backend take algorithms that give the same bits each time, where it has them.
+
+    Returns
+    -------
+    str
+        Name of the backend.
+
+    Raises
+    ------
+    UsageError
+        It is not known or not installed.
+    """
+    wanted = os.environ.get('KERAS_BACKEND', 'tensorflow') or 'tensorflow'
+    if wanted not in BACKENDS:
+        raise UsageError(
+            f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
+        )
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    if deterministic and wanted == 'torch':
+        # read by CUDA when it starts
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    if deterministic and wanted == 'jax':
+        flags = os.environ.get('XLA_FLAGS', '')
+        os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+    try:
+        library = importlib.import_module(wanted)
+        keras = importlib.import_module('keras')
+    except ImportError as error:
+        raise UsageError(
+            f'training on the backend {wanted!r} needs it installed ({error}): '
+            f"`pip install 'shivacmb[{wanted}]'`, or set KERAS_BACKEND to another of "
+            f'{", ".join(BACKENDS)}'
+        ) from error
+    name = str(keras.backend.backend())
+    if deterministic:
+        _make_deterministic(name, library)
+    return name
+
+
+def _make_deterministic(name: str, library: Any) -> None:
+    if name == 'tensorflow':
+        library.config.experimental.enable_op_determinism()
+    elif name == 'torch':
+        library.use_deterministic_algorithms(True, warn_only=True)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a model card says about software and hardware."""
+    import keras
+
+    name = str(keras.backend.backend())
+    library = importlib.import_module(name)
+    return {
+        'backend': f'{name} {library.__version__}',
+        'keras': str(keras.__version__),
+        'python': platform.python_version(),
+        'device': _device(name, library),
+        'cpu': _cpu(),
+        'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count(),
+    }  # fmt: skip
+
+
+def _device(name: str, library: Any) -> str:
+    if name == 'torch':
+        return str(library.cuda.get_device_name(0)) if library.cuda.is_available() else 'cpu'
+    if name == 'jax':
+        return str(library.devices()[0].device_kind)
+    gpus = library.config.list_physical_devices('GPU')
+    if not gpus:
+        return 'cpu'
+    details = library.config.experimental.get_device_details(gpus[0])
+    return str(details.get('device_name', 'gpu'))
+
+
+def _cpu() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.machine()

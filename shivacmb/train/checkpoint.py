@@ -1,0 +1,119 @@
+"""Checkpoints of a training: written whole or not at all, read on any backend."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.bids import replacing
+from shivacmb.exceptions import DataError
+
+Array = NDArray[Any]
+
+CHECKPOINT = 'checkpoint.npz'
+
+
+@dataclass
+class State:
+    """Where a training stands.
+
+    Attributes
+    ----------
+    model : keras.Model
+        Compiled, its optimizer built.
+    step : int
+        Steps done.
+    losses : list of float
+        Since the last row of the learning curve.
+    seconds : float
+        What the training took so far.
+    """
+
+    model: Any
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def variables(self) -> list[Any]:
+        """Variables of the optimizer."""
+        return list(self.model.optimizer.variables)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint: the new one whole, or the old one as it was."""
+        import keras
+
+        arrays = {f'w{i:03d}': value for i, value in enumerate(self.model.get_weights())}
+        arrays |= {
+            f'o{i:03d}': keras.ops.convert_to_numpy(value)
+            for i, value in enumerate(self.variables)
+        }
+        with replacing(path) as scratch, scratch.open('wb') as stream:
+            np.savez(
+                stream,
+                step=self.step,
+                losses=np.array(self.losses),
+                seconds=self.seconds,
+                **arrays,
+            )
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        try:
+            with path.open('rb') as stream, np.load(stream) as saved:
+                content = {name: saved[name] for name in saved.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f'The checkpoint <{path}> cannot be read ({error}); it was altered or not copied '
+                'completely: copy it again, or remove it to begin anew.'
+            ) from error
+        weights = [content[name] for name in sorted(content) if name[0] == 'w']
+        state = [content[name] for name in sorted(content) if name[0] == 'o']
+        if not _same_shapes(weights, self.model.get_weights()) or not _same_shapes(
+            state, self.variables
+        ):
+            raise DataError(
+                f'The checkpoint <{path}> belongs to another network; '
+                'remove it or give another output folder.'
+            )
+        self.model.set_weights(weights)
+        for variable, value in zip(self.variables, state, strict=True):
+            variable.assign(value)
+        self.step = int(content['step'])
+        self.losses = list(content.get('losses', []))
+        self.seconds = float(content.get('seconds', 0.0))
+
+
+def _same_shapes(ours: list[Any], theirs: list[Any]) -> bool:
+    return [tuple(one.shape) for one in ours] == [tuple(one.shape) for one in theirs]
+
+
+def saved_weights(folder: Path) -> tuple[list[Array], int, float]:
+    """Read a checkpoint without its network.
+
+    Parameters
+    ----------
+    folder : Path
+        As given to :func:`train`.
+
+    Returns
+    -------
+    weights : list of ndarray
+        In the order of the network.
+    step : int
+        Steps behind them.
+    seconds : float
+        What the training took so far.
+    """
+    with np.load(folder / CHECKPOINT) as saved:
+        weights = [saved[name] for name in sorted(saved.files) if name[0] == 'w']
+        seconds = float(saved['seconds']) if 'seconds' in saved.files else 0.0
+        return weights, int(saved['step']), seconds

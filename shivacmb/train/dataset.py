@@ -1,0 +1,360 @@
+"""Scans with labels: which images, which label maps, which classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shivacmb.bids import Scan, find_brain_mask, find_scans
+from shivacmb.bids.names import session_dir
+from shivacmb.bids.sidecars import split_name
+from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.models import Input
+
+#: Contrasts that the app itself looks for; any other is the suffix of a file.
+SCAN_CONTRASTS = ('T2starw', 'swi')
+LABEL_FIELDS = ('participant', 'session', 'stem', 'label')
+_DATATYPES = ('anat', 'swi')
+_CLASS = re.compile(r'(?P<name>[A-Za-z0-9]+)(=(?P<values>\d+(,\d+)*))?')
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class to learn.
+
+    Attributes
+    ----------
+    name : str
+        As in the file names and in the bundle.
+    values : tuple of int
+        Its values in a label map; empty: every value above 0.
+    """
+
+    name: str
+    values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledScan:
+    """Images of one acquisition and their label maps.
+
+    Attributes
+    ----------
+    dataset : str
+        Name of the dataset's folder.
+    participant : str
+        Label without ``sub-``.
+    stem : str
+        Name without suffix.
+    images : tuple of Path
+        One for each input channel.
+    labels : tuple of Path
+        One for each class; the same file again where one map holds several classes.
+    mask : Path or None
+        Brain mask.
+    """
+
+    dataset: str
+    participant: str
+    stem: str
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    mask: Path | None = None
+
+    @property
+    def person(self) -> str:
+        """Dataset and participant: whose scans stay in one fold."""
+        return f'{self.dataset}/sub-{self.participant}'
+
+    @property
+    def name(self) -> str:
+        """Unique name of the scan."""
+        return f'{self.dataset}/{self.images[0].name.split(".")[0]}'
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for in a dataset.
+
+    Attributes
+    ----------
+    inputs : tuple of Input
+        Channels.
+    classes : tuple of LabelClass
+        Classes.
+    pattern : str or None
+        Path of label maps with ``{participant}``, ``{session}``, ``{stem}`` or ``{label}``.
+    derivatives, mask_pattern
+        Brain masks, see :func:`shivacmb.bids.find_brain_mask`.
+    participants, exclude, filters
+        See :func:`shivacmb.bids.find_scans`.
+    """
+
+    inputs: tuple[Input, ...]
+    classes: tuple[LabelClass, ...]
+    pattern: str | None = None
+    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    mask_pattern: str | None = None
+    participants: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    filters: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Result of a search: scans to train on, and scans passed over with the reason."""
+
+    scans: tuple[LabelledScan, ...]
+    passed_over: tuple[tuple[str, str], ...]
+
+
+def parse_class(text: str) -> LabelClass:
+    """Read ``NAME`` or ``NAME=VALUE[,VALUE...]``.
+
+    Raises
+    ------
+    UsageError
+        The text is neither.
+    """
+    match = _CLASS.fullmatch(text)
+    values = tuple(int(value) for value in match['values'].split(',')) if (
+        match and match['values']
+    ) else ()  # fmt: skip
+    if match is None or 0 in values:
+        raise UsageError(
+            f'--class {text!r}: expected NAME, or NAME=VALUE[,VALUE...] with values above 0, '
+            'such as CMB=1'
+        )
+    return LabelClass(match['name'], values)
+
+
+def parse_input(text: str) -> Input:
+    """Read ``NAME=CONTRAST[,CONTRAST...]`` or ``CONTRAST``.
+
+    Raises
+    ------
+    UsageError
+        The text is neither.
+    """
+    name, equals, contrasts = text.partition('=')
+    found = tuple((contrasts if equals else name).split(','))
+    if not name or not all(re.fullmatch(r'[A-Za-z0-9]+', part) for part in found):
+        raise UsageError(
+            f'--input {text!r}: expected NAME=CONTRAST[,CONTRAST...], such as swi=T2starw,swi'
+        )
+    return Input(name.split(',')[0], tuple(_spelling(part) for part in found))
+
+
+def _spelling(contrast: str) -> str:
+    return {item.lower(): item for item in SCAN_CONTRASTS}.get(contrast.lower(), contrast)
+
+
+def check_classes(classes: Sequence[LabelClass], pattern: str | None) -> None:
+    """Refuse a list of classes that cannot be told apart.
+
+    Raises
+    ------
+    UsageError
+        Names or values repeat, or several classes share one map without values.
+    """
+    names = [item.name for item in classes]
+    values = [value for item in classes for value in item.values]
+    if len(set(names)) != len(names) or len(set(values)) != len(values):
+        raise UsageError(f'--class: {", ".join(names)} repeat a name or a value; give each once')
+    one_map = pattern is not None and '{label}' not in pattern
+    if len(classes) > 1 and one_map and not all(item.values for item in classes):
+        raise UsageError(
+            f'--labels {pattern!r} names one map for {len(classes)} classes; say which value is '
+            'which, such as --class CMB=1 --class iron=2, or put {label} into the pattern'
+        )
+
+
+def find_labelled(
+    bids_dir: Path, labels_dir: Path, query: Query, *, name: str | None = None
+) -> LabelledSet:
+    """Find the scans of a dataset that have label maps.
+
+    Parameters
+    ----------
+    bids_dir, labels_dir : Path
+        Dataset, and derivatives with label maps: for a class ``CMB`` the files
+        ``<stem>[_<suffix>]_desc-CMB_dseg.nii[.gz]`` or ``<stem>_label-CMB_mask.nii[.gz]``; one of
+        the session without the scan's further entities serves when it is the only one.
+    query : Query
+        Channels, classes, masks, filters.
+    name : str, optional
+        Of the dataset; the name of its folder by default.
+
+    Returns
+    -------
+    LabelledSet
+        Sorted by name. A scan without a label map for any class is passed over.
+
+    Raises
+    ------
+    DatasetError
+        The folder of labels is not there, or no scan has a label.
+    NoInputError
+        A scan has maps for some of the classes only, several fit, or a channel is missing.
+    UsageError
+        The pattern has another field in braces, or classes cannot be told apart.
+    """
+    check_classes(query.classes, query.pattern)
+    if query.pattern is None and not labels_dir.is_dir():
+        raise DatasetError(f'there is no folder of labels <{labels_dir}>; check the path')
+    found = find_scans(
+        bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
+        modality=_modality(query.inputs[0]), require_description=False,
+    )  # fmt: skip
+    scans, passed = [], []
+    for scan in found.scans:
+        labels = [_label(scan, item, labels_dir, query.pattern) for item in query.classes]
+        given = [path for path in labels if path is not None]
+        if not given:
+            passed.append((scan.relative_path, 'no label map'))
+            continue
+        if len(given) < len(labels):
+            lacking = [
+                item.name for item, path in zip(query.classes, labels, strict=True) if path is None
+            ]
+            raise NoInputError(
+                f'the class list does not match: <{scan.path}> has a label map for '
+                f'{_names(query.classes, labels)} but none for {", ".join(lacking)}; add one '
+                '(all 0 where nothing was found), or leave that --class or that scan out'
+            )
+        scan.check()
+        scans.append(LabelledScan(
+            name or bids_dir.resolve().name, scan.participant, scan.stem,
+            _channels(scan, query.inputs), tuple(given),
+            find_brain_mask(scan, query.derivatives, query.mask_pattern),
+        ))  # fmt: skip
+    if not scans:
+        wanted = query.pattern or ' or '.join(_file_names('*', item.name)[0] for item in
+                                              query.classes)  # fmt: skip
+        raise DatasetError(
+            f'none of the {len(found.scans)} scans of <{bids_dir}> has a label in <{labels_dir}>; '
+            f'expected {wanted}: mend the names, or name them with --labels and --class'
+        )
+    return LabelledSet(tuple(sorted(scans, key=lambda item: item.name)), tuple(passed))
+
+
+def _modality(channel: Input) -> Literal['auto', 'swi', 't2s']:
+    wanted = {item for item in channel.contrasts if item in SCAN_CONTRASTS}
+    if not wanted:
+        raise UsageError(
+            f'the first --input {channel.name!r} must take T2starw or swi: it places the box; '
+            'name the others after it'
+        )
+    if len(wanted) == 2:
+        return 'auto'
+    return 'swi' if 'swi' in wanted else 't2s'
+
+
+def _names(classes: Sequence[LabelClass], labels: Sequence[Path | None]) -> str:
+    return ', '.join(
+        item.name for item, path in zip(classes, labels, strict=True) if path is not None
+    )
+
+
+def _file_names(stem: str, label: str) -> tuple[str, str]:
+    return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
+
+
+def _images(folder: Path) -> list[Path]:
+    return [
+        path
+        for datatype in _DATATYPES
+        for path in sorted((folder / datatype).glob('*.nii*'))
+        if path.name.endswith(('.nii', '.nii.gz'))
+    ]
+
+
+def _bare(path: Path) -> str:
+    return path.name.removesuffix('.gz').removesuffix('.nii')
+
+
+def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Path | None:
+    if pattern is not None:
+        path = _by_pattern(scan, item, pattern)
+        path = path if path.is_absolute() else root / path
+        return path if path.is_file() else None
+    folder = session_dir(root, scan.participant, scan.session)
+    endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
+    files = _images(folder)
+    for ending in endings:
+        fitting = [path for path in files if _bare(path).endswith('_' + ending)]
+        starts = (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}')
+        exact = next(([p for p in fitting if _bare(p) == start] for start in starts
+                      if any(_bare(p) == start for p in fitting)), [])  # fmt: skip
+        # a map with other entities may belong to another scan of the session
+        loose = [path for path in fitting if _bare(path) in _looser(scan, ending)]
+        chosen = exact or loose
+        if len(chosen) > 1:
+            names = ', '.join(path.name for path in chosen)
+            raise NoInputError(
+                f'several label maps fit {scan.stem}: {names} in <{folder}>; keep one, or name it '
+                'with --labels'
+            )
+        if chosen:
+            return chosen[0]
+    return None
+
+
+def _looser(scan: Scan, ending: str) -> set[str]:
+    session = f'_ses-{scan.session}' if scan.session else ''
+    return {f'sub-{scan.participant}{session}_{ending}'}
+
+
+def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
+    values = {
+        'participant': scan.participant,
+        'session': scan.session or '',
+        'stem': scan.stem,
+        'label': item.name,
+    }
+    try:
+        return Path(pattern.format(**values)).expanduser()
+    except (KeyError, IndexError, ValueError) as error:
+        fields = ', '.join(f'{{{name}}}' for name in LABEL_FIELDS)
+        raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error
+
+
+def _channels(scan: Scan, inputs: Sequence[Input]) -> tuple[Path, ...]:
+    paths = [scan.path]
+    if len(inputs) > 1:
+        root = scan.path.parents[len(Path(scan.relative_path).parts) - 1]
+        files = _images(session_dir(root, scan.participant, scan.session))
+        paths += [_channel(scan, item, files) for item in inputs[1:]]
+    return tuple(paths)
+
+
+def _channel(scan: Scan, channel: Input, files: Sequence[Path]) -> Path:
+    own = _entities(scan.path)
+    for contrast in channel.contrasts:
+        fitting = [
+            path
+            for path in files
+            if split_name(_bare(path))[1].lower() == contrast.lower() and path != scan.path
+        ]
+        exact = [path for path in fitting if _entities(path) == own]
+        chosen = exact or fitting
+        if len(chosen) > 1:
+            names = ', '.join(path.name for path in chosen)
+            raise NoInputError(
+                f'several images fit the channel {channel.name!r} beside <{scan.path}>: {names}; '
+                'give the one that belongs to it the same entities'
+            )
+        if chosen:
+            return chosen[0]
+    raise NoInputError(
+        f'no image for the channel {channel.name!r} ({" or ".join(channel.contrasts)}) beside '
+        f'<{scan.path}>; add it, or leave that --input or that scan out'
+    )
+
+
+def _entities(path: Path) -> dict[str, Any]:
+    pairs = split_name(_bare(path))[0]
+    return {key: value for key, value in pairs.items() if key not in ('part', 'echo')}

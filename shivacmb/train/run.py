@@ -1,0 +1,355 @@
+"""A training from label maps to a bundle, in as many runs as it takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from shivacmb.bids import write_text
+from shivacmb.exceptions import DataError, UsageError
+from shivacmb.train.backend import describe_machine, start_backend
+from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
+from shivacmb.train.dataset import Query, find_labelled
+from shivacmb.train.folds import assign_folds, read_folds, write_folds
+from shivacmb.train.lock import locked
+from shivacmb.train.loop import PausedError, Watch, train
+from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
+from shivacmb.train.sources import VolumeSource
+from shivacmb.train.start import fold_weights, mean_of
+from shivacmb.train.volumes import Preparation, names_in, open_volume, prepare_all
+
+if TYPE_CHECKING:
+    from shivacmb.models import Bundle
+
+Array = NDArray[Any]
+
+POOL, SETTINGS, FOLDS, RUNS = 'pool', 'settings.json', 'folds.tsv', 'runs.json'
+#: Most validation batches at a look.
+LOOKS = 8
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to train on, where to write.
+
+    Attributes
+    ----------
+    plan : Plan
+        Choices of the training.
+    query : Query
+        What to look for in the datasets.
+    sets : tuple of (Path, Path)
+        Datasets and their labels.
+    work : Path
+        Folder of prepared scans and checkpoints; a second run continues there.
+    start : Bundle or None
+        Begin with its weights.
+    fold_table : Path or None
+        Folds of persons that are decided already.
+    from_pool : bool
+        Take the scans prepared in ``work``, without a look at the datasets.
+    workers : int
+        Processes and threads that prepare scans and draw batches.
+    only_fold : int or None
+        Train this fold alone; another run, on another machine perhaps, does the others.
+    """
+
+    plan: Plan
+    query: Query
+    sets: tuple[tuple[Path, Path], ...]
+    work: Path
+    start: Bundle | None = None
+    fold_table: Path | None = None
+    from_pool: bool = False
+    workers: int = 1
+    only_fold: int | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The folds of a training.
+
+    Attributes
+    ----------
+    weights : list of list of ndarray
+        By fold.
+    names : list of list of str
+        The scans that each fold did not see.
+    facts : dict of str to dict
+        Of each scan.
+    seconds : float
+        Spent on training, all runs and folds together.
+    steps : list of int
+        Behind the weights.
+    """
+
+    weights: list[list[Array]]
+    names: list[list[str]]
+    facts: dict[str, dict[str, Any]]
+    seconds: float
+    steps: list[int]
+
+
+Stop = Callable[[], bool]
+Tell = Callable[[str], None]
+
+
+def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
+    """Find and prepare the scans.
+
+    Returns
+    -------
+    list of str
+        Their names, sorted.
+
+    Raises
+    ------
+    PausedError
+        ``stop`` said so before all were prepared.
+    """
+    pool = task.work / POOL
+    if task.from_pool:
+        kept = task.work / SETTINGS
+        return (
+            sorted(json.loads(kept.read_text('utf-8'))['scans'])
+            if kept.exists()
+            else names_in(pool)
+        )
+    tags = _dataset_names([bids for bids, _ in task.sets])
+    scans = []
+    for (bids, labels), tag in zip(task.sets, tags, strict=True):
+        found = find_labelled(bids, labels, task.query, name=tag)
+        scans += list(found.scans)
+        for name, reason in found.passed_over:
+            tell(f'passed over {name}: {reason}')
+    tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
+    how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
+    if not prepare_all(pool, scans, how, workers=task.workers, stop=stop, tell=tell):
+        raise PausedError(
+            f'stopped while preparing scans in <{pool}>; run the same command again to go on'
+        )
+    return [scan.name for scan in scans]
+
+
+def _dataset_names(folders: list[Path]) -> list[str]:
+    """Name of each folder, told apart by a number where names repeat."""
+    names = [folder.resolve().name for folder in folders]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        f'{name}-{number}' if name in repeated else name
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, Any]]]:
+    """Put scans into folds, and write the table; or refuse a training that began with others.
+
+    Returns
+    -------
+    folds : list of int
+        Of each scan.
+    facts : dict
+        Of each scan.
+
+    Raises
+    ------
+    DataError
+        No scan has a lesion.
+    UsageError
+        The scans or the settings differ from those that the training began with.
+    """
+    plan, work = task.plan, task.work
+    facts = {name: open_volume(work / POOL, name).facts for name in names}
+    first = plan.classes[0].name
+    counts = [facts[name]['lesions'][first] for name in names]
+    for item in plan.classes:
+        if not any(facts[name]['lesions'][item.name] for name in names):
+            raise DataError(
+                f'none of the {len(names)} label maps holds {item.name}; check the label maps, '
+                'and --class'
+            )
+    fixed = read_folds(task.fold_table, plan.folds) if task.fold_table else None
+    folds = assign_folds(
+        [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
+        counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
+    )  # fmt: skip
+    content = {
+        **plan.to_json(),
+        'start': f'{task.start.name} {task.start.version}' if task.start else None,
+        'scans': {name: [facts[name]['key'][:16], fold]
+                  for name, fold in zip(names, folds, strict=True)},
+    }  # fmt: skip
+    path = work / SETTINGS
+    if path.exists():
+        _check_continued(content, path)
+    write_text(path, json.dumps(content, indent=1) + '\n')
+    rows = [
+        (facts[name]['person'], name, count, fold)
+        for name, count, fold in zip(names, counts, folds, strict=True)
+    ]
+    write_text(work / FOLDS, write_folds(rows))
+    return folds, facts
+
+
+def _check_continued(content: dict[str, Any], path: Path) -> None:
+    before = json.loads(path.read_text('utf-8'))
+    ours, theirs = content['scans'], before.get('scans', {})
+    settings = {name: value for name, value in content.items() if name != 'scans'}
+    check_same(settings, before, str(path.parent))
+    if ours != theirs:
+        differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        raise UsageError(
+            f'the scans, their labels or their folds differ from those the training in '
+            f'<{path.parent}> was begun with ({len(differing)} of them, such as {differing[0]}); '
+            'give another folder with --work, and --init-from to begin with an earlier bundle'
+        )
+
+
+def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
+    """Prepare scans and train folds, or continue.
+
+    Parameters
+    ----------
+    task : Task
+        What to do.
+    stop : callable
+        Asked often: True ends the work at a checkpoint.
+    tell : callable
+        Receives lines about the progress.
+
+    Returns
+    -------
+    Trained or None
+        None when another run has to train the other folds.
+
+    Raises
+    ------
+    PausedError
+        ``stop`` said so.
+    DataError, DatasetError, UsageError, OutputError, TemporaryError
+        See the parts.
+    """
+    plan = task.plan
+    plan.check()
+    with locked(task.work / POOL):
+        names = gather(task, stop, tell)
+        folds, facts = deal(task, names)
+    for name in names:
+        for warning in facts[name]['warnings']:
+            tell(f'{name}: {warning}')
+    start_backend(deterministic=plan.deterministic)
+    machine = describe_machine()
+    if plan.precision == 'mixed_float16' and machine['device'] == 'cpu':
+        raise UsageError(
+            f'--precision mixed_float16 needs a GPU, and {machine["backend"]} sees none; use '
+            'mixed_bfloat16 or float32'
+        )
+    _note_run(task.work, machine)
+    wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
+    first = _first_weights(task)
+    for fold in wanted:
+        seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
+        unseen = [name for name, own in zip(names, folds, strict=True) if own == fold]
+        _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
+    return collect(task, names, folds, facts)
+
+
+def _train_fold(
+    task: Task, fold: int, seen: list[str], unseen: list[str], first: list[Array] | None,
+    stop: Stop, tell: Tell,
+) -> None:  # fmt: skip
+    import keras
+
+    plan, folder = task.plan, task.work / f'fold-{fold}'
+    recipe = plan.recipe(len(seen), fold)
+    if _steps_done(folder) >= recipe.steps:
+        return
+    common: dict[str, Any] = {
+        'folder': task.work / POOL, 'classes': len(plan.classes), 'batch': plan.batch,
+        'patch': plan.patch, 'top': plan.top,
+    }  # fmt: skip
+    source = VolumeSource(
+        names=seen, seed=recipe.seed, augmentation=plan.augmentation, **common
+    )  # fmt: skip
+    validation = VolumeSource(names=unseen, seed=recipe.seed, augmentation=None, **common)
+    patches = len(unseen) * (1 if plan.patch is None else PATCHES_PER_SCAN)
+    watch = Watch(
+        stop=stop, validation=validation, batches=min(LOOKS, -(-patches // plan.batch)),
+        every=recipe.log_every * 10, save_seconds=300.0, workers=max(1, task.workers),
+        tell=lambda row: tell(f'fold {fold}, step ' + _readable(row, recipe.steps)),
+    )  # fmt: skip
+    tell(f'fold {fold}: {recipe.steps} steps on {len(seen)} scans, {len(unseen)} left out')
+    with locked(folder):
+        try:
+            train(source, recipe, folder, initial=first, watch=watch,
+                  network=plan.network(len(seen), fold))  # fmt: skip
+        finally:
+            keras.utils.clear_session()
+
+
+def _readable(row: str, steps: int) -> str:
+    cells = row.split('\t')
+    text = f'{cells[0]} of {steps}: loss {cells[2]}'
+    if len(cells) > 3 and cells[3] != 'n/a':
+        text += f', on unseen scans {cells[3]}'
+    return text
+
+
+def _steps_done(folder: Path) -> int:
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return 0
+    try:
+        return saved_weights(folder)[1]
+    except Exception:  # noqa: BLE001  the loop says what is wrong with it
+        return 0
+
+
+def _first_weights(task: Task) -> list[list[Array] | None]:
+    """Weights that each fold begins with."""
+    if task.start is None:
+        return [None] * task.plan.folds
+    weights = fold_weights(task.start, dict(task.plan.architecture))
+    wanted = [tuple(weight.shape) for weight in task.plan.build().get_weights()]
+    if any([tuple(weight.shape) for weight in own] != wanted for own in weights):
+        raise UsageError(
+            f'the networks of {task.start.name} have other layers than its model.json says, or '
+            'another output (softmax); give a model that this command made'
+        )
+    if len(weights) == task.plan.folds:
+        return list(weights)
+    return [mean_of(weights)] * task.plan.folds
+
+
+def collect(
+    task: Task, names: list[str], folds: list[int], facts: dict[str, dict[str, Any]]
+) -> Trained | None:
+    """Read the weights of all folds; None when some are not trained yet."""
+    weights, left_out, seconds, steps = [], [], 0.0, []
+    for fold in range(task.plan.folds):
+        folder = task.work / f'fold-{fold}'
+        seen = sum(own != fold for own in folds)
+        if _steps_done(folder) < task.plan.total(seen):
+            return None
+        found, step, took = saved_weights(folder)
+        weights.append(found)
+        steps.append(step)
+        seconds += took
+        left_out.append([name for name, own in zip(names, folds, strict=True) if own == fold])
+    return Trained(weights, left_out, facts, seconds, steps)
+
+
+def _note_run(work: Path, machine: dict[str, Any]) -> None:
+    """Remember on which machines and libraries a training ran."""
+    path = work / RUNS
+    runs: list[dict[str, Any]] = json.loads(path.read_text('utf-8')) if path.exists() else []
+    if not any(run['machine'] == machine for run in runs):
+        runs.append({'machine': machine, 'began': time.strftime('%Y-%m-%d')})
+        write_text(path, json.dumps(runs, indent=1) + '\n')

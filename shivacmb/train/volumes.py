@@ -1,0 +1,295 @@
+"""Prepared scans on disk: what the app would show a network, and the classes of its voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shivacmb.bids import replacing, write_text
+from shivacmb.exceptions import DataError, ShivaCMBError, TemporaryError
+from shivacmb.imaging import crop, voxels_outside
+from shivacmb.models import Grid, Intensity
+from shivacmb.models.checksums import sha256_of
+from shivacmb.preparation import prepare
+from shivacmb.train.dataset import LabelClass, LabelledScan
+from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
+
+Array = NDArray[Any]
+
+# Raise it when what is stored changes, so that old files are made anew
+LAYOUT = 1
+BRAIN, CLASSES = 0, 1
+_MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One prepared scan.
+
+    Attributes
+    ----------
+    image : ndarray, float32 [X, Y, Z, C]
+        The network's input, to the last bit that of the app.
+    classes : ndarray, uint8 [X, Y, Z]
+        0 background, 1 the first class, ..., 255 ignored.
+    brain : ndarray, uint8 [X, Y, Z]
+        1 in the brain.
+    facts : dict
+        Person, dataset, name, lesions by class, checksums of the sources, warnings.
+    """
+
+    image: Array
+    classes: Array
+    brain: Array
+    facts: dict[str, Any]
+
+    @property
+    def points(self) -> Array:
+        """Centre voxels of the lesions of all classes, int [N, 3]."""
+        return np.array(self.facts['points'], int).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How scans are prepared."""
+
+    grid: Grid
+    intensity: Intensity
+    classes: tuple[LabelClass, ...]
+    ignore: tuple[int, ...] = ()
+
+    def key(self, scan: LabelledScan) -> str:
+        """Checksum of these settings and of the scan's files."""
+        files = [*scan.images, *scan.labels, *([scan.mask] if scan.mask else [])]
+        content = [LAYOUT, asdict(self), [sha256_of(path) for path in files], bool(scan.mask)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _stem(folder: Path, name: str) -> Path:
+    return folder / name.replace('/', '__')
+
+
+def _facts(folder: Path, name: str) -> dict[str, Any]:
+    stem = _stem(folder, name)
+    return _read(stem.with_name(stem.name + '.json'))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
+    """Prepare one scan, unless the same files were prepared in the same way before.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives ``<name>.image.npy``, ``<name>.labels.npy`` and ``<name>.json``, the last one at
+        the end.
+    scan : LabelledScan
+        Images and label maps.
+    how : Preparation
+        Grid, intensity, classes.
+
+    Raises
+    ------
+    DataError
+        An image, the mask or a label map cannot be used.
+    OutputError
+        The folder cannot be written, for example because the disk is full.
+    """
+    key = how.key(scan)
+    if _facts(folder, scan.name).get('key') == key:
+        return
+    made = prepare(scan.images, scan.mask, grid=how.grid, intensity=how.intensity, threads=1)
+    maps = [read_labels(path, made.scan) for path in scan.labels]
+    native = class_map(maps, how.classes, how.ignore, scan.labels)
+    box = made.chain.placed_box
+    classes = to_network(native, made.scan, made.chain)
+    lesions, points = {}, []
+    for number, item in enumerate(how.classes, start=1):
+        parts, count = components(classes == number)
+        lesions[item.name] = count
+        points += [
+            np.rint(np.argwhere(parts == part).mean(axis=0)).astype(int).tolist()
+            for part in range(1, count + 1)
+        ]
+    before = sum(components(native == number)[1] for number in range(1, len(how.classes) + 1))
+    warnings = []
+    if voxels_outside(made.brain, box):
+        warnings.append(f'the box leaves out {voxels_outside(made.brain, box)} voxels of brain')
+    if len(points) != before:
+        warnings.append(f'{before} lesions in the label map, {len(points)} on the grid')
+    facts = {
+        'key': key, 'name': scan.name, 'person': scan.person, 'dataset': scan.dataset,
+        'lesions': lesions, 'points': points, 'warnings': warnings,
+        'given_mask': scan.mask is not None,
+        'ignored_voxels': int(np.count_nonzero(classes == IGNORED)),
+        'images': [path.name for path in scan.images],
+    }  # fmt: skip
+    stem = _stem(folder, scan.name)
+    _save(stem.with_name(stem.name + '.image.npy'), made.network)
+    stored = np.stack([crop(made.brain, box).astype(np.uint8), classes])
+    _save(stem.with_name(stem.name + '.labels.npy'), stored)
+    write_text(stem.with_name(stem.name + '.json'), json.dumps(facts) + '\n')
+
+
+def _save(path: Path, array: Array) -> None:
+    with replacing(path) as temporary, temporary.open('wb') as stream:
+        np.save(stream, array)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def open_volume(folder: Path, name: str) -> Volume:
+    """Open a prepared scan through memory maps.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the prepared scans.
+    name : str
+        As :attr:`LabelledScan.name`.
+
+    Raises
+    ------
+    DataError
+        It is not there or not whole.
+    """
+    stem = _stem(folder, name)
+    try:
+        image = np.load(stem.with_name(stem.name + '.image.npy'), mmap_mode='r')
+        stored = np.load(stem.with_name(stem.name + '.labels.npy'), mmap_mode='r')
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'the prepared scan <{stem}> cannot be read ({error}); remove it and run the same '
+            'command again'
+        ) from error
+    return Volume(image, stored[CLASSES], stored[BRAIN], _facts(folder, name))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of all prepared scans of a folder, sorted.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    found = [str(_read(path).get('name')) for path in folder.glob('*.json')]
+    if not found:
+        raise DataError(
+            f'<{folder}> holds no prepared scans; leave --from-pool out, so that they are made'
+        )
+    return sorted(found)
+
+
+def _quietly() -> None:
+    """Leave Ctrl-C to the parent, and the processors to whoever is in a hurry."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.nice(5)
+
+
+def prepare_all(
+    folder: Path,
+    scans: Sequence[LabelledScan],
+    how: Preparation,
+    *,
+    workers: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> bool:
+    """Prepare scans, several at a time; a killed run goes on where it stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing.
+    scans : sequence of LabelledScan
+        All of them.
+    how : Preparation
+        Grid, intensity, classes.
+    workers : int
+        Processes.
+    stop : callable
+        Asked between scans: True ends the work early.
+    tell : callable
+        Receives a line about each scan.
+
+    Returns
+    -------
+    bool
+        Whether all are prepared.
+
+    Raises
+    ------
+    DataError
+        Some scans cannot be used; up to ten are named, each with its reason.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    problems: list[ShivaCMBError] = []
+    if workers == 1:
+        for scan in scans:
+            if stop():
+                return False
+            try:
+                prepare_scan(folder, scan, how)
+                tell(f'prepared {scan.name}')
+            except DataError as error:
+                problems.append(error)
+    elif not _prepare_beside(folder, scans, how, workers, stop, tell, problems):
+        return False
+    if problems:
+        shown = '; '.join(str(problem) for problem in problems[:_MOST_NAMED])
+        raise DataError(
+            f'{len(problems)} of {len(scans)} scans cannot be used: {shown}'
+            if len(scans) > 1 else shown
+        )  # fmt: skip
+    return True
+
+
+def _prepare_beside(
+    folder: Path, scans: Sequence[LabelledScan], how: Preparation, workers: int,
+    stop: Callable[[], bool], tell: Callable[[str], None], problems: list[ShivaCMBError],
+) -> bool:  # fmt: skip
+    executor = ProcessPoolExecutor(workers, get_context('spawn'), _quietly)
+    try:
+        left = list(reversed(scans))
+        running: dict[Future[None], LabelledScan] = {}
+        while left or running:
+            while left and len(running) < workers and not stop():
+                scan = left.pop()
+                running[executor.submit(prepare_scan, folder, scan, how)] = scan
+            if not running:
+                return False
+            for future in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
+                scan = running.pop(future)
+                try:
+                    future.result()
+                    tell(f'prepared {scan.name}')
+                except DataError as error:
+                    problems.append(error)
+                except BrokenExecutor as error:
+                    raise TemporaryError(
+                        'a process that prepares scans ended without a word, most often because '
+                        'memory ran out; lower --nprocs and run the same command again'
+                    ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    return True

@@ -1,0 +1,200 @@
+"""Which files are found, which belong together, and what is said when they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shivacmb.evaluate.lists import count_rows, read_points, read_rows
+from shivacmb.evaluate.pairs import find_sources, pair_up, some
+from shivacmb.exceptions import DataError, NoInputError
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b'')
+    return root
+
+
+def scans(found: Any) -> list[str]:
+    return [source.scan for source in found]
+
+
+def test_our_derivatives(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        'sub-1/anat/sub-1_desc-CMB_dseg.nii.gz',
+        'sub-1/anat/sub-1_label-CMB_mask.nii.gz',
+        'sub-1/anat/sub-1_label-CMB_probseg.nii.gz',
+        'sub-1/anat/sub-1_label-CMB_desc-ensSD_probseg.nii.gz',
+        'sub-1/anat/sub-1_desc-brain_mask.nii.gz',
+        'sub-2/ses-a/anat/sub-2_ses-a_acq-x_run-1_desc-CMB_dseg.nii.gz',
+        'sub-2/ses-a/anat/sub-2_ses-a_acq-x_run-2_desc-CMB_dseg.nii.gz',
+        'sub-3/anat/.tmp-sub-3_desc-CMB_dseg.nii.gz',
+        'sub-4/anat/sub-4_desc-CMB_dseg.json',
+    )
+    found = find_sources(root, 'predictions')
+    assert scans(found) == ['sub-1', 'sub-2_ses-a_acq-x_run-1', 'sub-2_ses-a_acq-x_run-2']
+    assert {source.kind for source in found} == {'instances'}
+    assert found[0].beside('desc-brain_mask.nii.gz') is not None
+    assert found[1].beside('desc-brain_mask.nii.gz') is None
+    maps = find_sources(root, 'predictions', prefer_probability=True)
+    assert [source.path.name for source in maps] == ['sub-1_label-CMB_probseg.nii.gz']
+
+
+def test_brain_mask_alone_is_not_taken_for_lesions(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path, 'sub-1/anat/sub-1_mask.nii.gz', 'sub-1/anat/sub-1_desc-brain_mask.nii.gz'
+    )
+    with pytest.raises(NoInputError, match=r'No truth in .* nothing matches'):
+        find_sources(root, 'truth')
+
+
+def test_plain_names_and_a_second_class(tmp_path: Path) -> None:
+    root = tree(tmp_path, 'sub-1/anat/sub-1_dseg.nii', 'sub-1/anat/sub-1_desc-iron_dseg.nii.gz')
+    assert find_sources(root, 'truth')[0].kind == 'auto'
+    assert find_sources(root, 'truth', class_name='iron')[0].path.name.startswith(
+        'sub-1_desc-iron'
+    )
+
+
+def test_pattern_gives_names_to_files_that_are_not_bids(tmp_path: Path) -> None:
+    pred = tree(tmp_path / 'p', 'case07_CMB.nii.gz', 'case08_CMB.nii.gz', 'case08_iron.nii.gz')
+    truth = tree(tmp_path / 't', 'x/case08.nii.gz', 'x/case09.nii.gz')
+    pairing = pair_up(
+        find_sources(pred, 'predictions', pattern='*_{class}.nii.gz'),
+        find_sources(truth, 'truth', pattern='**/*.nii.gz'),
+    )
+    assert [pair.pred.participant for pair in pairing.pairs] == ['case08']
+    assert [source.participant for source in pairing.only_pred] == ['case07']
+    assert [source.participant for source in pairing.only_truth] == ['case09']
+
+
+def test_twins_are_refused_and_both_named(tmp_path: Path) -> None:
+    root = tree(tmp_path, 'a/sub-1_desc-CMB_dseg.nii.gz', 'b/sub-1_desc-CMB_dseg.nii.gz')
+    with pytest.raises(DataError, match=r'sub-1 is there twice.*a/sub-1.*b/sub-1'):
+        find_sources(root, 'predictions')
+
+
+def test_same_scan_in_two_resolutions_is_a_twin(tmp_path: Path) -> None:
+    root = tree(tmp_path, 'sub-1_desc-CMB_dseg.nii.gz', 'sub-1_res-1_desc-CMB_dseg.nii.gz')
+    with pytest.raises(DataError, match='sub-1 is there twice'):
+        find_sources(root, 'predictions')
+
+
+@pytest.mark.parametrize(
+    ('pred', 'truth', 'pairs'),
+    [
+        (['sub-1_acq-x', 'sub-2'], ['sub-1_acq-x', 'sub-2'], 2),
+        (['sub-1_acq-x'], ['sub-1'], 1),  # the truth need not repeat every entity
+        (['sub-1_ses-a_acq-x'], ['sub-1_ses-a'], 1),
+        (['sub-1_ses-a'], ['sub-1'], 1),
+        (['sub-1_ses-a', 'sub-1_ses-b'], ['sub-1'], 0),  # which of the two is not known
+        (['sub-1_run-1', 'sub-1_run-2'], ['sub-1'], 0),
+        (['sub-1_run-1', 'sub-1_run-2'], ['sub-1_run-2'], 1),
+        (['sub-1_ses-a'], ['sub-1_ses-b'], 0),
+        (['sub-1'], ['sub-10'], 0),
+    ],
+)
+def test_pairs_by_entities(tmp_path: Path, pred: Any, truth: Any, pairs: int) -> None:
+    sides = []
+    for side, names in (('p', pred), ('t', truth)):
+        root = tree(tmp_path / side, *(f'{name}_desc-CMB_dseg.nii.gz' for name in names))
+        sides.append(find_sources(root, side))
+    found = pair_up(*sides)
+    assert len(found.pairs) == pairs
+    assert len(found.only_pred) == len(pred) - pairs
+    assert len(found.only_truth) == len(truth) - pairs
+
+
+def test_two_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
+    tree(tmp_path, 'mine.nii.gz', 'reference.nii.gz')
+    pairing = pair_up(
+        find_sources(tmp_path / 'mine.nii.gz', 'predictions'),
+        find_sources(tmp_path / 'reference.nii.gz', 'truth'),
+    )
+    assert len(pairing.pairs) == 1
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(NoInputError, match='no folder or file'):
+        find_sources(tmp_path / 'no', 'truth')
+    with pytest.raises(NoInputError, match=r'No truth in .*--truth-pattern'):
+        find_sources(tree(tmp_path / 'empty', 'readme.txt'), 'truth')
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text.replace(' ', '\t'), encoding='utf-8')
+    return path
+
+
+def test_table_of_counts(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / 'counts.tsv',
+        'participant_id session_id age count\nsub-1 ses-a 70 4\n2 n/a 71 0\n3 n/a 72 n/a\n',
+    )
+    rows = count_rows(path)
+    assert [(row.participant, row.session, row.count) for row in rows] == [
+        ('1', 'a', 4),
+        ('2', None, 0),
+    ]
+    found = find_sources(path, 'truth')
+    assert [(source.kind, source.scan) for source in found] == [
+        ('counts', 'sub-1_ses-a'),
+        ('counts', 'sub-2'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('who count\n1 2\n', 'lacks the column participant_id'),
+        ('participant_id a b\n1 2 3\n', 'no single column of counts'),
+        ('participant_id count\n1 2.5\n', 'whole number from 0'),
+        ('participant_id count\n1 many\n', 'where a number belongs'),
+        ('participant_id count\n1 2 3\n', '3 cells in line 2'),
+        ('', 'is empty'),
+    ],
+)
+def test_bad_table_of_counts(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        count_rows(write(tmp_path / 'counts.tsv', text))
+
+
+def test_participant_twice_in_a_table(tmp_path: Path) -> None:
+    path = write(tmp_path / 'counts.tsv', 'participant_id count\nsub-1 2\n1 3\n')
+    with pytest.raises(DataError, match='sub-1 is there twice'):
+        find_sources(path, 'truth')
+
+
+def test_points_of_one_scan_and_of_many(tmp_path: Path) -> None:
+    one = read_points(
+        write(tmp_path / 'a.tsv', 'id x y z radius zone\n4 1 2 3 1.5 lobar\n7 -4 5 6 n/a \n')
+    )
+    assert one.points == ((1, 2, 3), (-4, 5, 6))
+    assert (one.radii, one.names, one.zones) == ((1.5, 0.0), (4, 7), ('lobar', 'n/a'))
+    many = write(
+        tmp_path / 'b.tsv', 'participant_id x y z\nsub-1 1 2 3\nsub-2 1 2 3\nsub-1 4 5 6\n'
+    )
+    found = find_sources(many, 'truth')
+    assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 2), ('sub-2', 1)]
+
+
+def test_bad_points(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='lacks the column z'):
+        read_points(write(tmp_path / 'a.tsv', 'x y\n1 2\n'))
+    with pytest.raises(DataError, match='says "here" under y'):
+        read_points(write(tmp_path / 'b.tsv', 'x y z\n1 here 2\n'))
+    path = tmp_path / 'c.tsv'
+    path.write_bytes(b'x\ty\tz\n\xff\xfe\n')
+    with pytest.raises(DataError, match='cannot be read'):
+        read_rows(path)
+
+
+def test_long_lists_are_cut() -> None:
+    assert some(map(str, range(3))) == '0, 1, 2'
+    assert some(map(str, range(11))) == '0, 1, 2, 3, 4, 5, 6, 7 and 3 more'

@@ -1,0 +1,221 @@
+"""From files to lesions on one grid, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.evaluate.pairs import Pair, find_sources, pair_up
+from shivacmb.evaluate.reading import HowToRead, read_probability, read_sides, to_grid
+from shivacmb.exceptions import DataError
+
+HOW = HowToRead()
+
+
+def save(path: Path, values: Any, affine: Any = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def one_pair(pred: Path, truth: Path, pred_kind: Any = 'auto', truth_kind: Any = 'auto') -> Pair:
+    (pair,) = pair_up(
+        find_sources(pred, 'predictions', kind=pred_kind),
+        find_sources(truth, 'truth', kind=truth_kind),
+    ).pairs
+    return pair
+
+
+def volume(*places: tuple[int, int, int], values: Any = None, dtype: Any = np.int16) -> Any:
+    found = np.zeros((12, 12, 12), dtype)
+    for number, place in enumerate(places):
+        found[place] = 1 if values is None else values[number]
+    return found
+
+
+def test_values_of_a_plain_map_decide(tmp_path: Path) -> None:
+    apart = [(2, 2, 2), (8, 8, 8)]
+    binary = save(tmp_path / 'b.nii.gz', volume(*apart))
+    numbered = save(tmp_path / 'n.nii.gz', volume(*apart, values=[5, 5], dtype=np.uint8))
+    sides = read_sides(one_pair(binary, numbered), HOW)
+    assert (sides.n_pred, sides.n_truth) == (2, 1)
+    merged = read_sides(one_pair(binary, numbered), replace(HOW, merge=True))
+    assert (merged.n_pred, merged.n_truth) == (2, 2)
+    as_mask = read_sides(one_pair(binary, numbered, truth_kind='mask'), HOW)
+    assert as_mask.n_truth == 2
+    as_instances = read_sides(one_pair(binary, numbered, pred_kind='instances'), HOW)
+    assert as_instances.n_pred == 1
+
+
+def test_touching_instances_stay_apart_unless_merged(tmp_path: Path) -> None:
+    labels = save(tmp_path / 'a.nii.gz', volume((2, 2, 2), (2, 2, 3), values=[1, 2]))
+    assert read_sides(one_pair(labels, labels), HOW).n_truth == 2
+    assert read_sides(one_pair(labels, labels), replace(HOW, merge=True)).n_truth == 1
+
+
+def test_class_of_a_shared_map(tmp_path: Path) -> None:
+    labels = save(tmp_path / 'a.nii.gz', volume((2, 2, 2), (5, 5, 5), (9, 9, 9), values=[1, 2, 2]))
+    assert read_sides(one_pair(labels, labels), replace(HOW, class_value=2)).n_truth == 2
+    assert read_sides(one_pair(labels, labels), replace(HOW, class_value=1)).n_truth == 1
+
+
+def test_whole_numbers_stored_as_float_are_fine(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.nii.gz', volume((2, 2, 2), values=[3.0], dtype=np.float32))
+    assert read_sides(one_pair(path, path), HOW).n_pred == 1
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (volume((2, 2, 2), values=[0.5], dtype=np.float32), 'not whole, so it is no label map'),
+        (volume((2, 2, 2), values=[np.nan], dtype=np.float32), 'not numbers'),
+        (volume((2, 2, 2), values=[-1]), 'negative numbers'),
+        (np.zeros((4, 4, 4, 2), np.uint8), r'shape 4x4x4x2; one 3-D volume'),
+        (np.zeros((4, 4), np.uint8), r'shape 4x4; one 3-D volume'),
+    ],
+)
+def test_unsuitable_truth_is_named(tmp_path: Path, values: Any, message: str) -> None:
+    good = save(tmp_path / 'good.nii.gz', volume())
+    bad = save(tmp_path / 'bad.nii.gz', values)
+    with pytest.raises(DataError, match=rf'bad.nii.gz> \(truth\).*{message}'):
+        read_sides(one_pair(good, bad), HOW)
+
+
+def test_trailing_axis_of_one_is_dropped(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.nii.gz', volume((2, 2, 2))[..., None])
+    assert read_sides(one_pair(path, path), HOW).n_pred == 1
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    good = save(tmp_path / 'good.nii.gz', volume((2, 2, 2)))
+    bad = tmp_path / 'bad.nii.gz'
+    bad.write_bytes(b'no image')
+    with pytest.raises(DataError, match=r'bad.nii.gz> \(predictions\) is no NIfTI'):
+        read_sides(one_pair(bad, good), HOW)
+    noise = np.random.default_rng(0).integers(0, 9, (30, 30, 30)).astype(np.int16)
+    cut = save(tmp_path / 'cut.nii.gz', noise)
+    cut.write_bytes(cut.read_bytes()[:4000])
+    with pytest.raises(DataError, match=r'cut.nii.gz> \(truth\) is damaged'):
+        read_sides(one_pair(good, cut), replace(HOW, resample='truth'))
+
+
+def test_grids_that_differ_are_both_named(tmp_path: Path) -> None:
+    pred = save(tmp_path / 'p.nii.gz', volume((2, 2, 2)), np.diag([1, 1, 2, 1.0]))
+    truth = save(tmp_path / 't.nii.gz', volume((2, 2, 2)))
+    with pytest.raises(DataError) as caught:
+        read_sides(one_pair(pred, truth), HOW)
+    for words in ('p.nii.gz', 't.nii.gz', '12x12x12 voxels of 1x1x2 mm', '--resample truth'):
+        assert words in str(caught.value)
+
+
+def test_shifted_grid_of_the_same_shape_differs(tmp_path: Path) -> None:
+    shifted = np.eye(4)
+    shifted[0, 3] = 5
+    pred = save(tmp_path / 'p.nii.gz', volume((7, 2, 2)))
+    truth = save(tmp_path / 't.nii.gz', volume((2, 2, 2)), shifted)
+    with pytest.raises(DataError, match='lie elsewhere in space'):
+        read_sides(one_pair(pred, truth), HOW)
+    sides = read_sides(one_pair(pred, truth), replace(HOW, resample='truth'))
+    assert sides.pred is not None
+    assert sides.truth is not None
+    assert sides.truth.centres_mm.tolist() == sides.pred.centres_mm.tolist() == [[7, 2, 2]]
+    assert 'resampled' in sides.notes[0]
+
+
+def test_flipped_axes_describe_the_same_place(tmp_path: Path) -> None:
+    values = volume((2, 3, 4))
+    flipped = np.diag([-1.0, 1, 1, 1])
+    flipped[0, 3] = 11
+    pred = save(tmp_path / 'p.nii.gz', values)
+    truth = save(tmp_path / 't.nii.gz', values[::-1].copy(), flipped)
+    for side in ('truth', 'predictions'):
+        sides = read_sides(one_pair(pred, truth), replace(HOW, resample=side))
+        assert sides.pred is not None
+        assert sides.truth is not None
+        assert sides.pred.voxels.tolist() == sides.truth.voxels.tolist()
+
+
+def test_no_lesion_is_lost_on_thick_slices(make_lesions: Any) -> None:
+    # 12 lesions one above the other, 3 mm apart, go to 8 slices of 5 mm
+    fine = make_lesions(*[((5, 5, k), (2, 2, 1)) for k in range(0, 36, 3)])
+    thick = to_grid(fine, (40, 40, 8), np.diag([1, 1, 5, 1.0]))
+    assert thick.names.tolist() == list(range(1, 13))
+    away = np.linalg.norm(thick.centres_mm - fine.centres_mm, axis=1)
+    assert away.max() < 5
+    single = make_lesions(((5, 5, 3), (1, 1, 1)))
+    kept = to_grid(single, (40, 40, 8), np.diag([1, 1, 5, 1.0]))
+    assert kept.centres.tolist() == [[5, 5, 1]]
+
+
+def test_lesion_outside_the_other_grid_is_gone(make_lesions: Any) -> None:
+    there = make_lesions(((5, 5, 39), (1, 1, 1)), ((5, 5, 5), (1, 1, 1)))
+    assert to_grid(there, (40, 40, 20), np.eye(4)).names.tolist() == [2]
+
+
+def test_zones_and_probabilities_of_the_table_beside(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (8, 8, 8), values=[3, 9])
+    )
+    path.with_name('sub-1_desc-CMB_dseg.tsv').write_text(
+        'index\tzone\tp_max\n9\tlobar\t0.75\n3\tdeep\tn/a\n', encoding='utf-8'
+    )
+    sides = read_sides(one_pair(path, path), HOW)
+    assert sides.truth_zones == ('deep', 'lobar')
+    assert sides.pred is not None
+    np.testing.assert_array_equal(sides.pred.scores, [np.nan, 0.75])
+
+
+def test_points_against_a_map(tmp_path: Path) -> None:
+    pred = save(tmp_path / 'p.nii.gz', volume((2, 2, 2), (8, 8, 8), values=[1, 2]))
+    truth = tmp_path / 't.tsv'
+    truth.write_text('x\ty\tz\n2\t2\t2\n50\t0\t0\n', encoding='utf-8')
+    sides = read_sides(one_pair(pred, truth), HOW)
+    assert (sides.n_pred, sides.n_truth) == (2, 2)
+    assert sides.truth is not None
+    assert sides.truth.points
+    assert '1 point(s) have no voxel' in sides.notes[0]
+    wide = read_sides(one_pair(pred, truth), replace(HOW, point_radius_mm=2.0))
+    assert wide.truth is not None
+    assert wide.truth.sizes[0] == 33  # whole numbers with x2 + y2 + z2 <= 4
+
+
+def test_points_against_points(tmp_path: Path) -> None:
+    table = tmp_path / 'p.tsv'
+    table.write_text('x\ty\tz\n2.2\t-40\t2\n', encoding='utf-8')
+    sides = read_sides(one_pair(table, table), HOW)
+    assert sides.pred is not None
+    np.testing.assert_allclose(sides.pred.centres_mm, [[2.2, -40, 2]])
+    empty = tmp_path / 'e.tsv'
+    empty.write_text('x\ty\tz\n', encoding='utf-8')
+    assert read_sides(one_pair(empty, empty), HOW).n_pred == 0
+
+
+def test_counts_against_a_map(tmp_path: Path) -> None:
+    pred = save(
+        tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (8, 8, 8), values=[1, 2])
+    )
+    truth = tmp_path / 'counts.tsv'
+    truth.write_text('participant_id\tcount\nsub-1\t5\n', encoding='utf-8')
+    sides = read_sides(one_pair(pred, truth), HOW)
+    assert (sides.n_pred, sides.n_truth, sides.pred) == (2, 5, None)
+
+
+def test_probability_maps(tmp_path: Path, make_lesions: Any) -> None:
+    values = np.zeros((40, 40, 40), np.float32)
+    values[5, 5, 5:9] = 0.6
+    path = save(tmp_path / 'sub-1_label-CMB_probseg.nii.gz', values)
+    like = make_lesions(((5, 5, 5), (1, 1, 1)))
+    assert np.array_equal(read_probability(path, like, HOW), values)
+    other = make_lesions(((5, 5, 2), (1, 1, 1)), affine=np.diag([1, 1, 2, 1.0]))
+    with pytest.raises(DataError, match=r'grid of .* differs'):
+        read_probability(path, other, HOW)
+    moved = read_probability(path, other, replace(HOW, resample='truth'))
+    assert moved[5, 5, 3] == pytest.approx(0.6)
+    bad = save(tmp_path / 'sub-2_label-CMB_probseg.nii.gz', values * 100)
+    with pytest.raises(DataError, match='outside 0 to 1'):
+        read_probability(bad, like, HOW)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.bids import find_scans
+from shivacmb.exceptions import DataError, NoInputError, UsageError
+from shivacmb.simulate.implant import (
+    Host,
+    draw_lesions,
+    draw_positions,
+    field_direction,
+    implant,
+    noise_level,
+    room,
+)
+from shivacmb.simulate.implant_dataset import ImplantOrder, check_folders, implant_dataset
+from shivacmb.simulate.implant_files import load_host, phase_path, phase_scale, write_like
+from shivacmb.simulate.lesions import Protocol
+
+
+def host(phase: bool = False, noise: float = 10.0, sign: int = 1) -> Host:
+    rng = np.random.default_rng(0)
+    axes = [np.arange(n) - n / 2 for n in (48, 52, 26)]
+    x, y, z = np.meshgrid(*axes, indexing='ij')
+    brain = (x / 20) ** 2 + (y / 22) ** 2 + (2 * z / 20) ** 2 < 1
+    magnitude = np.where(brain, 500.0, 0.0)
+    magnitude = np.abs(magnitude + noise * rng.normal(size=x.shape)
+                       + 1j * noise * rng.normal(size=x.shape)).astype(np.float32)  # fmt: skip
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[:3, 3] = [-24, -26, -26]
+    turned = (0.01 * x).astype(np.float32) if phase else None
+    return Host(magnitude, affine, brain, Protocol(3.0, 0.02), turned, sign)
+
+
+def lesions_in(scan: Host, count: int = 3, chi: float = 1.0) -> list[Any]:
+    rng = np.random.default_rng(1)
+    positions = draw_positions(rng, scan, room(scan), count, apart_mm=12.0)
+    return draw_lesions(rng, scan, positions, radius_mm=(2.0, 2.5), chi_ppm=(chi, chi))
+
+
+def test_the_field_runs_along_scanner_z_whatever_the_axes() -> None:
+    assert field_direction(np.diag([2.0, 2.0, 3.0, 1.0])) == pytest.approx((0, 0, 1))
+    sagittal = np.array([[0, 0, 3.0, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    assert field_direction(sagittal) == pytest.approx((0, -1, 0))
+
+
+def test_noise_is_measured_within_the_brain() -> None:
+    scan = host(noise=10.0)
+    assert noise_level(scan.magnitude, scan.brain) == pytest.approx(10.0, rel=0.1)
+
+
+def test_positions_lie_in_the_room_and_apart() -> None:
+    scan = host()
+    free = room(scan)
+    spots = draw_positions(np.random.default_rng(2), scan, free, 6, apart_mm=10.0)
+    assert len(spots) >= 4
+    voxels = np.rint(spots / scan.voxel_mm).astype(int)
+    assert scan.brain[tuple(voxels.T)].all()
+    gaps = np.linalg.norm(spots[:, None] - spots[None], axis=-1)
+    assert gaps[np.triu_indices(len(spots), 1)].min() > 8.5
+
+
+def test_fluid_and_vessels_are_no_room() -> None:
+    scan = host()
+    scan.magnitude[20:28, 22:30, 10:16] = 1500
+    assert not room(scan)[22:26, 24:28, 12:14].any()
+    with pytest.raises(DataError, match='hold a lesion'):
+        room(Host(scan.magnitude, scan.affine, np.zeros_like(scan.brain), scan.protocol))
+
+
+def test_lesions_darken_their_boxes_and_nothing_else() -> None:
+    scan = host()
+    before = scan.magnitude.copy()
+    new = implant(np.random.default_rng(3), scan, lesions_in(scan))
+    np.testing.assert_array_equal(scan.magnitude, before)
+    changed = np.zeros(scan.shape, bool)
+    for box in new.boxes:
+        changed[box] = True
+    np.testing.assert_array_equal(new.magnitude[~changed], before[~changed])
+    assert set(np.unique(new.labels)) == {0, 1, 2, 3}
+    for number in (1, 2, 3):
+        where = new.labels == number
+        assert new.magnitude[where].mean() < 0.6 * before[where].mean()
+
+
+def test_noise_stays_where_the_signal_goes() -> None:
+    scan = host(noise=20.0)
+    strong = lesions_in(scan, 3, chi=2.4)
+    levels = []
+    for seed in range(12):
+        new = implant(np.random.default_rng(seed), scan, strong)
+        core = new.magnitude[new.labels > 0]
+        levels.append(core[core < 0.15 * 500])
+    # Rician background of that noise: mean 1.25, deviation 0.66 of it; a bare product gives 0
+    assert np.concatenate(levels).mean() > 15
+
+
+def test_phase_changes_with_the_sign_of_the_convention() -> None:
+    turned = []
+    for sign in (1, -1):
+        scan = host(phase=True, noise=0.0, sign=sign)
+        new = implant(np.random.default_rng(3), scan, lesions_in(scan, 1))
+        turned.append(np.angle(np.exp(1j * (new.phase - scan.phase))))
+    np.testing.assert_allclose(turned[0], -turned[1], atol=1e-4)
+    assert np.abs(turned[0]).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'one', 'expected'),
+    [(-3.14, 3.14, 1.0, 1.0), (-4096, 4094, 2048, np.pi / 2), (0, 4095, 3072, np.pi / 2),
+     (0, 6.28, 3.0, 3.0 - np.pi), (-4000, 4090, 4096, np.pi), (-2047, 2047, 1024, np.pi / 2)],
+)  # fmt: skip
+def test_stored_phase_becomes_rad(low: float, high: float, one: float, expected: float) -> None:
+    factor, summand = phase_scale(low, high)
+    assert one * factor + summand == pytest.approx(expected)
+
+
+def test_phase_is_found_by_its_name(tmp_path: Path) -> None:
+    for name in ('sub-1_part-phase_T2starw.nii.gz', 'sub-2_echo-1_part-phase_MEGRE.nii'):
+        (tmp_path / name).touch()
+    assert phase_path(tmp_path / 'sub-1_T2starw.nii.gz').name == 'sub-1_part-phase_T2starw.nii.gz'
+    assert phase_path(tmp_path / 'sub-2_echo-1_part-mag_MEGRE.nii') is not None
+    assert phase_path(tmp_path / 'sub-3_T2starw.nii.gz') is None
+
+
+@pytest.mark.parametrize('dtype', [np.int16, np.uint16, np.float32, '>i2'])
+@pytest.mark.parametrize('slope', [1.0, 0.5])
+def test_only_the_boxes_of_a_file_change(tmp_path: Path, dtype: Any, slope: float) -> None:
+    values = np.random.default_rng(0).integers(0, 900, (6, 7, 5)).astype(dtype)
+    header = nib.Nifti1Header(endianness='>' if dtype == '>i2' else '<')
+    image = nib.Nifti1Image(values, np.diag([1, 2, 3, 1]), header)
+    image.header.set_slope_inter(slope, 0)
+    image.header['descrip'] = b'keep me'
+    source, target = tmp_path / 'a.nii', tmp_path / 'b.nii.gz'
+    image.to_filename(source)
+    before = np.asarray(nib.load(source).dataobj, np.float32)
+    new = before * 2
+    box = (slice(1, 3), slice(2, 4), slice(0, 2))
+    write_like(source, target, new, [box])
+    old, fresh = source.read_bytes(), gzip.decompress(target.read_bytes())
+    assert len(old) == len(fresh)
+    assert old[:352] == fresh[:352]
+    after = np.asarray(nib.load(target).dataobj, np.float32)
+    changed = np.zeros(values.shape, bool)
+    changed[box] = True
+    np.testing.assert_array_equal(after[~changed], before[~changed])
+    np.testing.assert_allclose(after[box], new[box], atol=0.5 * slope)
+
+
+def dataset(root: Path, *, phase: bool = False, sidecar: bool = True) -> Path:
+    scan = host(phase=phase)
+    folder = root / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (root / 'participants.tsv').write_text('participant_id\tage\nsub-01\t70\nsub-09\t60\n')
+    image = nib.Nifti1Image(scan.magnitude.astype(np.int16), scan.affine)
+    image.set_sform(scan.affine, 1)
+    image.set_qform(scan.affine, 1)
+    image.to_filename(folder / 'sub-01_T2starw.nii.gz')
+    if sidecar:
+        (folder / 'sub-01_T2starw.json').write_text(
+            json.dumps({'EchoTime': 0.025, 'MagneticFieldStrength': 1.5})
+        )
+    if phase:
+        stored = np.rint(scan.phase / np.pi * 4096).astype(np.int16)
+        stored[0, 0, 0], stored[0, 0, 1] = -4096, 4095
+        nib.Nifti1Image(stored, image.affine).to_filename(
+            folder / 'sub-01_part-phase_T2starw.nii.gz'
+        )
+    masks = root / 'derivatives' / 'masks' / 'sub-01' / 'anat'
+    masks.mkdir(parents=True)
+    nib.Nifti1Image(scan.brain.astype(np.uint8), image.affine).to_filename(
+        masks / 'sub-01_desc-brain_mask.nii.gz'
+    )
+    return root
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob('*') if p.is_file()}
+
+
+def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    before = snapshot(bids)
+    masks = {'masks': bids / 'derivatives' / 'masks'}
+    order = ImplantOrder(seed=1, lesions=(3, 3), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
+    made, failures = implant_dataset(bids, out, order, derivatives=masks)
+    assert (made, failures) == (['sub-01'], {})
+    assert snapshot(bids) == before
+    old = nib.load(bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
+    new = nib.load(out / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
+    changed = np.asarray(old.dataobj) != np.asarray(new.dataobj)
+    assert 0 < changed.mean() < 0.5
+    truth = out / 'derivatives/truth/sub-01/anat'
+    labels = np.asarray(nib.load(truth / 'sub-01_desc-CMB_dseg.nii.gz').dataobj)
+    assert labels.max() == 3
+    facts = json.loads((truth / 'sub-01_desc-CMB_dseg.json').read_text())
+    assert (facts['EchoTime'], facts['FieldStrength']) == (0.025, 1.5)
+    people = (out / 'participants.tsv').read_text()
+    assert 'sub-01' in people
+    assert 'sub-09' not in people
+    # again: nothing to do; other settings: refused
+    first = snapshot(out)
+    assert implant_dataset(bids, out, order, derivatives=masks)[0] == []
+    assert snapshot(out) == first
+    with pytest.raises(UsageError, match=r'other settings \(seed'):
+        implant_dataset(bids, out, ImplantOrder(seed=2), derivatives=masks)
+    implant_dataset(bids, tmp_path / 'twin', order, derivatives=masks)
+    assert snapshot(tmp_path / 'twin') == first
+
+
+def test_silent_sidecars_are_told(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids', sidecar=False)
+    scan = find_scans(bids).scans[0]
+    found = load_host(scan, derivatives={'masks': bids / 'derivatives/masks'})
+    assert found.host.protocol.echo_s == 0.020
+    assert any('no EchoTime' in note for note in found.notes)
+    assert any('no MagneticFieldStrength' in note for note in found.notes)
+
+
+def test_a_phase_on_another_grid_stops_that_scan_only(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_filename(
+        bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    )
+    said: list[str] = []
+    made, failures = implant_dataset(
+        bids, tmp_path / 'out', ImplantOrder(lesions=(1, 1)),
+        derivatives={'masks': bids / 'derivatives/masks'}, say=said.append,
+    )  # fmt: skip
+    assert made == []
+    assert 'another grid than its magnitude' in str(failures['sub-01'])
+    assert len(said) == 1
+    assert not list((tmp_path / 'out').glob('sub-*'))
+
+
+def test_a_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    mask = bids / 'derivatives/masks/sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)).to_filename(mask)
+    with pytest.raises(DataError, match='resample it to the scan'):
+        load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+
+
+def test_scans_are_never_written_into(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    for out in (bids, bids / 'new', tmp_path):
+        with pytest.raises(UsageError, match='so that the scans stay as they are'):
+            check_folders(bids, out)
+    check_folders(bids, bids / 'derivatives' / 'lesions')
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'thesis.txt').touch()
+    with pytest.raises(UsageError, match='is not empty'):
+        implant_dataset(bids, tmp_path / 'full', ImplantOrder())
+    empty = tmp_path / 'empty'
+    (empty / 'sub-1').mkdir(parents=True)
+    (empty / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    with pytest.raises(NoInputError, match='no T2'):
+        implant_dataset(empty, tmp_path / 'out', ImplantOrder())

@@ -1,0 +1,126 @@
+"""Which scans have labels, and what is said when they have none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.models import Input
+from shivacmb.train.dataset import LabelClass, Query, find_labelled, parse_class, parse_input
+
+SWI = (Input('swi', ('T2starw', 'swi')),)
+SHAPE = (50, 54, 48)
+CMB = (LabelClass('CMB'),)
+DEMO = Path(__file__).parents[2] / 'bids_examples' / 'demo'
+
+
+def test_the_demo_is_found_with_its_sessions() -> None:
+    truth = DEMO / 'derivatives' / 'truth'
+    found = find_labelled(DEMO, truth, Query(SWI, CMB, derivatives={'truth': truth}))
+    assert [scan.name for scan in found.scans] == [
+        'demo/sub-01_T2starw', 'demo/sub-02_ses-1_acq-highres_swi', 'demo/sub-03_T2starw',
+    ]  # fmt: skip
+    assert [scan.person for scan in found.scans] == ['demo/sub-01', 'demo/sub-02', 'demo/sub-03']
+    assert all(scan.mask and 'desc-brain_mask' in scan.mask.name for scan in found.scans)
+    assert found.passed_over == ()
+
+
+def test_a_scan_without_labels_is_passed_over_and_one_person_counts_once(labelled: Path) -> None:
+    found = find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB))
+    assert [scan.stem for scan in found.scans] == [
+        'sub-01', 'sub-02', 'sub-03', 'sub-04_ses-a', 'sub-04_ses-b',
+    ]  # fmt: skip
+    assert len({scan.person for scan in found.scans}) == 4
+    pattern = 'sub-01/anat/sub-{participant}_desc-{label}_dseg.nii.gz'
+    only = find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB, pattern=pattern))
+    assert [scan.stem for scan in only.scans] == ['sub-01']
+    assert len(only.passed_over) == 4
+    assert only.passed_over[0][1] == 'no label map'
+
+
+def test_masks_of_the_app_serve_as_labels(tmp_path: Path, write_scan: Callable[..., None]) -> None:
+    write_scan(tmp_path, '01', 1)
+    folder = tmp_path / 'labels' / 'sub-01' / 'anat'
+    (folder / 'sub-01_desc-CMB_dseg.nii.gz').rename(folder / 'sub-01_label-CMB_mask.nii.gz')
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(SWI, CMB))
+    assert found.scans[0].labels[0].name == 'sub-01_label-CMB_mask.nii.gz'
+
+
+def test_no_labels_at_all(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r'there is no folder of labels <.*nowhere>'):
+        find_labelled(labelled / 'raw', tmp_path / 'nowhere', Query(SWI, CMB))
+    with pytest.raises(DatasetError, match=r'none of the 5 scans of <.*> has a label in <.*>; '
+                       r'expected \*_desc-CMB_dseg\.nii\.gz'):  # fmt: skip
+        find_labelled(labelled / 'raw', tmp_path, Query(SWI, CMB))
+
+
+def test_a_class_that_some_scans_lack(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
+) -> None:
+    iron = np.zeros(SHAPE, np.uint8)
+    write_scan(tmp_path, '01', 1, iron=iron)
+    write_scan(tmp_path, '02', 1)
+    query = Query(SWI, (*CMB, LabelClass('iron')))
+    with pytest.raises(NoInputError, match=r'the class list does not match: <.*sub-02_T2starw.*> '
+                       r'has a label map for CMB but none for iron'):  # fmt: skip
+        find_labelled(tmp_path / 'raw', tmp_path / 'labels', query)
+    save(tmp_path / 'labels/sub-02/anat/sub-02_label-iron_mask.nii.gz', iron)
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query)
+    assert [len(scan.labels) for scan in found.scans] == [2, 2]
+
+
+def test_classes_in_one_map_need_values(labelled: Path) -> None:
+    query = Query(SWI, (*CMB, LabelClass('iron')), pattern='{stem}_dseg.nii.gz')
+    with pytest.raises(UsageError, match=r'names one map for 2 classes; say which value'):
+        find_labelled(labelled / 'raw', labelled / 'labels', query)
+    with pytest.raises(UsageError, match='CMB, CMB repeat a name or a value'):
+        find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB * 2))
+
+
+def test_a_wrong_pattern_is_named(labelled: Path) -> None:
+    with pytest.raises(UsageError, match=r"--labels '\{subject\}.nii': only \{participant\}"):
+        find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern='{subject}.nii'))
+
+
+def test_further_channels_lie_beside_the_first(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    folder = tmp_path / 'raw' / 'sub-01' / 'anat'
+    two = (Input('t2s', ('T2starw',)), Input('t2', ('T2w',)))
+    with pytest.raises(NoInputError, match=r"no image for the channel 't2' \(T2w\) beside <"):
+        find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(two, CMB))
+    shutil.copy(folder / 'sub-01_T2starw.nii.gz', folder / 'sub-01_acq-a_T2w.nii.gz')
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(two, CMB))
+    assert [path.name for path in found.scans[0].images] == [
+        'sub-01_T2starw.nii.gz', 'sub-01_acq-a_T2w.nii.gz',
+    ]  # fmt: skip
+    shutil.copy(folder / 'sub-01_T2starw.nii.gz', folder / 'sub-01_acq-b_T2w.nii.gz')
+    with pytest.raises(NoInputError, match=r"several images fit the channel 't2'"):
+        find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(two, CMB))
+    shutil.copy(folder / 'sub-01_T2starw.nii.gz', folder / 'sub-01_T2w.nii.gz')
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(two, CMB))
+    assert found.scans[0].images[1].name == 'sub-01_T2w.nii.gz'
+
+
+def test_the_first_channel_places_the_box(labelled: Path) -> None:
+    with pytest.raises(UsageError, match="the first --input 't2' must take T2starw or swi"):
+        find_labelled(labelled / 'raw', labelled / 'labels', Query((Input('t2', ('T2w',)),), CMB))
+
+
+def test_classes_and_channels_are_read_from_text() -> None:
+    assert parse_class('CMB') == LabelClass('CMB')
+    assert parse_class('iron=2,3') == LabelClass('iron', (2, 3))
+    assert parse_input('swi=t2starw,SWI') == Input('swi', ('T2starw', 'swi'))
+    assert parse_input('T2w') == Input('T2w', ('T2w',))
+    for text in ('CMB=0', 'CMB=a', '', 'a b'):
+        with pytest.raises(UsageError, match='expected NAME, or NAME=VALUE'):
+            parse_class(text)
+    for text in ('', 'a=', 'a=b/c'):
+        with pytest.raises(UsageError, match='expected NAME=CONTRAST'):
+            parse_input(text)

@@ -1,0 +1,109 @@
+"""Lengths, paces, and what may change while a training is under way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from shivacmb.exceptions import UsageError
+from shivacmb.models import Grid
+from shivacmb.train.card_text import card_text
+from shivacmb.train.curves import join_curves
+from shivacmb.train.plan import NETWORKS, Plan, check_same
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    plan = Plan()
+    plan.check()
+    assert plan.architecture == {'filters': 10, 'stages': 7, 'convolutions': 2, 'growth': 1.8}
+    assert plan.grid.shape == (160, 216, 176)
+    assert (plan.low, plan.high, plan.folds, plan.loss) == (1e-6, 1e-3, 3, 'dice')
+    moves = plan.augmentation
+    assert (moves.flip, moves.shift_voxels, moves.rotation_degrees) == (True, 10, 10.0)
+    assert plan.patch is None
+    assert plan.precision == 'float32'
+
+
+def test_an_epoch_shows_every_scan_or_eight_patches_of_it() -> None:
+    assert Plan(batch=4).epoch(10) == 3
+    assert Plan(batch=4, patch=32).epoch(10) == 20
+    assert Plan(epochs=5, batch=4).total(10) == 15
+    assert Plan(epochs=5, steps=7).total(10) == 7
+
+
+def test_cycles_last_eight_epochs_and_end_at_a_hundredth() -> None:
+    plan = Plan(epochs=100)
+    cycle = plan.rate(10)
+    assert cycle.half == 4 * 10
+    assert cycle.decay ** plan.total(10) == pytest.approx(0.01)
+    assert Plan(cycle=30, decay=0.99).rate(10).half == 15
+    assert Plan(cycle=30, decay=0.99).rate(10).decay == 0.99
+    # a short training has one whole cycle
+    assert Plan(steps=6).rate(10).half == 3
+
+
+def test_folds_begin_with_different_weights() -> None:
+    seeds = {Plan(seed=seed).recipe(9, fold).seed for seed in range(3) for fold in range(3)}
+    assert len(seeds) == 9
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'folds': 1}, '--folds must be at least 2'),
+        ({'low': 1e-2}, '0 < --min-rate <= --max-rate'),
+        ({'low': 0.0}, '0 < --min-rate <= --max-rate'),
+        ({'decay': 1.5}, '--decay must be above 0 and at most 1, not 1.5'),
+        ({'patch': 170}, r'--patch-size 170 is larger than the box \(160, 216, 176\)'),
+        ({'architecture': NETWORKS['small'], 'patch': 31}, 'must divide by 2'),
+        ({'architecture': NETWORKS['small'], 'grid': Grid((31, 32, 32))}, 'must divide by 2'),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Plan(**changes).check()
+
+
+def test_length_rate_and_precision_may_change_and_nothing_else() -> None:
+    before = Plan().to_json()
+    later = replace(Plan(), epochs=300, high=1e-4, cycle=10, decay=0.9, precision='mixed_bfloat16')
+    check_same(later.to_json(), before, 'work')
+    with pytest.raises(UsageError, match=r'in <work> was begun with other settings: '
+                       r'patch \(null before, 32 now\); run the command'):  # fmt: skip
+        check_same(replace(Plan(), patch=32).to_json(), before, 'work')
+
+
+def test_curves_of_folds_are_joined() -> None:
+    rows = [{'step': 1.0, 'learning_rate': 1e-6, 'loss': 0.5, 'validation_loss': None}]
+    assert join_curves([rows, rows]).splitlines() == [
+        'fold\tstep\tlearning_rate\tloss\tvalidation_loss',
+        '0\t1\t1e-06\t0.5\tn/a', '1\t1\t1e-06\t0.5\tn/a',
+    ]  # fmt: skip
+
+
+def test_the_card_says_what_it_was_trained_on() -> None:
+    own = {'scans': 4, 'lesions': 7, 'found': 6, 'sensitivity': 0.857, 'precision': None,
+           'false_positives_per_scan': 0.25, 'f1': 0.8}  # fmt: skip
+    text = card_text({
+        'name': 'm', 'version': '1', 'license': '', 'intended_use': 'Research.',
+        'inputs': [{'name': 'swi', 'contrasts': ['swi']}], 'grid': {'shape': [1, 2, 3]},
+        'architecture': {'family': 'unet3d'},
+        'postprocess': {'threshold': 0.4, 'min_voxels': 3},
+        'training': {
+            'data': {'site': {'people': 3, 'scans': 4, 'scans_without_lesions': 1,
+                              'lesions': {'CMB': 7}}},
+            'fold_sizes': [2, 2], 'recipe': {**Plan().to_json(), 'steps': [5, 5], 'cycle': 8,
+                                             'decay': 0.9},
+            'optimizer': 'Adam', 'start': 'random weights', 'minutes': 2.0,
+            'finished': '2026-01-01', 'software': 'shivacmb 0', 'machines': [
+                {'device': 'cpu', 'cpu': 'a', 'cpu_cores': 2, 'backend': 'b 1', 'keras': '3'}],
+        },
+        'metrics': {'class': 'CMB', 'soft_dice': 0.5, 'unseen': own, 'unseen_by_fold': [own],
+                    'note': 'each scan.'},
+    })  # fmt: skip
+    assert '| site | 3 | 4 | 1 | 7 CMB |' in text
+    assert '**Licence.** not stated' in text
+    assert '| all | 4 | 7 | 0.857 | n/a | 0.25 | 0.8 |' in text
+    assert 'threshold 0.4, at least 3 voxels' in text

@@ -1,0 +1,214 @@
+"""Prepared scans: labels that keep every lesion, files that are made once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.exceptions import DataError
+from shivacmb.imaging import SpatialChain, centred_box, crop, reorient_to_std, uncrop
+from shivacmb.models import Grid, Input, Intensity
+from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
+from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
+from shivacmb.train.volumes import Preparation, open_volume, prepare_all, prepare_scan
+
+GRID = Grid((48, 52, 44))
+SHAPE = (50, 54, 48)
+CMB = (LabelClass('CMB'),)
+
+
+def how(**changes: object) -> Preparation:
+    return Preparation(**{'grid': GRID, 'intensity': Intensity(), 'classes': CMB, **changes})
+
+
+def scans_of(root: Path, *classes: str) -> tuple[LabelledScan, ...]:
+    query = Query(
+        (Input('swi', ('T2starw', 'swi')),), tuple(LabelClass(c) for c in classes or ('CMB',)),
+        derivatives={'masks': root / 'labels'},
+    )  # fmt: skip
+    return find_labelled(root / 'raw', root / 'labels', query).scans
+
+
+def test_images_and_labels_stay_aligned(labelled: Path, tmp_path: Path) -> None:
+    assert prepare_all(tmp_path, scans_of(labelled), how())
+    for scan in scans_of(labelled):
+        volume = open_volume(tmp_path, scan.name)
+        assert volume.image.shape == (*GRID.shape, 1)
+        assert volume.image.dtype == np.float32
+        inside = (np.asarray(volume.classes) == 1) & (np.asarray(volume.brain) == 1)
+        # dots were painted at a fifth of the signal
+        if inside.any():
+            assert volume.image[..., 0][inside].max() < 0.3
+        assert volume.facts['lesions']['CMB'] == components(np.asarray(volume.classes) == 1)[1]
+        for point in volume.points:
+            assert volume.classes[tuple(point)] == 1
+
+
+@pytest.mark.parametrize('orientation', ['RAS', 'LPS', 'SAL'])
+def test_no_lesion_is_lost_on_the_way(orientation: str) -> None:
+    rng = np.random.default_rng(0)
+    fine = np.zeros((96, 100, 90), np.uint8)
+    for number in range(12):
+        # single voxels of 0.5 mm: seven in eight fall between those of 1 mm
+        fine[tuple(8 + 7 * (rng.permutation(11)[:3]) + number % 2)] = 1
+    affine = np.diag([0.5, 0.5, 0.5, 1.0])
+    image = nib.Nifti1Image(fine, affine)
+    image = image.as_reoriented(nib.orientations.axcodes2ornt(tuple(orientation)))
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    standard = reorient_to_std(image)
+    chain = SpatialChain.from_images(image, standard, 1.0)
+    brain = np.ones(chain.iso_shape, bool)
+    chain = chain.with_box(centred_box(brain, chain.iso_shape))
+    before = components(np.asarray(image.dataobj) > 0)
+    after = to_network(np.asarray(image.dataobj), image, chain)
+    found = components(after > 0)
+    assert found[1] == before[1]
+    back = uncrop(after, chain.placed_box, chain.iso_shape)
+    moved = np.array([chain.iso_to_input @ [*p, 1] for p in np.argwhere(back)])[:, :3]
+    for lesion in range(1, before[1] + 1):
+        centre = np.argwhere(before[0] == lesion).mean(axis=0)
+        assert np.linalg.norm(moved - centre, axis=1).min() <= 2
+
+
+def test_classes_overlap_in_their_order_and_ignored_values_stay_out() -> None:
+    one = np.array([0, 1, 1, 0, 9]).reshape(5, 1, 1)
+    two = np.array([0, 0, 2, 3, 9]).reshape(5, 1, 1)
+    classes = (LabelClass('CMB'), LabelClass('iron', (2, 3)))
+    made = class_map([one, two], classes, [9], [Path('a'), Path('b')])
+    assert made.ravel().tolist() == [0, 1, 1, 2, IGNORED]
+
+
+def test_a_value_that_no_class_names_is_refused() -> None:
+    values = np.array([0, 1, 2, 5]).reshape(4, 1, 1)
+    classes = (LabelClass('CMB', (1,)), LabelClass('iron', (2,)))
+    with pytest.raises(DataError, match=r'the class list does not match: <a> holds the value 5, '
+                       r'and the classes are CMB=1, iron=2'):  # fmt: skip
+        class_map([values, values], classes, [], [Path('a'), Path('a')])
+    made = class_map([values, values], classes, [5], [Path('a'), Path('a')])
+    assert made.ravel().tolist() == [0, 1, 2, IGNORED]
+
+
+def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    scan = nib.load(tmp_path / 'raw/sub-01/anat/sub-01_T2starw.nii.gz')
+    moved = np.eye(4)
+    moved[0, 3] = 3
+    far = save(tmp_path / 'far.nii.gz', np.zeros(SHAPE, np.uint8), moved)
+    with pytest.raises(
+        DataError, match=r'label map <.*far.nii.gz> has another grid than its scan'
+    ):
+        read_labels(far, scan)
+    half = save(tmp_path / 'half.nii.gz', np.full(SHAPE, 0.4, np.float32))
+    with pytest.raises(DataError, match=r'<.*half.nii.gz> holds values that are no labels'):
+        read_labels(half, scan)
+    (tmp_path / 'text.nii.gz').write_text('no')
+    with pytest.raises(DataError, match=r'<.*text.nii.gz> cannot be read'):
+        read_labels(tmp_path / 'text.nii.gz', scan)
+
+
+def test_every_bad_scan_is_named_at_once(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
+) -> None:
+    for label in ('01', '02', '03'):
+        write_scan(tmp_path, label, 1)
+    scans = scans_of(tmp_path)
+    for label in ('01', '03'):
+        save(tmp_path / f'labels/sub-{label}/anat/sub-{label}_desc-CMB_dseg.nii.gz',
+             np.zeros((9, 9, 9), np.uint8))  # fmt: skip
+    with pytest.raises(
+        DataError, match=r'2 of 3 scans cannot be used: .*sub-01_desc.*sub-03_desc'
+    ):
+        prepare_all(tmp_path / 'pool', scans, how())
+    assert open_volume(tmp_path / 'pool', scans[1].name).facts['lesions'] == {'CMB': 1}
+
+
+def test_a_scan_is_prepared_again_only_when_something_changed(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    pool = tmp_path / 'pool'
+    pool.mkdir()
+    image = pool / f'{scan.name.replace("/", "__")}.image.npy'
+    prepare_scan(pool, scan, how())
+    os.utime(image, (1, 1))
+    prepare_scan(pool, scan, how())
+    assert image.stat().st_mtime == 1
+    prepare_scan(pool, scan, how(intensity=Intensity(clip=1.3, divide=1.3)))
+    assert image.stat().st_mtime > 1
+    os.utime(image, (1, 1))
+    write_scan(tmp_path, '01', 3)
+    prepare_scan(pool, scan, how(intensity=Intensity(clip=1.3, divide=1.3)))
+    assert image.stat().st_mtime > 1
+    assert not list(pool.glob('.tmp*'))
+
+
+def test_channels_are_stacked_and_must_share_a_grid(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    raw = tmp_path / 'raw/sub-01/anat'
+    first = np.asarray(nib.load(raw / 'sub-01_T2starw.nii.gz').dataobj)
+    save(raw / 'sub-01_T2w.nii.gz', first[::-1].copy())
+    query = Query(
+        (Input('t2s', ('T2starw',)), Input('t2', ('T2w',))), CMB,
+        derivatives={'m': tmp_path / 'labels'},
+    )  # fmt: skip
+    (scan,) = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query).scans
+    (tmp_path / 'pool').mkdir()
+    prepare_scan(tmp_path / 'pool', scan, how())
+    volume = open_volume(tmp_path / 'pool', scan.name)
+    assert volume.image.shape == (*GRID.shape, 2)
+    # the brain lies in the middle of the box, so that the mirror is that of the box
+    np.testing.assert_allclose(volume.image[1:-1, ..., 1], volume.image[1:-1, ..., 0][::-1],
+                               atol=0.05)  # fmt: skip
+    other = np.random.default_rng(0).normal(100, 5, (60, 60, 60)).astype(np.float32)
+    save(raw / 'sub-01_T2w.nii.gz', other)
+    with pytest.raises(
+        DataError, match=r'<.*T2w.nii.gz> has another grid than <.*T2starw.nii.gz>'
+    ):
+        prepare_scan(tmp_path / 'pool', scan, how())
+
+
+def test_a_missing_volume_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'the prepared scan <.*x__y> cannot be read'):
+        open_volume(tmp_path, 'x/y')
+
+
+def test_the_box_cuts_labels_like_images(tmp_path: Path, write_scan: Callable[..., None]) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    whole, small = tmp_path / 'whole', tmp_path / 'small'
+    for pool, shape in ((whole, (48, 52, 44)), (small, (20, 24, 20))):
+        pool.mkdir()
+        prepare_scan(pool, scan, how(grid=Grid(shape)))
+    large, cut = (open_volume(pool, scan.name) for pool in (whole, small))
+    box = centred_box(np.ones(GRID.shape), (20, 24, 20))
+    np.testing.assert_array_equal(cut.image, crop(np.asarray(large.image), box))
+    np.testing.assert_array_equal(cut.classes, crop(np.asarray(large.classes), box))
+    assert any('the box leaves out' in text for text in cut.facts['warnings'])
+
+
+def test_several_processes_prepare_the_same_and_stop_when_asked(
+    labelled: Path, tmp_path: Path
+) -> None:
+    scans = scans_of(labelled)[:2]
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for workers in (1, 2):
+        assert not prepare_all(one, scans, how(), workers=workers, stop=lambda: True)
+    assert not list(one.iterdir())
+    assert prepare_all(one, scans, how())
+    told: list[str] = []
+    assert prepare_all(two, scans, how(), workers=2, tell=told.append)
+    assert sorted(told) == [f'prepared {scan.name}' for scan in scans]
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in two.iterdir()
+    }
