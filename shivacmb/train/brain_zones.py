@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,6 @@ TRAINING = {
     ),
     'batch': 1,
     'optimiser': 'Adam, 2e-3 with a linear start and a cosine end, gradient norm at most 1',
-    'loss': 'cross-entropy and soft Dice of the brain, of the zones in it and of the side',
 }
 CARD: dict[str, Any] = {
     'name': 'brain-zones',
@@ -158,14 +158,64 @@ def _rate(step: int, steps: int, top: float) -> float:
     return float(top * 0.5 * (1.0 + np.cos(np.pi * (step - warm) / max(1, steps - warm))) + 1e-6)
 
 
-def new_network(precision: str) -> Any:
-    """Build the folded network under a Keras policy."""
+def _shipped(model: Any) -> Any:
+    network = build_zone_network(SHAPE)
+    network.set_weights(unfolded(model.get_weights()))
+    return network
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs between the networks that learn from these heads.
+
+    Attributes
+    ----------
+    card : dict
+        ``model.json`` without training and figures.
+    loss : callable
+        Target and output of the network in training to a number.
+    build : callable
+        Makes that network.
+    target : callable
+        Zones of a pair, uint8 [1, X, Y, Z], to the target.
+    ship : callable
+        That network, trained, to the one that ships, without the optimiser's state.
+    loss_name : str
+        For the card.
+    steps : int
+        By default.
+    precision : str
+        Keras policy of the arithmetic in training; the weights are kept in float32.
+    """
+
+    card: dict[str, Any]
+    loss: Callable[[Any, Any], Any]
+    build: Callable[[], Any]
+    target: Callable[[Array], Array]
+    ship: Callable[[Any], Any]
+    loss_name: str
+    steps: int = 3000
+    precision: str = 'mixed_bfloat16'
+
+
+ZONE_RECIPE = Recipe(
+    card=CARD,
+    loss=zone_loss,
+    build=lambda: build_zone_network(SHAPE, folded=True),
+    target=fold,
+    ship=_shipped,
+    loss_name='cross-entropy and soft Dice of the brain, of the zones in it and of the side',
+)
+
+
+def new_network(recipe: Recipe = ZONE_RECIPE) -> Any:
+    """Build the network in the form for training under the Keras policy of the recipe."""
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy(recipe.precision)
     try:
-        return build_zone_network(SHAPE, folded=True)
+        return recipe.build()
     finally:
         keras.config.set_dtype_policy(before)
 
@@ -177,7 +227,7 @@ def train(
     seed: int,
     workers: int = 1,
     learning_rate: float = 2e-3,
-    precision: str = 'mixed_bfloat16',
+    recipe: Recipe = ZONE_RECIPE,
 ) -> Any:
     """Train, with checkpoints, and go on from one if it is there.
 
@@ -194,13 +244,13 @@ def train(
     workers : int
         Processes that draw heads; 0 draws in this one.
     learning_rate : float
-    precision : str
-        Keras policy of the arithmetic; the weights are kept in float32.
+    recipe : Recipe
+        Network, target, loss and precision.
 
     Returns
     -------
     keras.Model
-        Folded, see :func:`shivacmb.train.brain_zones_network.build_zone_network`.
+        In the form for training.
 
     Raises
     ------
@@ -216,12 +266,12 @@ def train(
     if checkpoint.exists() and progress.exists():
         first = int(json.loads(progress.read_text())['step'])
         model = keras.models.load_model(
-            checkpoint, custom_objects={'zone_loss': zone_loss}, safe_mode=True
+            checkpoint, custom_objects={recipe.loss.__name__: recipe.loss}, safe_mode=True
         )
         logger.info('going on from step %d', first)
     else:
-        model = new_network(precision)
-        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), zone_loss)
+        model = new_network(recipe)
+        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), recipe.loss)
     rng = np.random.default_rng([seed, 1, first])
     pool: list[Pair] = []
     started = time.monotonic()
@@ -238,7 +288,8 @@ def train(
             pool.append(pair)
             del pool[: max(0, len(pool) - POOL)]
         model.optimizer.learning_rate = _rate(step, steps, learning_rate)
-        losses.append(float(model.train_on_batch(*_batch(pair))))
+        image = pair.image.astype(np.float32)[None, ..., None]
+        losses.append(float(model.train_on_batch(image, recipe.target(pair.zones[None]))))
         if not np.isfinite(losses[-1]):
             raise DataError(
                 f'the loss became {losses[-1]} at step {step + 1}; <{checkpoint}> is of an'
@@ -259,10 +310,6 @@ def train(
     return model
 
 
-def _batch(pair: Pair) -> tuple[Array, Array]:
-    return pair.image.astype(np.float32)[None, ..., None], fold(pair.zones[None])
-
-
 def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
     """Model first, then the step that it stands for, each by renaming."""
     new = checkpoint.with_name('new.keras')
@@ -273,14 +320,13 @@ def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
     text.replace(progress)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -> int:
     """Run from a command line."""
-    parser = argparse.ArgumentParser(prog='python -m shivacmb.train.brain_zones')
+    name = recipe.card['name']
+    parser = argparse.ArgumentParser(prog=f'python -m shivacmb.train.{name.replace("-", "_")}')
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
-    parser.add_argument(
-        '--work', type=Path, help='checkpoints (default: OUTPUT/../brain-zones-work)'
-    )
-    parser.add_argument('--steps', type=int, default=2000)
+    parser.add_argument('--work', type=Path, help=f'checkpoints (default: OUTPUT/../{name}-work)')
+    parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--seed', type=int, default=20240)
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(
@@ -295,22 +341,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     # read by TensorFlow when it first computes
     os.environ['TF_NUM_INTRAOP_THREADS'] = str(options.threads)
-    work = options.work or options.output.parent / 'brain-zones-work'
-    model = train(work, steps=options.steps, seed=options.seed, workers=options.workers)
-    network = build_zone_network(SHAPE)
-    network.set_weights(unfolded(model.get_weights()))
+    work = options.work or options.output.parent / f'{name}-work'
+    model = train(
+        work, steps=options.steps, seed=options.seed, workers=options.workers, recipe=recipe
+    )
+    network = recipe.ship(model)
     metrics = (
         judge(_predictor(network), SHAPE, NET_MM, heads=options.judge) if options.judge else {}
     )
-    for name, values in metrics.items():
-        logger.info('%s: %s', name, values)
-    training = {**TRAINING, 'steps': options.steps, 'seed': options.seed}
+    for condition, values in metrics.items():
+        logger.info('%s: %s', condition, values)
+    training = {**TRAINING, 'loss': recipe.loss_name, 'steps': options.steps, 'seed': options.seed}
     if options.history:
         training['history'] = options.history
     write_bundle(
         options.output,
         [network],
-        {**CARD, 'training': training, 'metrics': {'simulated heads, other seeds': metrics}},
+        {
+            **recipe.card,
+            'training': training,
+            'metrics': {'simulated heads, other seeds': metrics},
+        },
         overwrite=True,
     )
     return 0

@@ -106,7 +106,7 @@ def judge(
     dict
         Per condition ``dice`` (median), ``dice_least``, ``centre_mm`` (median),
         ``centre_mm_most`` of the mask; the median Dice of each zone, and ``side``, the median
-        share of the voxels right about left and right.
+        share of the voxels right about left and right, where the network gives zones.
     """
     table = {}
     for number, (name, (kind, options)) in enumerate(CONDITIONS.items()):
@@ -130,14 +130,19 @@ def judge(
             maps = brain_from(nib.Nifti1Image(scan, head.affine), predict, shape, net_mm)
             mask = maps.mask()
             found.append(compare(mask, truth, head.voxel_mm))
-            zones.append(compare_zones(maps.zones(mask), zone_map(head) * truth, head.left))
+            if maps.fields.shape[-1] > 1:
+                seen = maps.zones(mask)
+                zones.append(compare_zones(seen, zone_map(head) * truth, head.left))
         dice, distance = np.array(found).T
         table[name] = {
             'dice': round(float(np.median(dice)), 4),
             'dice_least': round(float(dice.min()), 4),
             'centre_mm': round(float(np.median(distance)), 2),
             'centre_mm_most': round(float(distance.max()), 2),
-            **{key: round(float(np.nanmedian([z[key] for z in zones])), 4) for key in zones[0]},
+            **{
+                key: round(float(np.nanmedian([z[key] for z in zones])), 4)
+                for key in (zones[0] if zones else ())
+            },
         }
     return table
 

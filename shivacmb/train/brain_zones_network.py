@@ -52,6 +52,50 @@ def build_zone_network(
     import keras
     from keras import layers
 
+    # the finest stage costs most: one convolution instead of two saves a fifth of the time
+    inputs, tensor = _trunk(shape, widths, finest=1)
+    if folded:
+        last = {'use_bias': False, 'dtype': 'float32'}
+        zones = layers.Conv3D(8 * ZONES, 1, name='zones', **last)(tensor)
+        left = layers.Conv3D(8, 1, name='left', **last)(tensor)
+    else:
+        last = {'kernel_size': 2, 'strides': 2, 'use_bias': False, 'dtype': 'float32'}
+        zones = layers.Conv3DTranspose(ZONES, activation='softmax', name='zones', **last)(tensor)
+        left = layers.Conv3DTranspose(1, activation='sigmoid', name='left', **last)(tensor)
+    outputs = layers.Concatenate(dtype='float32')([zones, left])
+    return keras.Model(inputs, outputs, name='brain_zones')
+
+
+def build_mask_network(shape: Sequence[int], widths: Sequence[int] = (8, 16, 16, 24, 24)) -> Any:
+    """Build the smaller network that gives the mask only.
+
+    Parameters
+    ----------
+    shape, widths
+        As for :func:`build_zone_network`.
+
+    Returns
+    -------
+    keras.Model
+        float32 [N, X, Y, Z, 1] in 0..1 to the probability of brain, same shape.
+
+    Raises
+    ------
+    ValueError
+        A size does not divide.
+    """
+    import keras
+    from keras import layers
+
+    inputs, tensor = _trunk(shape, widths, finest=2)
+    last = layers.Conv3DTranspose(1, 2, strides=2, activation='sigmoid', dtype='float32')
+    return keras.Model(inputs, last(tensor), name='brain_mask')
+
+
+def _trunk(shape: Sequence[int], widths: Sequence[int], finest: int) -> tuple[Any, Any]:
+    """Input and features at half its resolution; ``finest``: convolutions of the last stage."""
+    from keras import layers
+
     if any(size % 2 ** len(widths) for size in shape):
         msg = f'each size of {tuple(shape)} must divide by {2 ** len(widths)}'
         raise ValueError(msg)
@@ -74,18 +118,8 @@ def build_zone_network(
     tensor = block(tensor, widths[-1])
     for stage in reversed(range(len(skips))):
         tensor = layers.Concatenate()([layers.UpSampling3D(2)(tensor), skips[stage]])
-        # the finest stage costs most: one convolution instead of two saves a fifth of the time
-        tensor = block(tensor, widths[stage], 2 if stage else 1)
-    if folded:
-        last = {'use_bias': False, 'dtype': 'float32'}
-        zones = layers.Conv3D(8 * ZONES, 1, name='zones', **last)(tensor)
-        left = layers.Conv3D(8, 1, name='left', **last)(tensor)
-    else:
-        last = {'kernel_size': 2, 'strides': 2, 'use_bias': False, 'dtype': 'float32'}
-        zones = layers.Conv3DTranspose(ZONES, activation='softmax', name='zones', **last)(tensor)
-        left = layers.Conv3DTranspose(1, activation='sigmoid', name='left', **last)(tensor)
-    outputs = layers.Concatenate(dtype='float32')([zones, left])
-    return keras.Model(inputs, outputs, name='brain_zones')
+        tensor = block(tensor, widths[stage], 2 if stage else finest)
+    return inputs, tensor
 
 
 def fold(array: Array) -> Array:
