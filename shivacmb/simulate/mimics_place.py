@@ -92,6 +92,13 @@ def _counts(rng: np.random.Generator, amount: float) -> dict[str, int]:
     return {kind: int(rng.integers(0, max(2, int(n * amount)))) for kind, n in high.items()}
 
 
+def _looks_like_a_vessel(trunk: Vessel, scene: Scene) -> bool:
+    """Tell whether a path is long enough; one that its guide ended early is a round dark spot."""
+    length = float(np.linalg.norm(np.diff(trunk.points, axis=0), axis=1).sum())
+    wide = 2.0 * float(trunk.radii.mean())
+    return length >= max(8.0, 5.0 * wide, 2.5 * scene.voxel_mm[scene.slice_axis])
+
+
 def draw_vessels(
     rng: np.random.Generator, scene: Scene, amount: float
 ) -> tuple[list[Vessel], list[float], list[tuple[str, Array]]]:
@@ -144,7 +151,7 @@ def draw_vessels(
             length = float(rng.uniform(8, 35))
             radius = float(np.clip(rng.lognormal(-0.45, 0.4), 0.25, 1.6))
             guide = follow if kind in ('sulcal', 'base') and rng.random() < 0.8 else None
-            bend, wobble = float(rng.uniform(0.05, 0.35)), float(rng.uniform(0.03, 0.2))
+            bend, wobble = float(rng.uniform(0.05, 0.35)), float(rng.uniform(0.03, 0.12))
             if kind == 'upright':
                 direction = upright * rng.choice([-1, 1]) + rng.normal(scale=0.15, size=3)
                 # seen on four slices at least: on two nobody could tell it from a microbleed
@@ -159,6 +166,8 @@ def draw_vessels(
                 rng, start, direction, length=length, radius=radius, bend=bend, wobble=wobble,
                 branches=float(rng.uniform(0, 0.12)), guide=guide,
             )  # fmt: skip
+            if not _looks_like_a_vessel(grown[0], scene):
+                continue
             strength = dark * float(rng.uniform(0.4, 1.3))
             if rng.random() < 0.06:
                 strength = -float(rng.uniform(0.1, 0.4))
@@ -188,7 +197,7 @@ def _iron(rng: np.random.Generator, scene: Scene) -> Array:
 
 def _dips(rng: np.random.Generator, scene: Scene) -> Array:
     """Share of the signal left in dark stretches of sulcal fluid, on the head's grid."""
-    noise = smooth_noise(rng, scene.fluid.shape, float(rng.uniform(2.0, 6.0)))
+    noise = smooth_noise(rng, scene.fluid.shape, float(rng.uniform(4.0, 8.0)))
     gate = (6.0 * (noise - np.float32(rng.uniform(0.3, 1.5)))).clip(-20, 20)
     depth = np.float32(rng.uniform(0.2, 1.0))
     fluid = np.clip(1.6 * scene.fluid * scene.masks['brain'], 0, 1)

@@ -8,9 +8,9 @@ from shivacmb.train.loop import ARCHITECTURE
 from shivacmb.train.pool import BOX
 
 DESCRIPTION = (
-    'Small 3-D U-Nets (366 000 parameters each) for cerebral microbleeds on T2*-GRE and SWI. '
+    'Small 3-D U-Nets (713 000 parameters each) for cerebral microbleeds on T2*-GRE and SWI. '
     'Trained on simulated heads and simulated lesions only: never shown a scan of a person, and '
-    'never shown the lesion of a patient. A first model, for the app to work out of the box.'
+    'never shown the lesion of a patient. It is there for the app to work out of the box.'
 )
 INTENDED_USE = (
     'Research use only: trying the app, tests, teaching. Not validated on patients; do not report '
@@ -44,7 +44,7 @@ def metadata(
     """
     return {
         'name': 'synth-cmb',
-        'version': '0.1.0',
+        'version': '0.2.0',
         'description': DESCRIPTION,
         'license': 'Apache-2.0',
         'citation': '',
