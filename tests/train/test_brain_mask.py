@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -47,10 +48,12 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
     pytest.importorskip('tensorflow')
     monkeypatch.setattr(brain_zones, 'SHAPE', (32, 32, 32))
     monkeypatch.setattr(brain_zones, 'NET_MM', 6.0)
+    card = {**brain_mask.CARD, 'grid': {'shape': [32, 32, 32], 'voxel_mm': [6.0] * 3}}
+    recipe = dataclasses.replace(brain_mask.MASK_RECIPE, card=card)
     work, command = tmp_path / 'brain-mask-work', ['-o', str(tmp_path / 'mask'), '--judge', '0']
     command += ['--workers', '0', '--threads', '1']
-    brain_zones.train(work, steps=2, seed=20240, workers=0, recipe=brain_mask.MASK_RECIPE)
-    assert brain_mask.main([*command, '--steps', '4']) == 0
+    brain_zones.train(work, steps=2, seed=20240, workers=0, recipe=recipe)
+    assert brain_zones.main([*command, '--steps', '4'], recipe) == 0
     assert json.loads((work / 'progress.json').read_text())['step'] == 4
     bundle = find_bundle(tmp_path / 'mask')
     bundle.verify()
