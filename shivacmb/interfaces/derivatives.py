@@ -12,7 +12,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
 
 from shivacmb.bids import ScanRecord, write_record, write_scans_table, write_text
 from shivacmb.imaging import SpatialChain, box_affine
@@ -179,9 +179,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     mean_file = File(exists=True, mandatory=True, desc='probability on the grid of the scan')
     sd_file = File(exists=True, mandatory=True, desc='fold SD on the grid of the scan')
     brain_file = File(exists=True, mandatory=True, desc='brain mask on the grid of the scan')
-    zones_file = File(
-        '', usedefault=True, desc='zones of the brain on the grid of the scan; empty: none'
-    )
+    zones_file = File(exists=True, desc='zones of the brain on the grid of the scan')
     chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
     table_file = File(exists=True, mandatory=True, desc='JSON list of lesions')
     figures = traits.List(File(exists=True), mandatory=True, desc='overview, then lesions')
@@ -225,7 +223,7 @@ class WriteDerivatives(ScanInterface):
             chain=Path(inputs.chain_file),
             table=Path(inputs.table_file),
             figures=tuple(Path(path) for path in inputs.figures),
-            zones=Path(inputs.zones_file) if inputs.zones_file else None,
+            zones=Path(inputs.zones_file) if isdefined(inputs.zones_file) else None,
         )
         found = {
             'input_sha256': inputs.input_sha256,

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
 
 from shivacmb.imaging import (
     SpatialChain,
@@ -30,9 +30,7 @@ class _FindLesionsInputSpec(BaseInterfaceInputSpec):
     iso_mask_file = File(
         exists=True, mandatory=True, desc='brain mask on the isotropic grid, not cut by the box'
     )
-    zones_file = File(
-        '', usedefault=True, desc='zones of the brain on the isotropic grid; empty: none'
-    )
+    zones_file = File(exists=True, desc='zones of the brain on the isotropic grid')
     chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
     threshold = traits.Float(mandatory=True, desc='probability from which a voxel counts')
     min_voxels = traits.Int(mandatory=True, desc='smallest cluster kept, isotropic voxels')
@@ -79,7 +77,7 @@ class FindLesions(ScanInterface):
             brain_mask=np.asarray(iso_mask.dataobj),
             threshold=inputs.threshold,
         )
-        if inputs.zones_file:
+        if isdefined(inputs.zones_file):
             zones = np.asarray(nib.load(inputs.zones_file).dataobj)
             size = float(iso_mask.header.get_zooms()[0])
             lesions = with_regions(lesions, on_iso(labels), zones, size)
@@ -109,9 +107,7 @@ def _floored(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class _ToInputGridInputSpec(BaseInterfaceInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
     mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
-    zones_file = File(
-        '', usedefault=True, desc='zones of the brain on the isotropic grid; empty: none'
-    )
+    zones_file = File(exists=True, desc='zones of the brain on the isotropic grid')
     labels_file = File(exists=True, mandatory=True, desc='.npy of int32 [X, Y, Z] in the box')
     mean_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
     sd_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
@@ -155,6 +151,6 @@ class ToInputGrid(ScanInterface):
         iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
         brain = mask_to_input(iso_mask, chain.iso_to_input, shape)
         write('brain', brain, np.uint8)
-        if inputs.zones_file:
+        if isdefined(inputs.zones_file):
             iso_zones = np.asarray(nib.load(inputs.zones_file).dataobj)
             write('zones', zones_to_input(iso_zones, chain.iso_to_input, shape) * brain, np.uint8)
