@@ -92,7 +92,7 @@ def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
     bundle.verify()
     assert len(bundle.folds) == 3
     size = sum(path.stat().st_size for path in SHIPPED.rglob('*') if path.is_file())
-    assert size < 8e6
+    assert size < 16e6
     assert 'never shown the lesion of a patient' in ' '.join(bundle.description.split())
     assert 'Not validated on patients' in bundle.intended_use
     assert {entry.file for entry in bundle.folds} == {f'fold-{i}.keras' for i in range(3)}
