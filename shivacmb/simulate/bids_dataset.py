@@ -352,7 +352,8 @@ truth on the same grid.
 | `*_Chimap` | true susceptibility in ppm relative to water, within the brain |
 | `*_T2w` | spin echo |
 
-With several echo times, magnitude and phase are `*_echo-*_part-*_MEGRE`.
+With several echo times, magnitude and phase are `*_echo-*_part-*_MEGRE`; white matter is about
+1000 at the echo nearest to 20 ms and decays over the echoes, the noise is the same in all.
 
 `derivatives/truth` has the lesions (label map and table, scanner mm), the mimics (table) and the
 brain mask. Accuracy on these images says nothing about patients.

@@ -116,8 +116,8 @@ class Subject:
     ----------
     images : dict of str to list of ndarray, float32 [X, Y, Z]
         By contrast; one array per echo for 'T2starw' and 'phase', else one. Magnitudes: white
-        matter is about 1. Phase in rad, positive where the field is raised. 'Chimap' in ppm
-        relative to water, 0 outside the brain.
+        matter is about 1 at the main echo, and decays over the echoes. Phase in rad, positive
+        where the field is raised. 'Chimap' in ppm relative to water, 0 outside the brain.
     affine : ndarray, float64 [4, 4]
         Voxel to scanner RAS mm.
     brain : ndarray, bool [X, Y, Z]
@@ -211,7 +211,12 @@ class _Tissue:
     start: Array
     spin: Array
     fluid: float
+    fluid_r2star: float
     fluid_spin: float
+
+    def fluid_ratio(self, echo_s: float) -> float:
+        """Signal of fluid over that of white matter at an echo."""
+        return float(self.fluid * np.exp(-echo_s * self.fluid_r2star))
 
 
 def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissue:
@@ -234,15 +239,14 @@ def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissu
     start = gradient_echo(drawn, scanner.repetition_s, scanner.flip_deg)
     spin = spin_echo(drawn)
     decay = drawn.r2star[labels] * (1.0 + fine) + R2STAR_PER_IRON_PPM * field_t / 3.0 * iron
-    ratio = np.exp(-scanner.acquisition.protocol.echo_s * (
-        drawn.r2star[Tissue.SULCAL_CSF] - drawn.r2star[Tissue.CEREBRAL_WM]))  # fmt: skip
     return _Tissue(
         labels,
         soften(drawn.chi[labels] + iron),
         soften(decay),
         soften(start[labels] * (1.0 + fine)),
         soften(spin[labels] * (1.0 + fine)),
-        float(start[Tissue.SULCAL_CSF] * ratio),
+        start[Tissue.SULCAL_CSF],
+        drawn.r2star[Tissue.SULCAL_CSF] - drawn.r2star[Tissue.CEREBRAL_WM],
         float(spin[Tissue.SULCAL_CSF]),
     )
 
@@ -302,11 +306,13 @@ def simulate_subject(
     lesions = _draw_lesions(rng, scene, labels, head.brain, protocol, wishes)
     sensitivity, offset = _coil(rng, grid)
     vessel_hz = vessels.field_hz(protocol, workers)
+    # one scale for all echoes: what decays between them is the tissue's own, and noise stays
+    white = _white(tissue, protocol.echo_s)
 
     def clean(echo_s: float) -> Array:
         now = replace(protocol, echo_s=echo_s)
-        signal = _tissue_signal(tissue, hertz, grid, echo_s)
-        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid)
+        signal = _tissue_signal(tissue, hertz, grid, echo_s, white)
+        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
         signal *= complex_signal(sensitivity, offset)
         for item in calcium:
             box, factor, _ = lesion_signal(
@@ -363,7 +369,9 @@ def simulate_subject(
     )
 
 
-def _tissue_signal(tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float) -> Array:
+def _tissue_signal(
+    tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float, white: float
+) -> Array:
     """Complex signal of tissue without vessels: mean over sub-slices, in-plane loss by slopes."""
     parts = grid.parts
     size = list(grid.voxel_mm)
@@ -375,12 +383,12 @@ def _tissue_signal(tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float) ->
     for part in range(parts):
         points = grid.points(part, parts)
         total += complex_signal(interpolate(amplitude, points), turns * interpolate(hertz, points))
-    total *= np.float32(1.0 / parts / _white(tissue, echo_s))
+    total *= np.float32(1.0 / parts / white)
     return total
 
 
 def _white(tissue: _Tissue, echo_s: float) -> float:
-    """Signal of white matter, which is brought to 1 at every echo time of the main contrast."""
+    """Signal of white matter, which is brought to 1 at the main echo."""
     where = np.flatnonzero(tissue.labels == Tissue.CEREBRAL_WM)[::101]
     values = tissue.start.flat[where] * np.exp(-echo_s * tissue.r2star.flat[where])
     return float(np.median(values)) if where.size else 1.0

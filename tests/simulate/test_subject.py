@@ -6,12 +6,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from shivacmb.simulate.anatomy import Head
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.bids_dataset import Order, write_subject
+from shivacmb.simulate.dataset_head import carve_sulci
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import LesionWishes, Subject, simulate_subject
+from shivacmb.simulate.tissues import draw_properties
 
 
 def small_head() -> Head:
@@ -128,6 +131,26 @@ def test_a_later_echo_takes_more_signal_and_more_phase() -> None:
     assert last[lesions].mean() < first[lesions].mean()
     assert len(drawn.images['phase']) == 3
     assert len(drawn.images['swi']) == 1
+
+
+def test_signal_decays_over_the_echoes_as_the_tissue_does() -> None:
+    echoes = np.array([0.006, 0.012, 0.018, 0.024])
+    how = scanner(echoes_s=tuple(echoes), snr=1000.0, whole_head=True)
+    drawn = simulate(0, seed=4, how=how, contrasts=('T2starw',))
+    rng = np.random.default_rng(4)
+    labels = carve_sulci(rng, small_head().labels, small_head().brain)
+    truth = draw_properties(rng, 3.0).r2star
+    images = np.stack(drawn.images['T2starw'])
+    assert images.shape[1:] == labels.shape
+    slopes = -np.polyfit(echoes, np.log(images).reshape(4, -1), 1)[0].reshape(labels.shape)
+    for tissue in (Tissue.CEREBRAL_WM, Tissue.CORTEX):
+        inside = ndimage.binary_erosion(labels == tissue)
+        assert np.median(slopes[inside]) == pytest.approx(truth[tissue], abs=3.0)
+    # white matter is 1 at the main echo, and the noise is the same at all
+    white = ndimage.binary_erosion(labels == Tissue.CEREBRAL_WM)
+    assert np.median(images[2][white]) == pytest.approx(1.0, abs=0.1)
+    air = ndimage.distance_transform_edt(labels == 0) > 5
+    assert images[0][air].std() == pytest.approx(images[3][air].std(), rel=0.05)
 
 
 def test_thick_slices_have_the_same_field_of_view_and_lose_contrast() -> None:
