@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import nibabel as nib
 
     from shivacmb.exceptions import ShivaCMBError
+    from shivacmb.models import Bundle
     from shivacmb.simulate.implant_files import Fallback
 
 
@@ -146,6 +147,17 @@ def run_into(args: argparse.Namespace) -> int:
     return exit_code(failures, len(made))
 
 
+def _key(bundle: Bundle) -> dict[str, Any]:
+    """Checksums of a model's description and networks, which its name does not stand for."""
+    from shivacmb.models.bundle import MODEL_FILE
+    from shivacmb.models.checksums import sha256_of
+
+    return {
+        'model': sha256_of(bundle.path / MODEL_FILE),
+        'folds': [fold.sha256 for fold in bundle.folds],
+    }
+
+
 def run_detectability(args: argparse.Namespace) -> int:
     """Measure detectability; return the exit code."""
     from shivacmb.cli.progress import counting
@@ -186,6 +198,7 @@ def run_detectability(args: argparse.Namespace) -> int:
             grid,
             detector,
             detector_name=name,
+            detector_key=_key(bundle),
             participants=args.participant_label,
             modality=args.modality,
             derivatives=dict(args.derivatives),

@@ -14,12 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb import __version__
-from shivacmb.bids import Scan, find_scans
-from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.bids import Scan, file_facts, find_brain_mask, find_scans, settings_hash
+from shivacmb.exceptions import (
+    DataError,
+    NoInputError,
+    OutputError,
+    ShivaCMBError,
+    UsageError,
+)
 from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
-from shivacmb.simulate.implant_files import Fallback, load_host
+from shivacmb.simulate.implant_files import Fallback, load_host, phase_path
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
@@ -245,6 +251,7 @@ def measure_detectability(
     detect: Detector,
     *,
     detector_name: str,
+    detector_key: Mapping[str, Any] | None = None,
     participants: Sequence[str] | None = None,
     modality: Any = 'auto',
     derivatives: Mapping[str, Path] | None = None,
@@ -255,7 +262,8 @@ def measure_detectability(
 ) -> tuple[list[dict[str, Any]], dict[str, ShivaCMBError]]:
     """Try the grid in all scans of a dataset; write tables and plots.
 
-    Finished scans are kept in ``OUT/scans`` and not tried again with the same settings.
+    Finished scans are kept in ``OUT/scans`` and not tried again with the same settings, detector,
+    images and masks.
 
     Parameters
     ----------
@@ -268,7 +276,10 @@ def measure_detectability(
     detect : callable
         See :data:`Detector`.
     detector_name : str
-        Model with version and threshold; part of the settings.
+        Model with version and threshold, for people; part of the settings.
+    detector_key : mapping, optional
+        All that decides what the detector finds, such as the checksums of its networks: a model
+        that is trained anew may keep its name and version. JSON can hold it.
     participants, modality, derivatives, mask_pattern, fallback, report, say
         See :func:`shivacmb.simulate.implant_dataset.implant_dataset`.
 
@@ -297,6 +308,7 @@ def measure_detectability(
         ) from error
     settings = {
         'grid': json.loads(json.dumps(asdict(grid))), 'detector': detector_name,
+        'detector_key': json.loads(json.dumps(dict(detector_key or {}))),
         'fallback': asdict(fallback or Fallback()), 'software_version': __version__,
     }  # fmt: skip
     done: list[ScanTrials] = []
@@ -306,10 +318,11 @@ def measure_detectability(
             report(number, len(scans))
         path = out_dir / 'scans' / f'{scan.stem}.json'
         try:
-            kept = _kept(path, settings)
+            key = {**settings, 'inputs': _inputs(scan, derivatives, mask_pattern)}
+            kept = _kept(path, key)
             if kept is None:
                 kept, notes = _one(scan, grid, detect, derivatives, mask_pattern, fallback)
-                write_json(path, {'settings': settings, 'result': asdict(kept)})
+                write_json(path, {'settings': key, 'result': asdict(kept)})
                 for note in notes:
                     if say is not None:
                         say(note)
@@ -351,6 +364,28 @@ def _one(
 ) -> tuple[ScanTrials, tuple[str, ...]]:
     found = load_host(scan, derivatives=derivatives, mask_pattern=mask_pattern, fallback=fallback)
     return try_scan(scan.stem, scan.contrast, found.host, grid, detect), found.notes
+
+
+def _inputs(
+    scan: Scan, derivatives: Mapping[str, Path] | None, mask_pattern: str | None
+) -> dict[str, Any]:
+    """Checksums of what is read for a scan; without a mask file the mask is the built-in one."""
+    scan.check()
+    files = {
+        'scan': scan.path,
+        'phase': phase_path(scan.path),
+        'mask': find_brain_mask(scan, derivatives or {}, mask_pattern),
+    }
+    try:
+        sums = {
+            name: None if path is None else file_facts(path)['input_sha256']
+            for name, path in files.items()
+        }
+    except OSError as error:
+        raise DataError(
+            f'<{error.filename}> cannot be read ({error.strerror}); replace it or allow reading'
+        ) from error
+    return {**sums, 'sidecar': settings_hash(scan.metadata)}
 
 
 def _kept(path: Path, settings: Mapping[str, Any]) -> ScanTrials | None:

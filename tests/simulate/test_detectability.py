@@ -166,6 +166,56 @@ def test_tables_and_plots_are_written_and_finished_scans_kept(tmp_path: Path) ->
     assert math.isclose(sum(row['found'] for row in rows), sum(r['found'] for r in again))
 
 
+def test_results_are_kept_for_the_same_model_scan_and_mask_only(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    grid = Grid((1.6,), (2.0,), repeats=1)
+    calls: list[int] = []
+
+    def counting(image: Any, mask: Any) -> list[Any]:
+        calls.append(1)
+        return []
+
+    def tried(**options: Any) -> int:
+        calls.clear()
+        _, failures = measure_detectability(
+            bids, out, grid, counting, detector_name='same name',
+            **{'detector_key': {'folds': ['a']}, **options},
+        )  # fmt: skip
+        assert not failures
+        # one run on the scan as it is and one for each repeat
+        return len(calls) // 2
+
+    assert tried() == 2
+    assert tried() == 0
+    # a model trained anew under its old name
+    assert tried(detector_key={'folds': ['b']}) == 2
+    assert tried(detector_key={'folds': ['b']}) == 0
+    key = {'detector_key': {'folds': ['b']}}
+    path = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(path)
+    values = np.asarray(image.dataobj).copy()
+    values[values > 0] += 1
+    nib.Nifti1Image(values, image.affine, image.header).to_filename(path)
+    assert tried(**key) == 1
+    masks = tmp_path / 'masks'
+    masks.mkdir()
+    for name in ('sub-01', 'sub-02'):
+        scan = host()
+        nib.Nifti1Image(scan.brain.astype(np.uint8), scan.affine).to_filename(
+            masks / f'{name}.nii.gz'
+        )
+    key['mask_pattern'] = str(masks / 'sub-{participant}.nii.gz')
+    assert tried(**key) == 2
+    assert tried(**key) == 0
+    smaller = nib.Nifti1Image(host().brain.astype(np.uint8) * 2, host().affine)
+    smaller.to_filename(masks / 'sub-02.nii.gz')
+    assert tried(**key) == 1
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(
+        json.dumps({'EchoTime': 0.03, 'MagneticFieldStrength': 3})
+    )
+    assert tried(**key) == 1
+
+
 def test_a_broken_scan_is_named_and_stops_no_other(tmp_path: Path) -> None:
     bids = dataset(tmp_path / 'bids')
     (bids / 'sub-02/anat/sub-02_T2starw.nii.gz').write_bytes(b'no image')
