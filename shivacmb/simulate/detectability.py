@@ -25,7 +25,7 @@ from shivacmb.exceptions import (
 from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
-from shivacmb.simulate.implant_files import Fallback, load_host, phase_path
+from shivacmb.simulate.implant_files import Fallback, load_host, phase_metadata, phase_path
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
@@ -371,9 +371,10 @@ def _inputs(
 ) -> dict[str, Any]:
     """Checksums of what is read for a scan; without a mask file the mask is the built-in one."""
     scan.check()
+    phase = phase_path(scan.path)
     files = {
         'scan': scan.path,
-        'phase': phase_path(scan.path),
+        'phase': phase,
         'mask': find_brain_mask(scan, derivatives or {}, mask_pattern),
     }
     try:
@@ -385,7 +386,8 @@ def _inputs(
         raise DataError(
             f'<{error.filename}> cannot be read ({error.strerror}); replace it or allow reading'
         ) from error
-    return {**sums, 'sidecar': settings_hash(scan.metadata)}
+    turned = None if phase is None else settings_hash(phase_metadata(scan, phase))
+    return {**sums, 'sidecar': settings_hash(scan.metadata), 'phase_sidecar': turned}
 
 
 def _kept(path: Path, settings: Mapping[str, Any]) -> ScanTrials | None:
