@@ -20,7 +20,7 @@ from shivacmb.exceptions import TemporaryError, UsageError
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import settle, staging, write_image, write_json, write_table
-from shivacmb.simulate.lesions_place import draw_count
+from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import CONTRASTS, LesionWishes, Subject, simulate_subject
 from shivacmb.simulate.truth import write_truth
@@ -68,21 +68,7 @@ class Order:
                 f'contrast {", ".join(unknown) or "(none)"} is unknown; take some of '
                 f'{", ".join(CONTRASTS)}'
             )
-        _check_range('lesions', self.lesions, 0, 120)
-        _check_range('radius in mm', self.radius_mm, 0.2, 10.0)
-        _check_range('susceptibility in ppm', self.chi_ppm, 0.01, 10.0)
-        if not 0 <= self.lesion_free <= 1:
-            raise UsageError(
-                f'the share of lesion-free subjects, {self.lesion_free}, is not 0 to 1'
-            )
-
-
-def _check_range(name: str, ends: tuple[float, float] | None, low: float, high: float) -> None:
-    if ends is not None and not low <= ends[0] <= ends[1] <= high:
-        raise UsageError(
-            f'{name} {ends[0]:g}-{ends[1]:g}: give a range that rises, between {low:g} and '
-            f'{high:g}'
-        )
+        check_wishes(self.lesions, self.lesion_free, self.radius_mm, self.chi_ppm)
 
 
 def make_subject(order: Order, number: int, workers: int | None = None) -> tuple[Subject, Scanner]:

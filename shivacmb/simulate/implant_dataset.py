@@ -17,7 +17,7 @@ from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
 from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
 from shivacmb.simulate.implant_files import Fallback, load_host, write_implanted
-from shivacmb.simulate.lesions_place import draw_count
+from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.truth import write_truth
 
 
@@ -45,6 +45,9 @@ class ImplantOrder:
     radius_mm: tuple[float, float] | None = None
     chi_ppm: tuple[float, float] = (0.15, 2.5)
     fallback: Fallback = field(default_factory=Fallback)
+
+    def __post_init__(self) -> None:
+        check_wishes(self.lesions, self.lesion_free, self.radius_mm, self.chi_ppm)
 
 
 def scan_stream(seed: int, stem: str, number: int = 0) -> np.random.Generator:

@@ -277,6 +277,20 @@ def test_a_guessed_unit_of_the_phase_is_told(
     assert 'times 0.00076699' in written['UnitsGuessed']
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [({'chi_ppm': (0.0, 1.0)}, 'susceptibility in ppm 0-1: .* between 0.01 and 10'),
+     ({'radius_mm': (0.0, 0.0)}, 'radius in mm 0-0: .* between 0.2 and 10'),
+     ({'lesions': (0, 70000)}, 'lesions 0-70000: .* between 0 and 120'),
+     ({'lesion_free': 1.5}, 'lesion-free subjects, 1.5')],
+)  # fmt: skip
+def test_impossible_orders_are_refused_before_anything_is_begun(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        ImplantOrder(**options)
+
+
 def test_a_phase_on_another_grid_stops_that_scan_only(tmp_path: Path) -> None:
     bids = dataset(tmp_path / 'bids', phase=True)
     nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_filename(

@@ -66,6 +66,8 @@ def problems(folder: Path) -> list[dict[str, Any]]:
         (['--into', '/no/such/dataset'], 16, '/no/such/dataset'),
         (['--into', '/no/such/dataset', '--subjects', '3'], 64, '--subjects means nothing'),
         (['--into', '/no/such/dataset', '--mimics', '0'], 64, '--mimics means nothing'),
+        (['--into', '/no/such/dataset', '--chi', '0-1'], 64, 'susceptibility in ppm 0-1'),
+        (['--into', '/no/such/dataset', '--radius', '0'], 64, 'radius in mm 0-0'),
     ],
 )  # fmt: skip
 def test_bad_options_end_in_one_sentence(
