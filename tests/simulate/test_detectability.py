@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.simulate.detectability import (
     Grid,
     ScanTrials,
     Trial,
+    match,
     measure_detectability,
     summarise,
     tolerance_mm,
@@ -21,7 +22,7 @@ from shivacmb.simulate.detectability import (
     wilson,
 )
 from shivacmb.simulate.detectability_plot import write_plots
-from shivacmb.simulate.implant import Host
+from shivacmb.simulate.implant import Host, draw_positions
 from shivacmb.simulate.lesions import Protocol
 
 GRID = Grid((0.6, 1.6), (0.2, 2.0), repeats=2, seed=3)
@@ -100,6 +101,49 @@ def test_what_was_there_before_is_no_find() -> None:
 def test_a_hit_lies_within_three_millimetres_or_the_blooming() -> None:
     assert tolerance_mm(0.5) == 3.0
     assert tolerance_mm(4.0) == 5.5
+
+
+def test_a_detection_counts_for_one_lesion() -> None:
+    lesions = np.array([[0.0, 0, 0], [4, 0, 0], [30, 0, 0]])
+    between, tolerances = np.array([[2.5, 0, 0]]), np.array([3.0, 3.0, 3.0])
+    assert match(lesions, between, tolerances).tolist() == [False, True, False]
+    # two detections of one lesion are no find of its neighbour; most pairs come first
+    two = np.array([[1.8, 0, 0], [-2.0, 0, 0]])
+    assert match(lesions, two, tolerances).tolist() == [True, True, False]
+    assert match(lesions, two - [0.9, 0, 0], tolerances).tolist() == [True, False, False]
+    assert not match(lesions, np.empty((0, 3)), tolerances).any()
+    assert match(np.empty((0, 3)), two, np.empty(0)).shape == (0,)
+
+
+def test_large_lesions_lie_as_far_apart_as_their_tolerance_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan, drawn = host(), []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        drawn.append(draw_positions(*args, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr('shivacmb.simulate.detectability.draw_positions', spy)
+    there = (20.0, 0.0, 0.0)
+    tried = try_scan(
+        'sub-01', 'swi', scan, Grid((0.6, 5.0), (0.2, 1.0), repeats=2), lambda *_: [there]
+    )
+    widest = max(tolerance_mm(trial.apparent_radius_mm) for trial in tried.trials)
+    assert widest > 8
+    for places in drawn:
+        assert len(places) >= 2
+        gaps = np.linalg.norm(places[:, None] - places[None], axis=-1)
+        assert gaps[np.triu_indices(len(places), 1)].min() > 2 * widest
+        away = np.linalg.norm(places + scan.affine[:3, 3] - there, axis=1)
+        assert away.min() > widest + 2
+
+
+def test_a_detector_that_marks_everything_leaves_no_place() -> None:
+    everywhere = [(x, y, z) for x in range(-30, 31, 10) for y in range(-40, 41, 10)
+                  for z in range(-30, 31, 10)]  # fmt: skip
+    with pytest.raises(DataError, match='sub-01: no tissue lies far enough from the 441 places'):
+        try_scan('sub-01', 'swi', host(), GRID, lambda *_: everywhere)
 
 
 def trials(protocol: str, found: list[bool]) -> ScanTrials:
