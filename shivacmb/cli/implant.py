@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_scan_options(parser: argparse._ArgumentGroup) -> None:
     """Options of both commands: which scans, which masks, what sidecars do not say."""
     parser.add_argument('--participant-label', nargs='+', metavar='LABEL')
-    parser.add_argument('--modality', choices=('auto', 'swi', 't2s'), default='auto')
+    parser.add_argument('--modality', choices=('auto', 'swi', 't2s'), help='default: auto')
     parser.add_argument(
         '-d',
         '--derivatives',
@@ -39,7 +39,6 @@ def add_scan_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         '--phase-sign',
         choices=('+', '-'),
-        default='+',
         help='sign of the phase where the field is raised (default: +)',
     )
 
@@ -85,7 +84,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(handler=run_detectability)
 
 
-def fallback(field_t: float | None, echo_ms: float | None, sign: str) -> Fallback:
+def fallback(field_t: float | None, echo_ms: float | None, sign: str | None) -> Fallback:
     """What is taken where sidecars are silent."""
     from shivacmb.exceptions import UsageError
     from shivacmb.simulate.implant_files import Fallback
@@ -97,7 +96,7 @@ def fallback(field_t: float | None, echo_ms: float | None, sign: str) -> Fallbac
     return Fallback(
         3.0 if field_t is None else field_t,
         0.020 if echo_ms is None else 1e-3 * echo_ms,
-        1 if sign == '+' else -1,
+        -1 if sign == '-' else 1,
     )
 
 
@@ -123,7 +122,7 @@ def run_into(args: argparse.Namespace) -> int:
     order = ImplantOrder(
         seed=args.seed,
         lesions=args.lesions,
-        lesion_free=args.lesion_free,
+        lesion_free=0.3 if args.lesion_free is None else args.lesion_free,
         radius_mm=args.radius,
         chi_ppm=args.chi,
         fallback=fallback(args.field, echo, args.phase_sign),
@@ -134,7 +133,7 @@ def run_into(args: argparse.Namespace) -> int:
             args.out_dir,
             order,
             participants=args.participant_label,
-            modality=args.modality,
+            modality=args.modality or 'auto',
             derivatives=dict(args.derivatives),
             mask_pattern=args.brain_mask,
             report=report,
@@ -200,7 +199,7 @@ def run_detectability(args: argparse.Namespace) -> int:
             detector_name=name,
             detector_key=_key(bundle),
             participants=args.participant_label,
-            modality=args.modality,
+            modality=args.modality or 'auto',
             derivatives=dict(args.derivatives),
             mask_pattern=args.brain_mask,
             fallback=fallback(args.field, args.echo_time, args.phase_sign),
