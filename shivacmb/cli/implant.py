@@ -128,7 +128,7 @@ def run_into(args: argparse.Namespace) -> int:
         fallback=fallback(args.field, echo, args.phase_sign),
     )
     with counting('scans', quiet=args.quiet) as report:
-        made, failures = implant_dataset(
+        made, failures, kept = implant_dataset(
             args.into,
             args.out_dir,
             order,
@@ -140,10 +140,10 @@ def run_into(args: argparse.Namespace) -> int:
             say=note,
         )
     print(
-        f'{len(made)} scan(s) written to <{args.out_dir}>, {len(failures)} failed; truth in '
-        f'<{args.out_dir / "derivatives" / "truth"}>'
+        f'{len(made)} scan(s) written to <{args.out_dir}>, {len(kept)} were there, '
+        f'{len(failures)} failed; truth in <{args.out_dir / "derivatives" / "truth"}>'
     )
-    return exit_code(failures, len(made))
+    return exit_code(failures, len(made) + len(kept))
 
 
 def _key(bundle: Bundle) -> dict[str, Any]:

@@ -191,8 +191,8 @@ def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
     before = snapshot(bids)
     masks = {'masks': bids / 'derivatives' / 'masks'}
     order = ImplantOrder(seed=1, lesions=(3, 3), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
-    made, failures = implant_dataset(bids, out, order, derivatives=masks)
-    assert (made, failures) == (['sub-01'], {})
+    done = implant_dataset(bids, out, order, derivatives=masks)
+    assert done == (['sub-01'], {}, [])
     assert snapshot(bids) == before
     old = nib.load(bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
     new = nib.load(out / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
@@ -208,7 +208,7 @@ def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
     assert 'sub-09' not in people
     # again: nothing to do; other settings: refused
     first = snapshot(out)
-    assert implant_dataset(bids, out, order, derivatives=masks)[0] == []
+    assert implant_dataset(bids, out, order, derivatives=masks) == ([], {}, ['sub-01'])
     assert snapshot(out) == first
     with pytest.raises(UsageError, match=r'other settings \(seed'):
         implant_dataset(bids, out, ImplantOrder(seed=2), derivatives=masks)
@@ -297,7 +297,7 @@ def test_a_phase_on_another_grid_stops_that_scan_only(tmp_path: Path) -> None:
         bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
     )
     said: list[str] = []
-    made, failures = implant_dataset(
+    made, failures, _ = implant_dataset(
         bids, tmp_path / 'out', ImplantOrder(lesions=(1, 1)),
         derivatives={'masks': bids / 'derivatives/masks'}, say=said.append,
     )  # fmt: skip

@@ -193,6 +193,31 @@ def test_lesions_are_implanted_and_then_found(
             assert np.linalg.norm(spots - centre, axis=1).min() < 4
 
 
+def test_a_resumed_run_in_which_one_scan_fails_ends_with_1(
+    app: Any, tools: Any, tmp_path: Path
+) -> None:
+    root, out = tools.dataset(tmp_path / 'bids'), tmp_path / 'out'
+    for name in ('01', '02'):
+        tools.place(
+            root, f'sub-{name}_T2starw', tools.head(spots=(), seed=int(name)),
+            EchoTime=0.02, MagneticFieldStrength=3,
+        )  # fmt: skip
+    (path,) = (root / 'sub-02' / 'anat').glob('*.nii*')
+    path.write_bytes(b'no image')
+    options = ('simulate', out, '--into', root, '--lesions', '1')
+    for text in ('1 scan(s) written', '0 scan(s) written'):
+        done = app.run(*options, program='shivacmb-tools')
+        assert done.returncode == 1, done.stderr
+        assert text in done.stdout
+    assert '1 were there, 1 failed' in done.stdout
+    # alone, the failure has its own code
+    done = app.run(
+        'simulate', tmp_path / 'alone', '--into', root, '--lesions', '1',
+        '--participant-label', '02', program='shivacmb-tools',
+    )  # fmt: skip
+    assert done.returncode == 65, done.stderr
+
+
 def test_detectability_rises_with_size(app: Any, tools: Any, scans: Path, tmp_path: Path) -> None:
     before = checksums(scans)
     out = tmp_path / 'out'
