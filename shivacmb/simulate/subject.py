@@ -8,6 +8,7 @@ calcifications are spheres, whose field is known exactly, at 0.25 mm.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -148,26 +149,36 @@ class _Grid:
     slice_axis: int
 
     @property
-    def parts(self) -> int:
-        """Sub-slices no thicker than about 1 mm."""
-        return max(1, round(self.voxel_mm[self.slice_axis]))
+    def parts(self) -> tuple[int, int, int]:
+        """Sub-voxels of about 1 mm per axis; in plane a voxel of up to 1.2 mm is one."""
+        x, y, z = (
+            max(1 if axis == self.slice_axis or size <= 1.2 else 2, round(size))
+            for axis, size in enumerate(self.voxel_mm)
+        )
+        return x, y, z
 
-    def points(self, part: int, parts: int) -> list[Array]:
-        """Head voxels of the middles of one sub-slice of every voxel, per axis."""
-        lines = [
-            low + np.arange(n) * size
-            for low, n, size in zip(self.low, self.shape, self.voxel_mm, strict=True)
+    def points(
+        self, part: tuple[int, ...] = (0, 0, 0), parts: tuple[int, ...] = (1, 1, 1)
+    ) -> list[Array]:
+        """Head voxels of the middles of one sub-voxel of every voxel, per axis."""
+        return [
+            low + np.arange(n) * size + ((index + 0.5) / count - 0.5) * size
+            for low, n, size, index, count in zip(
+                self.low, self.shape, self.voxel_mm, part, parts, strict=True
+            )
         ]
-        thick = self.voxel_mm[self.slice_axis]
-        lines[self.slice_axis] = lines[self.slice_axis] + ((part + 0.5) / parts - 0.5) * thick
-        return lines
+
+    def sub_voxels(self) -> Iterator[list[Array]]:
+        """:meth:`points` of all sub-voxels."""
+        for part in np.ndindex(self.parts):
+            yield self.points(part, self.parts)
 
     def mean(self, volume: Array) -> Array:
         """Mean over each voxel of a map of the head."""
-        total = interpolate(volume, self.points(0, self.parts))
-        for part in range(1, self.parts):
-            total += interpolate(volume, self.points(part, self.parts))
-        return np.asarray(total / np.float32(self.parts))
+        total = np.zeros(self.shape, np.float32)
+        for points in self.sub_voxels():
+            total += interpolate(volume, points)
+        return np.asarray(total / np.float32(np.prod(self.parts)))
 
 
 def _grid(head: Head, labels: Array, scanner: Scanner) -> _Grid:
@@ -344,7 +355,7 @@ def simulate_subject(
                         magnitude, phase, window=window, slice_axis=grid.slice_axis
                     )
                 )
-    brain = interpolate(head.brain.astype(np.float32), grid.points(0, 1)) > 0.5
+    brain = interpolate(head.brain.astype(np.float32), grid.points()) > 0.5
     if 'Chimap' in images:
         images['Chimap'].append(_chi_map(tissue, vessels, [*lesions, *calcium], grid) * brain)
     if 'T2w' in images:
@@ -372,18 +383,15 @@ def simulate_subject(
 def _tissue_signal(
     tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float, white: float
 ) -> Array:
-    """Complex signal of tissue without vessels: mean over sub-slices, in-plane loss by slopes."""
-    parts = grid.parts
-    size = list(grid.voxel_mm)
-    size[grid.slice_axis] /= parts
+    """Complex signal of tissue without vessels: mean over sub-voxels, loss in them by slopes."""
+    size = [side / count for side, count in zip(grid.voxel_mm, grid.parts, strict=True)]
     amplitude = tissue.start * np.exp(-np.float32(echo_s) * tissue.r2star)
     amplitude *= dephasing(hertz, (1.0, 1.0, 1.0), size, echo_s)
     total = np.zeros(grid.shape, np.complex64)
     turns = np.float32(2 * np.pi * echo_s)
-    for part in range(parts):
-        points = grid.points(part, parts)
+    for points in grid.sub_voxels():
         total += complex_signal(interpolate(amplitude, points), turns * interpolate(hertz, points))
-    total *= np.float32(1.0 / parts / white)
+    total *= np.float32(1.0 / int(np.prod(grid.parts)) / white)
     return total
 
 
