@@ -8,7 +8,6 @@ calcifications are spheres, whose field is known exactly, at 0.25 mm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,7 @@ from shivacmb.simulate.physics import (
     interpolate,
     shim,
 )
+from shivacmb.simulate.subject_grid import Grid, scan_grid
 from shivacmb.simulate.tissues import (
     AIR_PPM,
     R2STAR_PER_IRON_PPM,
@@ -139,72 +139,7 @@ class Subject:
     mimics: list[tuple[str, Array, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The scan's grid: its axes are those of the head, its voxels are not."""
-
-    low: Array
-    shape: tuple[int, int, int]
-    voxel_mm: tuple[float, float, float]
-    slice_axis: int
-
-    @property
-    def parts(self) -> tuple[int, int, int]:
-        """Sub-voxels of about 1 mm per axis; in plane a voxel of up to 1.2 mm is one."""
-        x, y, z = (
-            max(1 if axis == self.slice_axis or size <= 1.2 else 2, round(size))
-            for axis, size in enumerate(self.voxel_mm)
-        )
-        return x, y, z
-
-    def points(
-        self, part: tuple[int, ...] = (0, 0, 0), parts: tuple[int, ...] = (1, 1, 1)
-    ) -> list[Array]:
-        """Head voxels of the middles of one sub-voxel of every voxel, per axis."""
-        return [
-            low + np.arange(n) * size + ((index + 0.5) / count - 0.5) * size
-            for low, n, size, index, count in zip(
-                self.low, self.shape, self.voxel_mm, part, parts, strict=True
-            )
-        ]
-
-    def sub_voxels(self) -> Iterator[list[Array]]:
-        """:meth:`points` of all sub-voxels."""
-        for part in np.ndindex(self.parts):
-            yield self.points(part, self.parts)
-
-    def mean(self, volume: Array) -> Array:
-        """Mean over each voxel of a map of the head."""
-        total = np.zeros(self.shape, np.float32)
-        for points in self.sub_voxels():
-            total += interpolate(volume, points)
-        return np.asarray(total / np.float32(np.prod(self.parts)))
-
-
-def _grid(head: Head, labels: Array, scanner: Scanner) -> _Grid:
-    """Field of view: the brain with what lies beside it in plane, or the whole head."""
-    acquisition = scanner.acquisition
-    axis = acquisition.slice_axis
-    low, high = np.zeros(3), np.array(labels.shape, float) - 1
-    if not scanner.whole_head:
-        planes = np.flatnonzero(
-            head.brain.any(axis=tuple(other for other in range(3) if other != axis))
-        )
-        ends = (planes[0] - 5.0 + scanner.cut_mm[0], planes[-1] + 5.0 - scanner.cut_mm[1])
-        low[axis], high[axis] = max(low[axis], ends[0]), min(high[axis], ends[1])
-        chosen = [slice(None)] * 3
-        chosen[axis] = slice(int(planes[0]), int(planes[-1]) + 1)
-        seen = labels[tuple(chosen)] > 0
-        for other in range(3):
-            if other != axis:
-                hit = np.flatnonzero(seen.any(axis=tuple(a for a in range(3) if a != other)))
-                low[other], high[other] = max(0, hit[0] - 4), min(high[other], hit[-1] + 4)
-    size = np.asarray(acquisition.voxel_mm)
-    shape = np.maximum(np.floor((high - low) / size + 1), 4).astype(int)
-    return _Grid(low, (int(shape[0]), int(shape[1]), int(shape[2])), acquisition.voxel_mm, axis)
-
-
-def _affine(head: Head, grid: _Grid, turn: Array) -> Array:
+def _affine(head: Head, grid: Grid, turn: Array) -> Array:
     """Voxel of the scan to scanner mm: the head's own place, turned about its origin."""
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag(grid.voxel_mm)
@@ -304,7 +239,7 @@ def simulate_subject(
     acquisition = scanner.acquisition
     protocol = acquisition.protocol
     labels = carve_sulci(rng, head.labels, head.brain)
-    grid = _grid(head, labels, scanner)
+    grid = scan_grid(head, labels, scanner)
     tissue = _tissue(rng, labels, scanner)
     hertz = _head_field(tissue, head.brain, protocol, workers)
     to_head = np.eye(4)
@@ -381,7 +316,7 @@ def simulate_subject(
 
 
 def _tissue_signal(
-    tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float, white: float
+    tissue: _Tissue, hertz: Array, grid: Grid, echo_s: float, white: float
 ) -> Array:
     """Complex signal of tissue without vessels: mean over sub-voxels, loss in them by slopes."""
     size = [side / count for side, count in zip(grid.voxel_mm, grid.parts, strict=True)]
@@ -402,7 +337,7 @@ def _white(tissue: _Tissue, echo_s: float) -> float:
     return float(np.median(values)) if where.size else 1.0
 
 
-def _coil(rng: np.random.Generator, grid: _Grid) -> tuple[Array, Array]:
+def _coil(rng: np.random.Generator, grid: Grid) -> tuple[Array, Array]:
     """Sensitivity and phase offset of the receiver, both smooth."""
     uneven = smooth_noise(rng, grid.shape, grid.voxel_mm, 90.0)
     turned = smooth_noise(rng, grid.shape, grid.voxel_mm, 110.0)
@@ -442,7 +377,7 @@ def _draw_lesions(
 
 
 def _add_lesions(
-    signal: Array, lesions: list[Lesion], grid: _Grid, protocol: Protocol, snr: float
+    signal: Array, lesions: list[Lesion], grid: Grid, protocol: Protocol, snr: float
 ) -> list[SeenLesion]:
     """Multiply lesions into a complex signal, in place, and say what is seen of each."""
     before = np.abs(signal)
@@ -459,7 +394,7 @@ def _add_lesions(
     return seen
 
 
-def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: _Grid) -> Array:
+def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: Grid) -> Array:
     """Susceptibility in ppm, mean over each voxel."""
     chi = grid.mean(tissue.chi)
     chi[vessels.box] += vessels.mean_chi()
@@ -477,7 +412,7 @@ def _spin_signal(
     vessels: VesselMaps,
     lesions: list[Lesion],
     calcium: list[Lesion],
-    grid: _Grid,
+    grid: Grid,
 ) -> Array:
     """Spin echo: fields are refocused, so that only what lies in a voxel changes its signal."""
     signal = grid.mean(tissue.spin)

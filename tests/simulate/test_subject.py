@@ -13,7 +13,8 @@ from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.bids_dataset import Order, write_subject
 from shivacmb.simulate.dataset_head import carve_sulci
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
-from shivacmb.simulate.subject import LesionWishes, Subject, _Grid, simulate_subject
+from shivacmb.simulate.subject import LesionWishes, Subject, simulate_subject
+from shivacmb.simulate.subject_grid import Grid
 from shivacmb.simulate.tissues import draw_properties
 
 
@@ -169,10 +170,10 @@ def test_coarse_voxels_are_means_in_plane_too() -> None:
         shape = [4, 4, 4]
         shape[axis] = 15
         for slice_axis in range(3):
-            grid = _Grid(np.full(3, 2.0), tuple(shape), (2.0, 2.0, 2.0), slice_axis)
+            grid = Grid(np.full(3, 2.0), tuple(shape), (2.0, 2.0, 2.0), slice_axis)
             np.testing.assert_allclose(grid.mean(volume), 0.5, atol=1e-6)
-    assert _Grid(np.zeros(3), (4, 4, 4), (1.2, 0.6, 3.0), 2).parts == (1, 1, 3)
-    assert _Grid(np.zeros(3), (4, 4, 4), (5.0, 1.3, 3.0), 0).parts == (5, 2, 3)
+    assert Grid(np.zeros(3), (4, 4, 4), (1.2, 0.6, 3.0), 2).parts == (1, 1, 3)
+    assert Grid(np.zeros(3), (4, 4, 4), (5.0, 1.3, 3.0), 0).parts == (5, 2, 3)
 
 
 def test_coarse_voxels_hold_the_signal_of_fine_ones() -> None:
