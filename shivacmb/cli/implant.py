@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     import nibabel as nib
 
     from shivacmb.exceptions import ShivaCMBError
+    from shivacmb.models import Bundle
     from shivacmb.simulate.implant_files import Fallback
 
 
 def add_scan_options(parser: argparse._ArgumentGroup) -> None:
     """Options of both commands: which scans, which masks, what sidecars do not say."""
     parser.add_argument('--participant-label', nargs='+', metavar='LABEL')
-    parser.add_argument('--modality', choices=('auto', 'swi', 't2s'), default='auto')
+    parser.add_argument('--modality', choices=('auto', 'swi', 't2s'), help='default: auto')
     parser.add_argument(
         '-d',
         '--derivatives',
@@ -38,7 +39,6 @@ def add_scan_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         '--phase-sign',
         choices=('+', '-'),
-        default='+',
         help='sign of the phase where the field is raised (default: +)',
     )
 
@@ -84,7 +84,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(handler=run_detectability)
 
 
-def fallback(field_t: float | None, echo_ms: float | None, sign: str) -> Fallback:
+def fallback(field_t: float | None, echo_ms: float | None, sign: str | None) -> Fallback:
     """What is taken where sidecars are silent."""
     from shivacmb.exceptions import UsageError
     from shivacmb.simulate.implant_files import Fallback
@@ -96,7 +96,7 @@ def fallback(field_t: float | None, echo_ms: float | None, sign: str) -> Fallbac
     return Fallback(
         3.0 if field_t is None else field_t,
         0.020 if echo_ms is None else 1e-3 * echo_ms,
-        1 if sign == '+' else -1,
+        -1 if sign == '-' else 1,
     )
 
 
@@ -122,28 +122,39 @@ def run_into(args: argparse.Namespace) -> int:
     order = ImplantOrder(
         seed=args.seed,
         lesions=args.lesions,
-        lesion_free=args.lesion_free,
+        lesion_free=0.3 if args.lesion_free is None else args.lesion_free,
         radius_mm=args.radius,
         chi_ppm=args.chi,
         fallback=fallback(args.field, echo, args.phase_sign),
     )
     with counting('scans', quiet=args.quiet) as report:
-        made, failures = implant_dataset(
+        made, failures, kept = implant_dataset(
             args.into,
             args.out_dir,
             order,
             participants=args.participant_label,
-            modality=args.modality,
+            modality=args.modality or 'auto',
             derivatives=dict(args.derivatives),
             mask_pattern=args.brain_mask,
             report=report,
             say=note,
         )
     print(
-        f'{len(made)} scan(s) written to <{args.out_dir}>, {len(failures)} failed; truth in '
-        f'<{args.out_dir / "derivatives" / "truth"}>'
+        f'{len(made)} scan(s) written to <{args.out_dir}>, {len(kept)} were there, '
+        f'{len(failures)} failed; truth in <{args.out_dir / "derivatives" / "truth"}>'
     )
-    return exit_code(failures, len(made))
+    return exit_code(failures, len(made) + len(kept))
+
+
+def _key(bundle: Bundle) -> dict[str, Any]:
+    """Checksums of a model's description and networks, which its name does not stand for."""
+    from shivacmb.models.bundle import MODEL_FILE
+    from shivacmb.models.checksums import sha256_of
+
+    return {
+        'model': sha256_of(bundle.path / MODEL_FILE),
+        'folds': [fold.sha256 for fold in bundle.folds],
+    }
 
 
 def run_detectability(args: argparse.Namespace) -> int:
@@ -186,8 +197,9 @@ def run_detectability(args: argparse.Namespace) -> int:
             grid,
             detector,
             detector_name=name,
+            detector_key=_key(bundle),
             participants=args.participant_label,
-            modality=args.modality,
+            modality=args.modality or 'auto',
             derivatives=dict(args.derivatives),
             mask_pattern=args.brain_mask,
             fallback=fallback(args.field, args.echo_time, args.phase_sign),

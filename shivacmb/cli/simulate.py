@@ -45,7 +45,6 @@ def register(commands: Any) -> None:
     parser.add_argument(
         '--nprocs',
         type=types.positive_int,
-        default=1,
         metavar='N',
         help='subjects simulated at the same time, 2 to 4 GB each (default: 1)',
     )
@@ -64,7 +63,6 @@ def _add_lesions(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--lesion-free',
         type=types.share,
-        default=0.3,
         metavar='SHARE',
         help='share of subjects without any, when --lesions is not given (default: 0.3)',
     )
@@ -130,7 +128,7 @@ _OF_HEADS = (
     'subjects', 'contrasts', 'mimics', 'voxel_size', 'snr', 'orientation', 'oblique',
     'whole_head', 'clean',
 )  # fmt: skip
-_OF_SCANS = ('participant_label', 'derivatives', 'brain_mask')
+_OF_SCANS = ('participant_label', 'modality', 'derivatives', 'brain_mask', 'phase_sign')
 
 
 def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
@@ -146,8 +144,13 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate the dataset; return the exit code."""
+    if args.lesions is not None:
+        _refuse(args, ('lesion_free',), 'means nothing with --lesions: 0-N draws some without any')
     if args.into is not None:
         _refuse(args, _OF_HEADS, 'means nothing with --into: the scans decide it')
+        _refuse(args, ('nprocs',), 'means nothing with --into: scans come one after the other')
+        if len(args.echo_time or ()) > 1:
+            _refuse(args, ('echo_time',), 'takes one value with --into, where sidecars are silent')
         return implant.run_into(args)
     _refuse(args, _OF_SCANS, 'needs --into BIDS_DIR')
     from shivacmb.cli.progress import counting
@@ -171,12 +174,12 @@ def run(args: argparse.Namespace) -> int:
         contrasts=args.contrasts or CONTRASTS,
         wishes=wishes,
         lesions=args.lesions,
-        lesion_free=args.lesion_free,
+        lesion_free=0.3 if args.lesion_free is None else args.lesion_free,
         radius_mm=args.radius,
         chi_ppm=args.chi,
     )
     with counting('subjects', quiet=args.quiet) as report:
-        made = make_dataset(args.out_dir, order, subjects, nprocs=args.nprocs, report=report)
+        made = make_dataset(args.out_dir, order, subjects, nprocs=args.nprocs or 1, report=report)
     print(
         f'{len(made)} subject(s) simulated, {subjects - len(made)} were there; '
         f'images in <{args.out_dir}>, truth in <{args.out_dir / "derivatives" / "truth"}>'

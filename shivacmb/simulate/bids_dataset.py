@@ -20,7 +20,7 @@ from shivacmb.exceptions import TemporaryError, UsageError
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import settle, staging, write_image, write_json, write_table
-from shivacmb.simulate.lesions_place import draw_count
+from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import CONTRASTS, LesionWishes, Subject, simulate_subject
 from shivacmb.simulate.truth import write_truth
@@ -68,21 +68,7 @@ class Order:
                 f'contrast {", ".join(unknown) or "(none)"} is unknown; take some of '
                 f'{", ".join(CONTRASTS)}'
             )
-        _check_range('lesions', self.lesions, 0, 120)
-        _check_range('radius in mm', self.radius_mm, 0.2, 10.0)
-        _check_range('susceptibility in ppm', self.chi_ppm, 0.01, 10.0)
-        if not 0 <= self.lesion_free <= 1:
-            raise UsageError(
-                f'the share of lesion-free subjects, {self.lesion_free}, is not 0 to 1'
-            )
-
-
-def _check_range(name: str, ends: tuple[float, float] | None, low: float, high: float) -> None:
-    if ends is not None and not low <= ends[0] <= ends[1] <= high:
-        raise UsageError(
-            f'{name} {ends[0]:g}-{ends[1]:g}: give a range that rises, between {low:g} and '
-            f'{high:g}'
-        )
+        check_wishes(self.lesions, self.lesion_free, self.radius_mm, self.chi_ppm)
 
 
 def make_subject(order: Order, number: int, workers: int | None = None) -> tuple[Subject, Scanner]:
@@ -352,7 +338,8 @@ truth on the same grid.
 | `*_Chimap` | true susceptibility in ppm relative to water, within the brain |
 | `*_T2w` | spin echo |
 
-With several echo times, magnitude and phase are `*_echo-*_part-*_MEGRE`.
+With several echo times, magnitude and phase are `*_echo-*_part-*_MEGRE`; white matter is about
+1000 at the echo nearest to 20 ms and decays over the echoes, the noise is the same in all.
 
 `derivatives/truth` has the lesions (label map and table, scanner mm), the mimics (table) and the
 brain mask. Accuracy on these images says nothing about patients.

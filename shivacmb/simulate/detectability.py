@@ -12,14 +12,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from shivacmb import __version__
-from shivacmb.bids import Scan, find_scans
-from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.bids import Scan, file_facts, find_brain_mask, find_scans, settings_hash
+from shivacmb.exceptions import (
+    DataError,
+    NoInputError,
+    OutputError,
+    ShivaCMBError,
+    UsageError,
+)
 from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
-from shivacmb.simulate.implant_files import Fallback, load_host
+from shivacmb.simulate.implant_files import Fallback, load_host, phase_metadata, phase_path
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
@@ -124,8 +131,9 @@ def tolerance_mm(apparent_radius_mm: float) -> float:
 def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector) -> ScanTrials:
     """Implant the whole grid into a scan, ``grid.repeats`` times, and see what is found.
 
-    Places within 10 mm of what the detector finds in the scan as it is are avoided, so that
-    neither real lesions nor false alarms count as found implants.
+    Places near what the detector finds in the scan as it is are avoided, so that neither real
+    lesions nor false alarms count as found implants. How near, and how far implants lie apart,
+    follows from the largest of the grid; each detection counts for one implant at most.
 
     Parameters
     ----------
@@ -141,18 +149,32 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
     Returns
     -------
     ScanTrials
+
+    Raises
+    ------
+    DataError
+        When no place is left.
     """
     brain = nib.Nifti1Image(host.brain.astype(np.uint8), host.affine)
     already = np.array(
         list(detect(nib.Nifti1Image(host.magnitude, host.affine), brain)), float
     ).reshape(-1, 3)
-    free = _away_from(host, room(host), already)
+    widest = max(tolerance_mm(_apparent_radius(host, radius, chi)) for radius, chi in grid.cells)
+    # a detection may shift by an implant nearby, and a place by a voxel
+    free = _away_from(host, room(host), already, max(10.0, widest + 4.0))
+    if not free.any():
+        raise DataError(
+            f'{stem}: no tissue lies far enough from the {len(already)} places where the detector '
+            'finds something without implants; raise the threshold, or leave out the largest '
+            'radii or the scan'
+        )
     trials: list[Trial] = []
     for repeat in range(grid.repeats):
         rng = scan_stream(grid.seed, stem, repeat + 1)
         cells = [grid.cells[index] for index in rng.permutation(len(grid.cells))]
-        # far enough apart that two lesions never pass for one
-        positions = draw_positions(rng, host, free, len(cells), apart_mm=14.0)
+        # far enough apart that two lesions never pass for one; places shift by up to 1.4 mm
+        apart = max(14.0, 2.0 * widest + 2.0)
+        positions = draw_positions(rng, host, free, len(cells), apart_mm=apart)
         lesions = [
             _sphere(host, position, radius, chi)
             for position, (radius, chi) in zip(positions, cells, strict=False)
@@ -161,25 +183,58 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
         found = np.array(
             list(detect(nib.Nifti1Image(new.magnitude, host.affine), brain)), float
         ).reshape(-1, 3)
-        for lesion, visible, peak in new.lesions:
-            centre = host.to_scanner[:3, :3] @ lesion.centre + host.to_scanner[:3, 3]
-            gap = np.linalg.norm(found - centre, axis=1).min(initial=np.inf)
+        centres = np.array([lesion.centre for lesion, _, _ in new.lesions]).reshape(-1, 3)
+        hits = match(
+            centres @ host.to_scanner[:3, :3].T + host.to_scanner[:3, 3], found,
+            np.array([tolerance_mm(lesion.apparent_radius) for lesion, _, _ in new.lesions]),
+        )  # fmt: skip
+        for (lesion, visible, peak), hit in zip(new.lesions, hits, strict=True):
             trials.append(
                 Trial(
                     lesion.radius, lesion.chi, lesion.apparent_radius, peak, visible,
-                    bool(gap <= tolerance_mm(lesion.apparent_radius)),
+                    bool(hit),
                 )
             )  # fmt: skip
     return ScanTrials(stem, protocol_name(contrast, host), len(already), tuple(trials))
 
 
+def match(centres: Array, found: Array, tolerances: Array) -> Array:
+    """Which lesions are found when each detection counts once: most pairs, then least distance.
+
+    Parameters
+    ----------
+    centres : ndarray, float [N, 3]
+        Of the lesions, scanner mm.
+    found : ndarray, float [M, 3]
+        What the detector reports, scanner mm.
+    tolerances : ndarray, float [N]
+        Largest distance in mm at which each lesion counts as found.
+
+    Returns
+    -------
+    ndarray, bool [N]
+    """
+    away = np.linalg.norm(centres[:, None] - found[None], axis=-1)
+    allowed = away <= tolerances[:, None]
+    # a forbidden pair costs more than all allowed ones together
+    forbidden = float(tolerances.max(initial=0.0)) * (len(centres) + 1) + 1.0
+    rows, columns = linear_sum_assignment(np.where(allowed, away, forbidden))
+    hits = np.zeros(len(centres), bool)
+    hits[rows] = allowed[rows, columns]
+    return hits
+
+
+def _apparent_radius(host: Host, radius: float, chi: float) -> float:
+    return float(radius * blooming(chi, host.protocol, VISIBLE_PHASE))
+
+
 def _sphere(host: Host, position: Array, radius: float, chi: float) -> Lesion:
     x, y, z = (float(value) for value in position)
-    seen = radius * blooming(chi, host.protocol, VISIBLE_PHASE)
+    seen = _apparent_radius(host, radius, chi)
     return Lesion((x, y, z), seen, radius, chi, 1.0, ((0.0, 0.0, 0.0, radius),), ZONE)
 
 
-def _away_from(host: Host, where: Array, points: Array, gap_mm: float = 10.0) -> Array:
+def _away_from(host: Host, where: Array, points: Array, gap_mm: float) -> Array:
     """Leave out what lies near points given in scanner mm."""
     out: Array = where.copy()
     size = np.array(host.voxel_mm)
@@ -241,6 +296,7 @@ def measure_detectability(
     detect: Detector,
     *,
     detector_name: str,
+    detector_key: Mapping[str, Any] | None = None,
     participants: Sequence[str] | None = None,
     modality: Any = 'auto',
     derivatives: Mapping[str, Path] | None = None,
@@ -251,7 +307,8 @@ def measure_detectability(
 ) -> tuple[list[dict[str, Any]], dict[str, ShivaCMBError]]:
     """Try the grid in all scans of a dataset; write tables and plots.
 
-    Finished scans are kept in ``OUT/scans`` and not tried again with the same settings.
+    Finished scans are kept in ``OUT/scans`` and not tried again with the same settings, detector,
+    images and masks.
 
     Parameters
     ----------
@@ -264,7 +321,10 @@ def measure_detectability(
     detect : callable
         See :data:`Detector`.
     detector_name : str
-        Model with version and threshold; part of the settings.
+        Model with version and threshold, for people; part of the settings.
+    detector_key : mapping, optional
+        All that decides what the detector finds, such as the checksums of its networks: a model
+        that is trained anew may keep its name and version. JSON can hold it.
     participants, modality, derivatives, mask_pattern, fallback, report, say
         See :func:`shivacmb.simulate.implant_dataset.implant_dataset`.
 
@@ -293,6 +353,7 @@ def measure_detectability(
         ) from error
     settings = {
         'grid': json.loads(json.dumps(asdict(grid))), 'detector': detector_name,
+        'detector_key': json.loads(json.dumps(dict(detector_key or {}))),
         'fallback': asdict(fallback or Fallback()), 'software_version': __version__,
     }  # fmt: skip
     done: list[ScanTrials] = []
@@ -302,10 +363,11 @@ def measure_detectability(
             report(number, len(scans))
         path = out_dir / 'scans' / f'{scan.stem}.json'
         try:
-            kept = _kept(path, settings)
+            key = {**settings, 'inputs': _inputs(scan, derivatives, mask_pattern)}
+            kept = _kept(path, key)
             if kept is None:
                 kept, notes = _one(scan, grid, detect, derivatives, mask_pattern, fallback)
-                write_json(path, {'settings': settings, 'result': asdict(kept)})
+                write_json(path, {'settings': key, 'result': asdict(kept)})
                 for note in notes:
                     if say is not None:
                         say(note)
@@ -347,6 +409,30 @@ def _one(
 ) -> tuple[ScanTrials, tuple[str, ...]]:
     found = load_host(scan, derivatives=derivatives, mask_pattern=mask_pattern, fallback=fallback)
     return try_scan(scan.stem, scan.contrast, found.host, grid, detect), found.notes
+
+
+def _inputs(
+    scan: Scan, derivatives: Mapping[str, Path] | None, mask_pattern: str | None
+) -> dict[str, Any]:
+    """Checksums of what is read for a scan; without a mask file the mask is the built-in one."""
+    scan.check()
+    phase = phase_path(scan.path)
+    files = {
+        'scan': scan.path,
+        'phase': phase,
+        'mask': find_brain_mask(scan, derivatives or {}, mask_pattern),
+    }
+    try:
+        sums = {
+            name: None if path is None else file_facts(path)['input_sha256']
+            for name, path in files.items()
+        }
+    except OSError as error:
+        raise DataError(
+            f'<{error.filename}> cannot be read ({error.strerror}); replace it or allow reading'
+        ) from error
+    turned = None if phase is None else settings_hash(phase_metadata(scan, phase))
+    return {**sums, 'sidecar': settings_hash(scan.metadata), 'phase_sidecar': turned}
 
 
 def _kept(path: Path, settings: Mapping[str, Any]) -> ScanTrials | None:

@@ -17,7 +17,7 @@ from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
 from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
 from shivacmb.simulate.implant_files import Fallback, load_host, write_implanted
-from shivacmb.simulate.lesions_place import draw_count
+from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.truth import write_truth
 
 
@@ -45,6 +45,9 @@ class ImplantOrder:
     radius_mm: tuple[float, float] | None = None
     chi_ppm: tuple[float, float] = (0.15, 2.5)
     fallback: Fallback = field(default_factory=Fallback)
+
+    def __post_init__(self) -> None:
+        check_wishes(self.lesions, self.lesion_free, self.radius_mm, self.chi_ppm)
 
 
 def scan_stream(seed: int, stem: str, number: int = 0) -> np.random.Generator:
@@ -84,7 +87,7 @@ def implant_dataset(
     mask_pattern: str | None = None,
     report: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
-) -> tuple[list[str], dict[str, ShivaCMBError]]:
+) -> tuple[list[str], dict[str, ShivaCMBError], list[str]]:
     """Copy the scans of a dataset with lesions put in.
 
     Parameters
@@ -110,6 +113,8 @@ def implant_dataset(
         Stems of the scans written now.
     failures : dict of str to ShivaCMBError
         Scans that could not be used; they stop no other.
+    kept : list of str
+        Stems of the scans that were finished earlier.
 
     Raises
     ------
@@ -124,11 +129,13 @@ def implant_dataset(
         raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
     _prepare(bids_dir, out_dir, order)
     made: list[str] = []
+    kept: list[str] = []
     failures: dict[str, ShivaCMBError] = {}
     for number, scan in enumerate(scans, start=1):
         if report is not None:
             report(number - 1, len(scans))
         if _marker(out_dir, scan).is_file():
+            kept.append(scan.stem)
             continue
         try:
             notes = _one(out_dir, scan, order, derivatives, mask_pattern)
@@ -145,7 +152,7 @@ def implant_dataset(
     _participants(bids_dir, out_dir)
     if report is not None:
         report(len(scans), len(scans))
-    return made, failures
+    return made, failures, kept
 
 
 def _folders(out_dir: Path, scan: Scan) -> tuple[Path, Path]:

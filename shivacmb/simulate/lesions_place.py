@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, UsageError
 
 Array = NDArray[Any]
 
@@ -46,6 +46,34 @@ def draw_count(rng: np.random.Generator, *, free: float = 0.3, cap: int = 120) -
     if rng.random() < free:
         return 0
     return int(min(cap, 1 + np.floor(rng.lognormal(-0.5, 2.0))))
+
+
+def check_wishes(
+    lesions: tuple[int, int] | None,
+    lesion_free: float,
+    radius_mm: tuple[float, float] | None,
+    chi_ppm: tuple[float, float],
+) -> None:
+    """Refuse lesions that cannot be: numbers, radii in mm, susceptibilities in ppm.
+
+    Raises
+    ------
+    UsageError
+        When a range falls or leaves its limits.
+    """
+    _check_range('lesions', lesions, 0, 120)
+    _check_range('radius in mm', radius_mm, 0.2, 10.0)
+    _check_range('susceptibility in ppm', chi_ppm, 0.01, 10.0)
+    if not 0 <= lesion_free <= 1:
+        raise UsageError(f'the share of lesion-free subjects, {lesion_free}, is not 0 to 1')
+
+
+def _check_range(name: str, ends: tuple[float, float] | None, low: float, high: float) -> None:
+    if ends is not None and not low <= ends[0] <= ends[1] <= high:
+        raise UsageError(
+            f'{name} {ends[0]:g}-{ends[1]:g}: give a range that rises, between {low:g} and '
+            f'{high:g}'
+        )
 
 
 def place(

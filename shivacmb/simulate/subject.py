@@ -44,6 +44,7 @@ from shivacmb.simulate.physics import (
     interpolate,
     shim,
 )
+from shivacmb.simulate.subject_grid import Grid, scan_grid
 from shivacmb.simulate.tissues import (
     AIR_PPM,
     R2STAR_PER_IRON_PPM,
@@ -116,8 +117,8 @@ class Subject:
     ----------
     images : dict of str to list of ndarray, float32 [X, Y, Z]
         By contrast; one array per echo for 'T2starw' and 'phase', else one. Magnitudes: white
-        matter is about 1. Phase in rad, positive where the field is raised. 'Chimap' in ppm
-        relative to water, 0 outside the brain.
+        matter is about 1 at the main echo, and decays over the echoes. Phase in rad, positive
+        where the field is raised. 'Chimap' in ppm relative to water, 0 outside the brain.
     affine : ndarray, float64 [4, 4]
         Voxel to scanner RAS mm.
     brain : ndarray, bool [X, Y, Z]
@@ -138,62 +139,7 @@ class Subject:
     mimics: list[tuple[str, Array, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The scan's grid: its axes are those of the head, its voxels are not."""
-
-    low: Array
-    shape: tuple[int, int, int]
-    voxel_mm: tuple[float, float, float]
-    slice_axis: int
-
-    @property
-    def parts(self) -> int:
-        """Sub-slices no thicker than about 1 mm."""
-        return max(1, round(self.voxel_mm[self.slice_axis]))
-
-    def points(self, part: int, parts: int) -> list[Array]:
-        """Head voxels of the middles of one sub-slice of every voxel, per axis."""
-        lines = [
-            low + np.arange(n) * size
-            for low, n, size in zip(self.low, self.shape, self.voxel_mm, strict=True)
-        ]
-        thick = self.voxel_mm[self.slice_axis]
-        lines[self.slice_axis] = lines[self.slice_axis] + ((part + 0.5) / parts - 0.5) * thick
-        return lines
-
-    def mean(self, volume: Array) -> Array:
-        """Mean over each voxel of a map of the head."""
-        total = interpolate(volume, self.points(0, self.parts))
-        for part in range(1, self.parts):
-            total += interpolate(volume, self.points(part, self.parts))
-        return np.asarray(total / np.float32(self.parts))
-
-
-def _grid(head: Head, labels: Array, scanner: Scanner) -> _Grid:
-    """Field of view: the brain with what lies beside it in plane, or the whole head."""
-    acquisition = scanner.acquisition
-    axis = acquisition.slice_axis
-    low, high = np.zeros(3), np.array(labels.shape, float) - 1
-    if not scanner.whole_head:
-        planes = np.flatnonzero(
-            head.brain.any(axis=tuple(other for other in range(3) if other != axis))
-        )
-        ends = (planes[0] - 5.0 + scanner.cut_mm[0], planes[-1] + 5.0 - scanner.cut_mm[1])
-        low[axis], high[axis] = max(low[axis], ends[0]), min(high[axis], ends[1])
-        chosen = [slice(None)] * 3
-        chosen[axis] = slice(int(planes[0]), int(planes[-1]) + 1)
-        seen = labels[tuple(chosen)] > 0
-        for other in range(3):
-            if other != axis:
-                hit = np.flatnonzero(seen.any(axis=tuple(a for a in range(3) if a != other)))
-                low[other], high[other] = max(0, hit[0] - 4), min(high[other], hit[-1] + 4)
-    size = np.asarray(acquisition.voxel_mm)
-    shape = np.maximum(np.floor((high - low) / size + 1), 4).astype(int)
-    return _Grid(low, (int(shape[0]), int(shape[1]), int(shape[2])), acquisition.voxel_mm, axis)
-
-
-def _affine(head: Head, grid: _Grid, turn: Array) -> Array:
+def _affine(head: Head, grid: Grid, turn: Array) -> Array:
     """Voxel of the scan to scanner mm: the head's own place, turned about its origin."""
     affine = np.eye(4)
     affine[:3, :3] = turn @ np.diag(grid.voxel_mm)
@@ -211,7 +157,12 @@ class _Tissue:
     start: Array
     spin: Array
     fluid: float
+    fluid_r2star: float
     fluid_spin: float
+
+    def fluid_ratio(self, echo_s: float) -> float:
+        """Signal of fluid over that of white matter at an echo."""
+        return float(self.fluid * np.exp(-echo_s * self.fluid_r2star))
 
 
 def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissue:
@@ -234,15 +185,14 @@ def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissu
     start = gradient_echo(drawn, scanner.repetition_s, scanner.flip_deg)
     spin = spin_echo(drawn)
     decay = drawn.r2star[labels] * (1.0 + fine) + R2STAR_PER_IRON_PPM * field_t / 3.0 * iron
-    ratio = np.exp(-scanner.acquisition.protocol.echo_s * (
-        drawn.r2star[Tissue.SULCAL_CSF] - drawn.r2star[Tissue.CEREBRAL_WM]))  # fmt: skip
     return _Tissue(
         labels,
         soften(drawn.chi[labels] + iron),
         soften(decay),
         soften(start[labels] * (1.0 + fine)),
         soften(spin[labels] * (1.0 + fine)),
-        float(start[Tissue.SULCAL_CSF] * ratio),
+        start[Tissue.SULCAL_CSF],
+        drawn.r2star[Tissue.SULCAL_CSF] - drawn.r2star[Tissue.CEREBRAL_WM],
         float(spin[Tissue.SULCAL_CSF]),
     )
 
@@ -289,7 +239,7 @@ def simulate_subject(
     acquisition = scanner.acquisition
     protocol = acquisition.protocol
     labels = carve_sulci(rng, head.labels, head.brain)
-    grid = _grid(head, labels, scanner)
+    grid = scan_grid(head, labels, scanner)
     tissue = _tissue(rng, labels, scanner)
     hertz = _head_field(tissue, head.brain, protocol, workers)
     to_head = np.eye(4)
@@ -302,11 +252,13 @@ def simulate_subject(
     lesions = _draw_lesions(rng, scene, labels, head.brain, protocol, wishes)
     sensitivity, offset = _coil(rng, grid)
     vessel_hz = vessels.field_hz(protocol, workers)
+    # one scale for all echoes: what decays between them is the tissue's own, and noise stays
+    white = _white(tissue, protocol.echo_s)
 
     def clean(echo_s: float) -> Array:
         now = replace(protocol, echo_s=echo_s)
-        signal = _tissue_signal(tissue, hertz, grid, echo_s)
-        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid)
+        signal = _tissue_signal(tissue, hertz, grid, echo_s, white)
+        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
         signal *= complex_signal(sensitivity, offset)
         for item in calcium:
             box, factor, _ = lesion_signal(
@@ -338,7 +290,7 @@ def simulate_subject(
                         magnitude, phase, window=window, slice_axis=grid.slice_axis
                     )
                 )
-    brain = interpolate(head.brain.astype(np.float32), grid.points(0, 1)) > 0.5
+    brain = interpolate(head.brain.astype(np.float32), grid.points()) > 0.5
     if 'Chimap' in images:
         images['Chimap'].append(_chi_map(tissue, vessels, [*lesions, *calcium], grid) * brain)
     if 'T2w' in images:
@@ -363,30 +315,29 @@ def simulate_subject(
     )
 
 
-def _tissue_signal(tissue: _Tissue, hertz: Array, grid: _Grid, echo_s: float) -> Array:
-    """Complex signal of tissue without vessels: mean over sub-slices, in-plane loss by slopes."""
-    parts = grid.parts
-    size = list(grid.voxel_mm)
-    size[grid.slice_axis] /= parts
+def _tissue_signal(
+    tissue: _Tissue, hertz: Array, grid: Grid, echo_s: float, white: float
+) -> Array:
+    """Complex signal of tissue without vessels: mean over sub-voxels, loss in them by slopes."""
+    size = [side / count for side, count in zip(grid.voxel_mm, grid.parts, strict=True)]
     amplitude = tissue.start * np.exp(-np.float32(echo_s) * tissue.r2star)
     amplitude *= dephasing(hertz, (1.0, 1.0, 1.0), size, echo_s)
     total = np.zeros(grid.shape, np.complex64)
     turns = np.float32(2 * np.pi * echo_s)
-    for part in range(parts):
-        points = grid.points(part, parts)
+    for points in grid.sub_voxels():
         total += complex_signal(interpolate(amplitude, points), turns * interpolate(hertz, points))
-    total *= np.float32(1.0 / parts / _white(tissue, echo_s))
+    total *= np.float32(1.0 / int(np.prod(grid.parts)) / white)
     return total
 
 
 def _white(tissue: _Tissue, echo_s: float) -> float:
-    """Signal of white matter, which is brought to 1 at every echo time of the main contrast."""
+    """Signal of white matter, which is brought to 1 at the main echo."""
     where = np.flatnonzero(tissue.labels == Tissue.CEREBRAL_WM)[::101]
     values = tissue.start.flat[where] * np.exp(-echo_s * tissue.r2star.flat[where])
     return float(np.median(values)) if where.size else 1.0
 
 
-def _coil(rng: np.random.Generator, grid: _Grid) -> tuple[Array, Array]:
+def _coil(rng: np.random.Generator, grid: Grid) -> tuple[Array, Array]:
     """Sensitivity and phase offset of the receiver, both smooth."""
     uneven = smooth_noise(rng, grid.shape, grid.voxel_mm, 90.0)
     turned = smooth_noise(rng, grid.shape, grid.voxel_mm, 110.0)
@@ -426,7 +377,7 @@ def _draw_lesions(
 
 
 def _add_lesions(
-    signal: Array, lesions: list[Lesion], grid: _Grid, protocol: Protocol, snr: float
+    signal: Array, lesions: list[Lesion], grid: Grid, protocol: Protocol, snr: float
 ) -> list[SeenLesion]:
     """Multiply lesions into a complex signal, in place, and say what is seen of each."""
     before = np.abs(signal)
@@ -443,7 +394,7 @@ def _add_lesions(
     return seen
 
 
-def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: _Grid) -> Array:
+def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: Grid) -> Array:
     """Susceptibility in ppm, mean over each voxel."""
     chi = grid.mean(tissue.chi)
     chi[vessels.box] += vessels.mean_chi()
@@ -461,7 +412,7 @@ def _spin_signal(
     vessels: VesselMaps,
     lesions: list[Lesion],
     calcium: list[Lesion],
-    grid: _Grid,
+    grid: Grid,
 ) -> Array:
     """Spin echo: fields are refocused, so that only what lies in a voxel changes its signal."""
     signal = grid.mean(tissue.spin)

@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.simulate.detectability import (
     Grid,
     ScanTrials,
     Trial,
+    match,
     measure_detectability,
     summarise,
     tolerance_mm,
@@ -21,7 +22,7 @@ from shivacmb.simulate.detectability import (
     wilson,
 )
 from shivacmb.simulate.detectability_plot import write_plots
-from shivacmb.simulate.implant import Host
+from shivacmb.simulate.implant import Host, draw_positions
 from shivacmb.simulate.lesions import Protocol
 
 GRID = Grid((0.6, 1.6), (0.2, 2.0), repeats=2, seed=3)
@@ -102,6 +103,49 @@ def test_a_hit_lies_within_three_millimetres_or_the_blooming() -> None:
     assert tolerance_mm(4.0) == 5.5
 
 
+def test_a_detection_counts_for_one_lesion() -> None:
+    lesions = np.array([[0.0, 0, 0], [4, 0, 0], [30, 0, 0]])
+    between, tolerances = np.array([[2.5, 0, 0]]), np.array([3.0, 3.0, 3.0])
+    assert match(lesions, between, tolerances).tolist() == [False, True, False]
+    # two detections of one lesion are no find of its neighbour; most pairs come first
+    two = np.array([[1.8, 0, 0], [-2.0, 0, 0]])
+    assert match(lesions, two, tolerances).tolist() == [True, True, False]
+    assert match(lesions, two - [0.9, 0, 0], tolerances).tolist() == [True, False, False]
+    assert not match(lesions, np.empty((0, 3)), tolerances).any()
+    assert match(np.empty((0, 3)), two, np.empty(0)).shape == (0,)
+
+
+def test_large_lesions_lie_as_far_apart_as_their_tolerance_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan, drawn = host(), []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        drawn.append(draw_positions(*args, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr('shivacmb.simulate.detectability.draw_positions', spy)
+    there = (20.0, 0.0, 0.0)
+    tried = try_scan(
+        'sub-01', 'swi', scan, Grid((0.6, 5.0), (0.2, 1.0), repeats=2), lambda *_: [there]
+    )
+    widest = max(tolerance_mm(trial.apparent_radius_mm) for trial in tried.trials)
+    assert widest > 8
+    for places in drawn:
+        assert len(places) >= 2
+        gaps = np.linalg.norm(places[:, None] - places[None], axis=-1)
+        assert gaps[np.triu_indices(len(places), 1)].min() > 2 * widest
+        away = np.linalg.norm(places + scan.affine[:3, 3] - there, axis=1)
+        assert away.min() > widest + 2
+
+
+def test_a_detector_that_marks_everything_leaves_no_place() -> None:
+    everywhere = [(x, y, z) for x in range(-30, 31, 10) for y in range(-40, 41, 10)
+                  for z in range(-30, 31, 10)]  # fmt: skip
+    with pytest.raises(DataError, match='sub-01: no tissue lies far enough from the 441 places'):
+        try_scan('sub-01', 'swi', host(), GRID, lambda *_: everywhere)
+
+
 def trials(protocol: str, found: list[bool]) -> ScanTrials:
     made = tuple(Trial(0.6, 0.2, 0.9, 0.3, True, hit) for hit in found)
     return ScanTrials('sub', protocol, 0, made)
@@ -164,6 +208,56 @@ def test_tables_and_plots_are_written_and_finished_scans_kept(tmp_path: Path) ->
     again, _ = measure_detectability(bids, out, grid, broken, detector_name='spots')
     assert again == rows
     assert math.isclose(sum(row['found'] for row in rows), sum(r['found'] for r in again))
+
+
+def test_results_are_kept_for_the_same_model_scan_and_mask_only(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    grid = Grid((1.6,), (2.0,), repeats=1)
+    calls: list[int] = []
+
+    def counting(image: Any, mask: Any) -> list[Any]:
+        calls.append(1)
+        return []
+
+    def tried(**options: Any) -> int:
+        calls.clear()
+        _, failures = measure_detectability(
+            bids, out, grid, counting, detector_name='same name',
+            **{'detector_key': {'folds': ['a']}, **options},
+        )  # fmt: skip
+        assert not failures
+        # one run on the scan as it is and one for each repeat
+        return len(calls) // 2
+
+    assert tried() == 2
+    assert tried() == 0
+    # a model trained anew under its old name
+    assert tried(detector_key={'folds': ['b']}) == 2
+    assert tried(detector_key={'folds': ['b']}) == 0
+    key = {'detector_key': {'folds': ['b']}}
+    path = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(path)
+    values = np.asarray(image.dataobj).copy()
+    values[values > 0] += 1
+    nib.Nifti1Image(values, image.affine, image.header).to_filename(path)
+    assert tried(**key) == 1
+    masks = tmp_path / 'masks'
+    masks.mkdir()
+    for name in ('sub-01', 'sub-02'):
+        scan = host()
+        nib.Nifti1Image(scan.brain.astype(np.uint8), scan.affine).to_filename(
+            masks / f'{name}.nii.gz'
+        )
+    key['mask_pattern'] = str(masks / 'sub-{participant}.nii.gz')
+    assert tried(**key) == 2
+    assert tried(**key) == 0
+    smaller = nib.Nifti1Image(host().brain.astype(np.uint8) * 2, host().affine)
+    smaller.to_filename(masks / 'sub-02.nii.gz')
+    assert tried(**key) == 1
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(
+        json.dumps({'EchoTime': 0.03, 'MagneticFieldStrength': 3})
+    )
+    assert tried(**key) == 1
 
 
 def test_a_broken_scan_is_named_and_stops_no_other(tmp_path: Path) -> None:

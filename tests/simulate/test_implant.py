@@ -191,8 +191,8 @@ def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
     before = snapshot(bids)
     masks = {'masks': bids / 'derivatives' / 'masks'}
     order = ImplantOrder(seed=1, lesions=(3, 3), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
-    made, failures = implant_dataset(bids, out, order, derivatives=masks)
-    assert (made, failures) == (['sub-01'], {})
+    done = implant_dataset(bids, out, order, derivatives=masks)
+    assert done == (['sub-01'], {}, [])
     assert snapshot(bids) == before
     old = nib.load(bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
     new = nib.load(out / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
@@ -208,7 +208,7 @@ def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
     assert 'sub-09' not in people
     # again: nothing to do; other settings: refused
     first = snapshot(out)
-    assert implant_dataset(bids, out, order, derivatives=masks)[0] == []
+    assert implant_dataset(bids, out, order, derivatives=masks) == ([], {}, ['sub-01'])
     assert snapshot(out) == first
     with pytest.raises(UsageError, match=r'other settings \(seed'):
         implant_dataset(bids, out, ImplantOrder(seed=2), derivatives=masks)
@@ -225,13 +225,79 @@ def test_silent_sidecars_are_told(tmp_path: Path) -> None:
     assert any('no MagneticFieldStrength' in note for note in found.notes)
 
 
+def phase_of(bids: Path, values: Any, **sidecar: Any) -> tuple[Path, np.ndarray]:
+    """Give the scan of a dataset another phase with a sidecar of its own."""
+    path = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    image = nib.load(path)
+    nib.Nifti1Image(np.asarray(values, np.float32), image.affine).to_filename(path)
+    if sidecar:
+        (path.parent / 'sub-01_part-phase_T2starw.json').write_text(json.dumps(sidecar))
+    return path, np.asarray(values, np.float32)
+
+
+@pytest.mark.parametrize('span', [1.0, 8.0])
+def test_phase_in_rad_is_taken_as_it_is(tmp_path: Path, span: float) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    ramp = np.broadcast_to(np.linspace(-span, span, 48)[:, None, None], host().shape)
+    path, stored = phase_of(bids, ramp, Units='rad', ImageType=['P'])
+    masks = {'masks': bids / 'derivatives/masks'}
+    found = load_host(find_scans(bids).scans[0], derivatives=masks)
+    np.testing.assert_array_equal(found.host.phase, stored)
+    assert found.notes == ()
+    order = ImplantOrder(lesions=(2, 2), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
+    implant_dataset(bids, out, order, derivatives=masks)
+    new = nib.load(out / path.relative_to(bids)).get_fdata()
+    # whole turns are those of the file
+    most = np.pi + (span if span < np.pi else 0.01)
+    assert 0 < np.abs(new - stored).max() < most
+    sidecar = json.loads((out / 'sub-01/anat/sub-01_part-phase_T2starw.json').read_text())
+    # its own fields, and what it inherits
+    assert sidecar == {
+        'Units': 'rad', 'ImageType': ['P'], 'EchoTime': 0.025, 'MagneticFieldStrength': 1.5,
+    }  # fmt: skip
+    beside = json.loads((out / 'sub-01/anat/sub-01_T2starw.json').read_text())
+    assert 'ImageType' not in beside
+
+
+@pytest.mark.parametrize(('sidecar', 'units'), [({}, 'arbitrary'), ({'Units': 'a.u.'}, 'a.u.')])
+def test_a_guessed_unit_of_the_phase_is_told(
+    tmp_path: Path, sidecar: dict[str, str], units: str
+) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    phase_of(bids, np.linspace(-4096, 4095, 48)[:, None, None] * np.ones((1, 52, 26)), **sidecar)
+    said: list[str] = []
+    implant_dataset(
+        bids, out, ImplantOrder(lesions=(1, 1)),
+        derivatives={'masks': bids / 'derivatives/masks'}, say=said.append,
+    )  # fmt: skip
+    assert len(said) == 1
+    assert 'stored values of -4096 to 4095 were taken for rad after times 0.00076699' in said[0]
+    written = json.loads((out / 'sub-01/anat/sub-01_part-phase_T2starw.json').read_text())
+    assert written['Units'] == units
+    assert 'times 0.00076699' in written['UnitsGuessed']
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [({'chi_ppm': (0.0, 1.0)}, 'susceptibility in ppm 0-1: .* between 0.01 and 10'),
+     ({'radius_mm': (0.0, 0.0)}, 'radius in mm 0-0: .* between 0.2 and 10'),
+     ({'lesions': (0, 70000)}, 'lesions 0-70000: .* between 0 and 120'),
+     ({'lesion_free': 1.5}, 'lesion-free subjects, 1.5')],
+)  # fmt: skip
+def test_impossible_orders_are_refused_before_anything_is_begun(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        ImplantOrder(**options)
+
+
 def test_a_phase_on_another_grid_stops_that_scan_only(tmp_path: Path) -> None:
     bids = dataset(tmp_path / 'bids', phase=True)
     nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)).to_filename(
         bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
     )
     said: list[str] = []
-    made, failures = implant_dataset(
+    made, failures, _ = implant_dataset(
         bids, tmp_path / 'out', ImplantOrder(lesions=(1, 1)),
         derivatives={'masks': bids / 'derivatives/masks'}, say=said.append,
     )  # fmt: skip

@@ -6,12 +6,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from shivacmb.simulate.anatomy import Head
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.bids_dataset import Order, write_subject
+from shivacmb.simulate.dataset_head import carve_sulci
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import LesionWishes, Subject, simulate_subject
+from shivacmb.simulate.subject_grid import Grid
+from shivacmb.simulate.tissues import draw_properties
 
 
 def small_head() -> Head:
@@ -130,11 +134,58 @@ def test_a_later_echo_takes_more_signal_and_more_phase() -> None:
     assert len(drawn.images['swi']) == 1
 
 
+def test_signal_decays_over_the_echoes_as_the_tissue_does() -> None:
+    echoes = np.array([0.006, 0.012, 0.018, 0.024])
+    how = scanner(echoes_s=tuple(echoes), snr=1000.0, whole_head=True)
+    drawn = simulate(0, seed=4, how=how, contrasts=('T2starw',))
+    rng = np.random.default_rng(4)
+    labels = carve_sulci(rng, small_head().labels, small_head().brain)
+    truth = draw_properties(rng, 3.0).r2star
+    images = np.stack(drawn.images['T2starw'])
+    assert images.shape[1:] == labels.shape
+    slopes = -np.polyfit(echoes, np.log(images).reshape(4, -1), 1)[0].reshape(labels.shape)
+    for tissue in (Tissue.CEREBRAL_WM, Tissue.CORTEX):
+        inside = ndimage.binary_erosion(labels == tissue)
+        assert np.median(slopes[inside]) == pytest.approx(truth[tissue], abs=3.0)
+    # white matter is 1 at the main echo, and the noise is the same at all
+    white = ndimage.binary_erosion(labels == Tissue.CEREBRAL_WM)
+    assert np.median(images[2][white]) == pytest.approx(1.0, abs=0.1)
+    air = ndimage.distance_transform_edt(labels == 0) > 5
+    assert images[0][air].std() == pytest.approx(images[3][air].std(), rel=0.05)
+
+
 def test_thick_slices_have_the_same_field_of_view_and_lose_contrast() -> None:
     thin, thick = simulate(1), simulate(1, how=scanner(voxel_mm=(1.0, 1.0, 4.0)))
     extent = [s.brain.shape[2] * abs(s.affine[2, 2]) for s in (thin, thick)]
     assert extent[0] == pytest.approx(extent[1], abs=4)
     assert thick.lesions[0].peak < thin.lesions[0].peak + 1e-6
+
+
+def test_coarse_voxels_are_means_in_plane_too() -> None:
+    # stripes of 1 mm along x: points see 0 or 1, means of 2 mm see one half everywhere
+    stripes = np.zeros((40, 12, 12), np.float32)
+    stripes[::2] = 1
+    for axis in range(3):
+        volume = np.moveaxis(stripes, 0, axis)
+        shape = [4, 4, 4]
+        shape[axis] = 15
+        for slice_axis in range(3):
+            grid = Grid(np.full(3, 2.0), tuple(shape), (2.0, 2.0, 2.0), slice_axis)
+            np.testing.assert_allclose(grid.mean(volume), 0.5, atol=1e-6)
+    assert Grid(np.zeros(3), (4, 4, 4), (1.2, 0.6, 3.0), 2).parts == (1, 1, 3)
+    assert Grid(np.zeros(3), (4, 4, 4), (5.0, 1.3, 3.0), 0).parts == (5, 2, 3)
+
+
+def test_coarse_voxels_hold_the_signal_of_fine_ones() -> None:
+    how = {'snr': 1000.0, 'whole_head': True}
+    fine = simulate(0, how=scanner(**how), contrasts=('Chimap',))
+    coarse = simulate(0, how=scanner(voxel_mm=(3.0, 3.0, 3.0), **how), contrasts=('Chimap',))
+    values = fine.images['Chimap'][0]
+    # voxel n of the coarse scan has its middle at voxel 3 n of the fine one
+    wanted = ndimage.uniform_filter(values, 3)[::3, ::3, ::3]
+    inside = ndimage.binary_erosion(fine.brain, iterations=3)[::3, ::3, ::3]
+    assert inside.sum() > 300
+    np.testing.assert_allclose(coarse.images['Chimap'][0][inside], wanted[inside], atol=2e-3)
 
 
 def test_mimics_have_a_row_each_and_calcium_is_diamagnetic() -> None:

@@ -66,6 +66,13 @@ def problems(folder: Path) -> list[dict[str, Any]]:
         (['--into', '/no/such/dataset'], 16, '/no/such/dataset'),
         (['--into', '/no/such/dataset', '--subjects', '3'], 64, '--subjects means nothing'),
         (['--into', '/no/such/dataset', '--mimics', '0'], 64, '--mimics means nothing'),
+        (['--modality', 'swi'], 64, '--modality needs --into'),
+        (['--phase-sign', '-'], 64, '--phase-sign needs --into'),
+        (['--lesions', '3', '--lesion-free', '0.5'], 64, '--lesion-free means nothing with --les'),
+        (['--into', '/no/such/dataset', '--nprocs', '2'], 64, '--nprocs means nothing'),
+        (['--into', '/no/such/dataset', '--echo-time', '9', '20'], 64, 'takes one value with'),
+        (['--into', '/no/such/dataset', '--chi', '0-1'], 64, 'susceptibility in ppm 0-1'),
+        (['--into', '/no/such/dataset', '--radius', '0'], 64, 'radius in mm 0-0'),
     ],
 )  # fmt: skip
 def test_bad_options_end_in_one_sentence(
@@ -184,6 +191,31 @@ def test_lesions_are_implanted_and_then_found(
         for row in truth:
             centre = [float(row[axis]) for axis in 'xyz']
             assert np.linalg.norm(spots - centre, axis=1).min() < 4
+
+
+def test_a_resumed_run_in_which_one_scan_fails_ends_with_1(
+    app: Any, tools: Any, tmp_path: Path
+) -> None:
+    root, out = tools.dataset(tmp_path / 'bids'), tmp_path / 'out'
+    for name in ('01', '02'):
+        tools.place(
+            root, f'sub-{name}_T2starw', tools.head(spots=(), seed=int(name)),
+            EchoTime=0.02, MagneticFieldStrength=3,
+        )  # fmt: skip
+    (path,) = (root / 'sub-02' / 'anat').glob('*.nii*')
+    path.write_bytes(b'no image')
+    options = ('simulate', out, '--into', root, '--lesions', '1')
+    for text in ('1 scan(s) written', '0 scan(s) written'):
+        done = app.run(*options, program='shivacmb-tools')
+        assert done.returncode == 1, done.stderr
+        assert text in done.stdout
+    assert '1 were there, 1 failed' in done.stdout
+    # alone, the failure has its own code
+    done = app.run(
+        'simulate', tmp_path / 'alone', '--into', root, '--lesions', '1',
+        '--participant-label', '02', program='shivacmb-tools',
+    )  # fmt: skip
+    assert done.returncode == 65, done.stderr
 
 
 def test_detectability_rises_with_size(app: Any, tools: Any, scans: Path, tmp_path: Path) -> None:
