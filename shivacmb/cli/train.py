@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from shivacmb.cli import interrupts, types
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shivacmb.models import Bundle, Grid, Input, Intensity
     from shivacmb.train.dataset import LabelClass
     from shivacmb.train.plan import Plan
@@ -250,12 +252,15 @@ def run(args: argparse.Namespace) -> int:
     """Train and write the model; return the exit code."""
     from shivacmb.exceptions import OutputError
     from shivacmb.models.descriptor import check_name
+    from shivacmb.models.write import require_replaceable
 
     name = check_name(args.output.name)
+    _check_folders(args)
     if args.output.exists() and not args.overwrite:
         raise OutputError(
             f'<{args.output}> exists; give another folder, or --overwrite to replace it'
         )
+    require_replaceable(args.output)
     task = task_from(args)
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
@@ -290,6 +295,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_folders(args: argparse.Namespace) -> None:
+    """Refuse a model's folder that would replace, or mix with, what the training reads."""
+    from shivacmb.exceptions import UsageError
+
+    output, work = args.output.resolve(), _work(args).resolve()
+    for folder in (args.bids_dir, args.labels_dir, *(path for pair in args.also for path in pair)):
+        own = folder.resolve()
+        if own == output or own in output.parents or output in own.parents:
+            raise UsageError(
+                f'-o <{args.output}> and the data <{folder}> lie one inside the other; give a '
+                'folder outside the data'
+            )
+    if work == output or output in work.parents:
+        raise UsageError(
+            f'--work <{_work(args)}> must not be the folder of the model, nor lie in it; give '
+            'another one, or leave --work out'
+        )
+
+
+def _work(args: argparse.Namespace) -> Path:
+    given: Path | None = args.work
+    output: Path = args.output
+    return given or output.with_name(f'{output.name}.work')
+
+
 def task_from(args: argparse.Namespace) -> Task:
     """Turn the arguments into a task.
 
@@ -316,7 +346,7 @@ def task_from(args: argparse.Namespace) -> Task:
     return Task(
         plan=plan, query=query,
         sets=((args.bids_dir, args.labels_dir), *((bids, labels) for bids, labels in args.also)),
-        work=args.work or args.output.with_name(f'{args.output.name}.work'), start=start,
+        work=_work(args), start=start,
         fold_table=args.fold_table, from_pool=args.from_pool, workers=args.nprocs,
         only_fold=args.only_fold,
     )  # fmt: skip
