@@ -286,7 +286,7 @@ def train(
     Raises
     ------
     DataError
-        When the loss is not finite, or the checkpoint is of another network. The last checkpoint
+        When the loss or a weight is not finite, or the checkpoint is of another network. The last checkpoint
         stays.
     OutputError
         When a checkpoint cannot be written, for example because the disk is full. The last one
