@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import replacing, write_text
-from shivacmb.exceptions import DataError, ShivaCMBError, TemporaryError
+from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError
 from shivacmb.imaging import crop, voxels_outside
 from shivacmb.models import Grid, Intensity
 from shivacmb.models.checksums import sha256_of
@@ -143,10 +143,19 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
         'images': [path.name for path in scan.images],
     }  # fmt: skip
     stem = _stem(folder, scan.name)
+    # a kill between the arrays must not leave new ones under an old key
+    _forget(stem.with_name(stem.name + '.json'))
     _save(stem.with_name(stem.name + '.image.npy'), made.network)
     stored = np.stack([crop(made.brain, box).astype(np.uint8), classes])
     _save(stem.with_name(stem.name + '.labels.npy'), stored)
     write_text(stem.with_name(stem.name + '.json'), json.dumps(facts) + '\n')
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f'cannot remove <{path}>: {error.strerror}') from error
 
 
 def _save(path: Path, array: Array) -> None:

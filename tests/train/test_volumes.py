@@ -151,6 +151,30 @@ def test_a_scan_is_prepared_again_only_when_something_changed(
     assert not list(pool.glob('.tmp*'))
 
 
+def test_a_kill_between_arrays_leaves_nothing_that_looks_prepared(
+    tmp_path: Path, write_scan: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    pool = tmp_path / 'pool'
+    pool.mkdir()
+    prepare_scan(pool, scan, how())
+    image = pool / f'{scan.name.replace("/", "__")}.image.npy'
+    first = image.read_bytes()
+
+    def killed(path: Path, array: np.ndarray) -> None:
+        np.save(image, array)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr('shivacmb.train.volumes._save', killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_scan(pool, scan, how(intensity=Intensity(clip=1.3, divide=1.3)))
+    assert image.read_bytes() != first
+    prepare_scan(pool, scan, how())
+    assert image.read_bytes() == first
+
+
 def test_channels_are_stacked_and_must_share_a_grid(
     tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
 ) -> None:
