@@ -25,7 +25,7 @@ from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, RUNS, Task, Trained
+from shivacmb.train.run import POOL, RUNS, Task, Trained, start_caution
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -91,6 +91,7 @@ def judge(
              if (s.threshold, s.min_voxels) == (chosen.threshold, chosen.min_voxels))
         for found in by_fold
     ]  # fmt: skip
+    caution = start_caution(task)
     overlap = np.array([entry['dice'] for entry in entries]).sum(axis=0)
     return chosen, {
         'class': names[number - 1],
@@ -99,7 +100,7 @@ def judge(
         'soft_dice': round(float(overlap[0] / overlap[1]), 4) if overlap[1] else None,
         'note': 'each scan predicted by the fold that did not see it; the operating point was '
         'chosen on these same scans, so expect less on others, and something else from the mean '
-        'of the folds',
+        'of the folds' + ('; ' + caution if caution else ''),
     }
 
 

@@ -129,6 +129,12 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         scans += list(found.scans)
         for name, reason in found.passed_over:
             tell(f'passed over {name}: {reason}')
+    counts = Counter(scan.name for scan in scans)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UsageError(
+            f'{len(twice)} scans, such as {twice[0]}, have labels in two of the folders given; '
+            'a dataset may be given twice only with labels of other scans'
+        )
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
     how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
     if not prepare_all(pool, scans, how, workers=task.workers, stop=stop, tell=tell):
@@ -139,16 +145,57 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
 
 
 def _dataset_names(folders: list[Path]) -> list[str]:
-    """Name of each folder, told apart by a number where names repeat."""
-    names = [folder.resolve().name for folder in folders]
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [
-        f'{name}-{number}' if name in repeated else name
-        for number, name in enumerate(names, start=1)
-    ]
+    """Name of each folder; a number tells further folders of a name apart.
+
+    The first keeps its name, so that a table of folds still fits when a dataset is added, and a
+    folder that is given twice is one dataset, its people the same.
+    """
+    names: dict[Path, str] = {}
+    for path in (folder.resolve() for folder in folders):
+        if path not in names:
+            free = (path.name, *(f'{path.name}-{number}' for number in range(2, len(folders) + 2)))
+            names[path] = next(name for name in free if name not in names.values())
+    return [names[folder.resolve()] for folder in folders]
 
 
-def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, Any]]]:
+def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | None:
+    """Read the table of folds; refuse one that is about other people."""
+    if task.fold_table is None:
+        return None
+    fixed = read_folds(task.fold_table, task.plan.folds)
+    known = len(people & fixed.keys())
+    if not known:
+        raise UsageError(
+            f'--fold-table <{task.fold_table}> names none of the {len(people)} people of the '
+            f'scans, such as {min(people)}; the name of a dataset is that of its folder: give it '
+            'the name that it has in the table, or leave --fold-table out'
+        )
+    tell(f'{known} of {len(people)} people keep their folds from <{task.fold_table}>')
+    return fixed
+
+
+def start_caution(task: Task) -> str:
+    """Say whether a network may have begun with weights that learnt from its unseen scans.
+
+    Returns
+    -------
+    str
+        Empty where each fold begins with the fold that left the same people out.
+    """
+    start = task.start
+    if start is None or (task.fold_table is not None and len(start.folds) == task.plan.folds):
+        return ''
+    reason = (
+        'without a table of folds' if len(start.folds) == task.plan.folds
+        else f'each fold with the mean of its {len(start.folds)}'
+    )  # fmt: skip
+    return (
+        f'the training began with {start.name} {start.version}, {reason}: if people of these '
+        'scans were among those it learnt from, no scan is unseen and these numbers are too good'
+    )
+
+
+def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str, dict[str, Any]]]:
     """Put scans into folds, and write the table; or refuse a training that began with others.
 
     Returns
@@ -175,7 +222,7 @@ def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, A
                 f'none of the {len(names)} label maps holds {item.name}; check the label maps, '
                 'and --class'
             )
-    fixed = read_folds(task.fold_table, plan.folds) if task.fold_table else None
+    fixed = _fixed_folds(task, {facts[name]['person'] for name in names}, tell)
     folds = assign_folds(
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
@@ -240,7 +287,10 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     plan.check()
     with locked(task.work / POOL):
         names = gather(task, stop, tell)
-        folds, facts = deal(task, names)
+        folds, facts = deal(task, names, tell)
+    caution = start_caution(task)
+    if caution:
+        tell(f'warning: {caution}; --fold-table keeps people in the folds of an earlier training')
     for name in names:
         for warning in facts[name]['warnings']:
             tell(f'{name}: {warning}')

@@ -120,7 +120,9 @@ def test_weights_that_are_not_finite_leave_the_last_checkpoint(tmp_path: Path) -
         zero = keras.ops.sqrt(keras.ops.sum(predicted * 0.0))
         return lesion_loss(target, predicted) + zero
 
-    with pytest.raises(DataError, match=r'not finite any more after step 2; continue from <.*npz>'):
+    with pytest.raises(
+        DataError, match=r'not finite any more after step 2; continue from <.*npz>'
+    ):
         train(Dots(), replace(RECIPE, save_every=1), tmp_path,
               network=replace(tiny(), loss=poisoned))  # fmt: skip
     assert (tmp_path / CHECKPOINT).read_bytes() == before
