@@ -206,10 +206,11 @@ def finish(
     plot_curves(curves, task.work / 'learning_curves.png', title=str(described['name']))
     files = _save_folds(task, trained)
     tell('writing the bundle')
-    _assemble(output, files, metadata, overwrite=overwrite)
-    for name in ('learning_curves.tsv', 'learning_curves.png'):
-        (output / name).write_bytes((task.work / name).read_bytes())
-    write_text(output / 'README.md', card_text(metadata))
+    write_text(task.work / 'README.md', card_text(metadata))
+    papers = [
+        task.work / name for name in ('README.md', 'learning_curves.tsv', 'learning_curves.png')
+    ]
+    _assemble(output, files, metadata, papers, overwrite=overwrite)
     return load_bundle(output)
 
 
@@ -228,17 +229,19 @@ def _save_folds(task: Task, trained: Trained) -> list[Path]:
 
 
 def _assemble(
-    output: Path, files: list[Path], metadata: Mapping[str, Any], *, overwrite: bool
-) -> None:
+    output: Path, files: list[Path], metadata: Mapping[str, Any], papers: list[Path], *,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Write the bundle; under another backend in a process of its own, for the conversion."""
     import keras
 
     if keras.backend.backend() == 'tensorflow':
-        write_bundle(output, files, metadata, overwrite=overwrite)
+        write_bundle(output, files, metadata, overwrite=overwrite, papers=papers)
         return
     order = {
         'output': str(output), 'folds': [str(path) for path in files], 'metadata': metadata,
         'openvino': has_tensorflow(), 'overwrite': overwrite,
+        'papers': [str(path) for path in papers],
     }  # fmt: skip
     package = str(Path(__file__).parents[2])
     environment = {
