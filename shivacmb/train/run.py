@@ -23,7 +23,7 @@ from shivacmb.train.loop import PausedError, Watch, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
-from shivacmb.train.volumes import Preparation, names_in, open_volume, prepare_all
+from shivacmb.train.volumes import Preparation, names_in, note_pool, open_volume, prepare_all
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -115,13 +115,10 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         ``stop`` said so before all were prepared.
     """
     pool = task.work / POOL
+    how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
+    channels = [f'{item.name}={",".join(item.contrasts)}' for item in task.plan.inputs]
     if task.from_pool:
-        kept = task.work / SETTINGS
-        return (
-            sorted(json.loads(kept.read_text('utf-8'))['scans'])
-            if kept.exists()
-            else names_in(pool)
-        )
+        return names_in(pool, how, channels)
     tags = _dataset_names([bids for bids, _ in task.sets])
     scans = []
     for (bids, labels), tag in zip(task.sets, tags, strict=True):
@@ -136,7 +133,7 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
             'a dataset may be given twice only with labels of other scans'
         )
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
-    how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
+    note_pool(pool, [scan.name for scan in scans], how, channels)
     if not prepare_all(pool, scans, how, workers=task.workers, stop=stop, tell=tell):
         raise PausedError(
             f'stopped while preparing scans in <{pool}>; run the same command again to go on'

@@ -10,12 +10,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.imaging import SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
 from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
-from shivacmb.train.volumes import Preparation, open_volume, prepare_all, prepare_scan
+from shivacmb.train.volumes import (
+    Preparation,
+    names_in,
+    note_pool,
+    open_volume,
+    prepare_all,
+    prepare_scan,
+)
 
 GRID = Grid((48, 52, 44))
 SHAPE = (50, 54, 48)
@@ -236,3 +243,23 @@ def test_several_processes_prepare_the_same_and_stop_when_asked(
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
+
+
+def test_a_pool_is_taken_whole_and_as_it_was_prepared(labelled: Path, tmp_path: Path) -> None:
+    scans = scans_of(labelled)[:2]
+    names, channels = [scan.name for scan in scans], ['swi=T2starw,swi']
+    with pytest.raises(DataError, match=r'holds no prepared scans \(its pool\.json is missing'):
+        names_in(tmp_path, how(), channels)
+    note_pool(tmp_path, names, how(), channels)
+    prepare_scan(tmp_path, scans[0], how())
+    with pytest.raises(DataError, match=rf'1 of 2 scans are not prepared so in <.*{names[1]}'):
+        names_in(tmp_path, how(), channels)
+    prepare_scan(tmp_path, scans[1], how(intensity=Intensity(clip=1.3, divide=1.3)))
+    with pytest.raises(DataError, match='1 of 2 scans are not prepared so in'):
+        names_in(tmp_path, how(), channels)
+    prepare_scan(tmp_path, scans[1], how())
+    assert names_in(tmp_path, how(), channels) == sorted(names)
+    with pytest.raises(UsageError, match='were prepared with another intensity; give'):
+        names_in(tmp_path, how(intensity=Intensity(clip=1.3, divide=1.3)), channels)
+    with pytest.raises(UsageError, match='another channel list, class list; give'):
+        names_in(tmp_path, how(classes=(LabelClass('CMB', (1,)),)), ['swi=swi'])
