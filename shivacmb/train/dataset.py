@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_brain_mask, find_scans
 from shivacmb.bids.names import session_dir
+from shivacmb.bids.rules import refusal_by_name
 from shivacmb.bids.sidecars import split_name
-from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.exceptions import DatasetError, FilterError, NoInputError, UsageError
 from shivacmb.models import Input
 
 #: Contrasts that the app itself looks for; any other is the suffix of a file.
@@ -209,6 +210,12 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
+    further = {
+        contrast: _scans_of(bids_dir, query, contrast)
+        for channel in query.inputs[1:]
+        for contrast in channel.contrasts
+        if contrast in SCAN_CONTRASTS
+    }
     scans, passed = [], []
     for scan in found.scans:
         labels = [_label(scan, item, labels_dir, query.pattern) for item in query.classes]
@@ -228,7 +235,7 @@ def find_labelled(
         scan.check()
         scans.append(LabelledScan(
             name or bids_dir.resolve().name, scan.participant, scan.stem,
-            _channels(scan, query.inputs), tuple(given),
+            _channels(scan, query.inputs, further), tuple(given),
             find_brain_mask(scan, query.derivatives, query.mask_pattern),
         ))  # fmt: skip
     if not scans:
@@ -322,23 +329,44 @@ def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
         raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error
 
 
-def _channels(scan: Scan, inputs: Sequence[Input]) -> tuple[Path, ...]:
+def _scans_of(bids_dir: Path, query: Query, contrast: str) -> tuple[Scan, ...]:
+    """Find the scans of a contrast as the app does: magnitude images, one echo of several."""
+    try:
+        return find_scans(
+            bids_dir, participants=query.participants, exclude=query.exclude,
+            filters=query.filters, modality='swi' if contrast == 'swi' else 't2s',
+            require_description=False,
+        ).scans  # fmt: skip
+    except FilterError:
+        return ()
+
+
+def _channels(
+    scan: Scan, inputs: Sequence[Input], further: Mapping[str, Sequence[Scan]]
+) -> tuple[Path, ...]:
     paths = [scan.path]
     if len(inputs) > 1:
         root = scan.path.parents[len(Path(scan.relative_path).parts) - 1]
         files = _images(session_dir(root, scan.participant, scan.session))
-        paths += [_channel(scan, item, files) for item in inputs[1:]]
+        paths += [_channel(scan, item, files, further) for item in inputs[1:]]
     return tuple(paths)
 
 
-def _channel(scan: Scan, channel: Input, files: Sequence[Path]) -> Path:
+def _channel(
+    scan: Scan, channel: Input, files: Sequence[Path], further: Mapping[str, Sequence[Scan]]
+) -> Path:
     own = _entities(scan.path)
+    session = (scan.participant, scan.session)
     for contrast in channel.contrasts:
-        fitting = [
-            path
-            for path in files
-            if split_name(_bare(path))[1].lower() == contrast.lower() and path != scan.path
-        ]
+        if contrast in further:
+            fitting = [
+                item.path
+                for item in further[contrast]
+                if (item.participant, item.session) == session
+            ]
+        else:
+            fitting = [path for path in files if _shows(path, contrast)]
+        fitting = [path for path in fitting if path != scan.path]
         exact = [path for path in fitting if _entities(path) == own]
         chosen = exact or fitting
         if len(chosen) > 1:
@@ -353,6 +381,13 @@ def _channel(scan: Scan, channel: Input, files: Sequence[Path]) -> Path:
         f'no image for the channel {channel.name!r} ({" or ".join(channel.contrasts)}) beside '
         f'<{scan.path}>; add it, or leave that --input or that scan out'
     )
+
+
+def _shows(path: Path, contrast: str) -> bool:
+    """Tell whether a name has this suffix, and is not that of a phase, real or imaginary part."""
+    pairs, suffix, _ = split_name(_bare(path))
+    told = {key: value for key, value in pairs.items() if key in ('part', 'acq', 'rec')}
+    return suffix.lower() == contrast.lower() and refusal_by_name(told) is None
 
 
 def _entities(path: Path) -> dict[str, Any]:

@@ -108,6 +108,36 @@ def test_further_channels_lie_beside_the_first(
     assert found.scans[0].images[1].name == 'sub-01_T2w.nii.gz'
 
 
+def test_further_channels_are_magnitude_images_of_one_echo(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1, suffix='swi')
+    folder = tmp_path / 'raw' / 'sub-01' / 'anat'
+
+    def add(name: str, sidecar: str = '{}') -> None:
+        shutil.copy(folder / 'sub-01_swi.nii.gz', folder / f'{name}.nii.gz')
+        (folder / f'{name}.json').write_text(sidecar)
+
+    def second(channel: Input) -> str:
+        query = Query((Input('swi', ('swi',)), channel), CMB)
+        (scan,) = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query).scans
+        return scan.images[1].name
+
+    t2s, t2 = Input('t2s', ('T2starw',)), Input('t2', ('T2w',))
+    for part in ('phase', 'real', 'imag'):
+        add(f'sub-01_part-{part}_T2starw')
+        add(f'sub-01_part-{part}_T2w')
+    for channel in (t2s, t2):
+        with pytest.raises(NoInputError, match=f"no image for the channel '{channel.name}'"):
+            second(channel)
+    add('sub-01_part-mag_T2w')
+    assert second(t2) == 'sub-01_part-mag_T2w.nii.gz'
+    for echo, seconds in ((1, 0.008), (2, 0.019), (3, 0.03)):
+        add(f'sub-01_echo-{echo}_part-mag_T2starw', f'{{"EchoTime": {seconds}}}')
+        add(f'sub-01_echo-{echo}_part-phase_T2starw', f'{{"EchoTime": {seconds}}}')
+    assert second(t2s) == 'sub-01_echo-2_part-mag_T2starw.nii.gz'
+
+
 def test_the_first_channel_places_the_box(labelled: Path) -> None:
     with pytest.raises(UsageError, match="the first --input 't2' must take T2starw or swi"):
         find_labelled(labelled / 'raw', labelled / 'labels', Query((Input('t2', ('T2w',)),), CMB))
