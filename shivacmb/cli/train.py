@@ -118,12 +118,16 @@ def _add_network(group: Any) -> None:
     )
     group.add_argument('--stages', type=types.positive_int, metavar='N', help='resolutions')
     group.add_argument('--convolutions', type=types.positive_int, metavar='N', help='per stage')
-    group.add_argument('--growth', type=float, metavar='F', help='of the filters, by stage')
+    group.add_argument(
+        '--growth', type=types.above_zero, metavar='F', help='of the filters, by stage'
+    )
 
 
 def _add_recipe(group: Any) -> None:
     group.add_argument('--folds', type=types.positive_int, default=3, metavar='N')
-    group.add_argument('--seed', type=int, default=0, metavar='N', help='decides every draw')
+    group.add_argument(
+        '--seed', type=types.seed, default=0, metavar='N', help='decides every draw'
+    )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         '--epochs', type=types.positive_int, default=200, metavar='N',
@@ -139,20 +143,26 @@ def _add_recipe(group: Any) -> None:
         '--loss', choices=('dice', 'balanced'), default='dice',
         help='Dice as in the paper, or with a balanced cross-entropy, which starts faster',
     )  # fmt: skip
-    group.add_argument('--min-rate', type=float, default=1e-6, metavar='R', help='default: 1e-6')
-    group.add_argument('--max-rate', type=float, default=1e-3, metavar='R', help='default: 1e-3')
+    group.add_argument(
+        '--min-rate', type=types.above_zero, default=1e-6, metavar='R', help='default: 1e-6'
+    )
+    group.add_argument(
+        '--max-rate', type=types.above_zero, default=1e-3, metavar='R', help='default: 1e-3'
+    )
     group.add_argument(
         '--cycle-steps', type=types.positive_int, metavar='N',
         help='steps of a cycle of the learning rate (default: eight epochs)',
     )  # fmt: skip
     group.add_argument(
-        '--decay', type=float, metavar='F',
+        '--decay', type=types.probability, metavar='F',
         help='factor of the cycles per step (default: 1 %% of the height is left at the end)',
     )  # fmt: skip
     group.add_argument('--no-flip', action='store_true', help='do not mirror left and right')
-    group.add_argument('--max-shift', type=int, default=10, metavar='VOXELS', help='default: 10')
     group.add_argument(
-        '--max-rotation', type=float, default=10.0, metavar='DEGREES', help='default: 10'
+        '--max-shift', type=types.seed, default=10, metavar='VOXELS', help='default: 10'
+    )
+    group.add_argument(
+        '--max-rotation', type=types.degrees, default=10.0, metavar='DEGREES', help='default: 10'
     )
     group.add_argument(
         '--curves', choices=('sorted', 'free', 'none'), default='sorted',
@@ -174,7 +184,7 @@ def _add_running(group: Any) -> None:
         help='prepared scans and checkpoints (default: BUNDLE_DIR.work)',
     )  # fmt: skip
     group.add_argument(
-        '--max-minutes', type=float, metavar='M',
+        '--max-minutes', type=types.above_zero, metavar='M',
         help='stop at a checkpoint after M minutes; exit code 75 says: run it again',
     )  # fmt: skip
     group.add_argument(
@@ -182,7 +192,7 @@ def _add_running(group: Any) -> None:
         help='processes that prepare scans, threads that draw batches (default: 1)',
     )  # fmt: skip
     group.add_argument(
-        '--only-fold', type=int, metavar='K',
+        '--only-fold', type=types.seed, metavar='K',
         help='train fold K alone (from 0); the run that finds all trained writes the model',
     )  # fmt: skip
     group.add_argument(

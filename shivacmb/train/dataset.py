@@ -324,7 +324,7 @@ def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
     }
     try:
         return Path(pattern.format(**values)).expanduser()
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in LABEL_FIELDS)
         raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error
 

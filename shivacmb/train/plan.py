@@ -110,6 +110,8 @@ class Plan:
                 '--folds must be at least 2: the threshold is chosen on scans that a network did '
                 'not see'
             )
+        if self.seed * 1000 + self.folds >= 2**32:
+            raise UsageError(f'--seed must be below {2**32 // 1000 - self.folds}')
         if not 0 < self.low <= self.high:
             raise UsageError('the learning rates must satisfy 0 < --min-rate <= --max-rate')
         if self.decay is not None and not 0 < self.decay <= 1:

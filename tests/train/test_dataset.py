@@ -82,6 +82,12 @@ def test_classes_in_one_map_need_values(labelled: Path) -> None:
         find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB * 2))
 
 
+@pytest.mark.parametrize('field', ['{stem.x}', '{stem[x]}', '{stem!x}', '{stem:5d}', '{', '{}'])
+def test_a_field_of_a_field_is_refused(labelled: Path, field: str) -> None:
+    with pytest.raises(UsageError, match='may stand in braces'):
+        find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern=field + '.nii'))
+
+
 def test_a_wrong_pattern_is_named(labelled: Path) -> None:
     with pytest.raises(UsageError, match=r"--labels '\{subject\}.nii': only \{participant\}"):
         find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern='{subject}.nii'))
