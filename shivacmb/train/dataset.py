@@ -218,7 +218,11 @@ def find_labelled(
     }
     scans, passed = [], []
     for scan in found.scans:
-        labels = [_label(scan, item, labels_dir, query.pattern) for item in query.classes]
+        beside = [
+            other for other in found.scans
+            if (other.participant, other.session) == (scan.participant, scan.session)
+        ]  # fmt: skip
+        labels = [_label(scan, item, labels_dir, query.pattern, beside) for item in query.classes]
         given = [path for path in labels if path is not None]
         if not given:
             passed.append((scan.relative_path, 'no label map'))
@@ -283,7 +287,9 @@ def _bare(path: Path) -> str:
     return path.name.removesuffix('.gz').removesuffix('.nii')
 
 
-def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Path | None:
+def _label(
+    scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
+) -> Path | None:
     if pattern is not None:
         path = _by_pattern(scan, item, pattern)
         path = path if path.is_absolute() else root / path
@@ -292,13 +298,7 @@ def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Pat
     endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
     files = _images(folder)
     for ending in endings:
-        fitting = [path for path in files if _bare(path).endswith('_' + ending)]
-        starts = (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}')
-        exact = next(([p for p in fitting if _bare(p) == start] for start in starts
-                      if any(_bare(p) == start for p in fitting)), [])  # fmt: skip
-        # a map with other entities may belong to another scan of the session
-        loose = [path for path in fitting if _bare(path) in _looser(scan, ending)]
-        chosen = exact or loose
+        chosen = _own_maps(scan, ending, files) or _shared_maps(scan, ending, files, beside)
         if len(chosen) > 1:
             names = ', '.join(path.name for path in chosen)
             raise NoInputError(
@@ -310,9 +310,36 @@ def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Pat
     return None
 
 
-def _looser(scan: Scan, ending: str) -> set[str]:
+def _own_maps(scan: Scan, ending: str, files: Sequence[Path]) -> list[Path]:
+    """Maps with the name of the scan, and its suffix where there is one with it."""
+    for start in (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}'):
+        if fitting := [path for path in files if _bare(path) == start]:
+            return fitting
+    return []
+
+
+def _shared_maps(
+    scan: Scan, ending: str, files: Sequence[Path], beside: Sequence[Scan]
+) -> list[Path]:
+    """Maps with no more than participant and session in their names: the only scan's there.
+
+    Raises
+    ------
+    NoInputError
+        Several scans of the session could own it.
+    """
     session = f'_ses-{scan.session}' if scan.session else ''
-    return {f'sub-{scan.participant}{session}_{ending}'}
+    start = f'sub-{scan.participant}{session}'
+    fitting = [path for path in files if _bare(path) == f'{start}_{ending}']
+    if not fitting or any(other.stem == start for other in beside):
+        return []
+    without = [other.path.name for other in beside if not _own_maps(other, ending, files)]
+    if len(without) > 1:
+        raise NoInputError(
+            f'the label map <{fitting[0]}> could belong to {" or ".join(without)}; give it the '
+            'entities of its scan, or name it with --labels'
+        )
+    return fitting
 
 
 def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:

@@ -51,6 +51,34 @@ def test_masks_of_the_app_serve_as_labels(tmp_path: Path, write_scan: Callable[.
     assert found.scans[0].labels[0].name == 'sub-01_label-CMB_mask.nii.gz'
 
 
+def test_a_map_without_entities_belongs_to_the_only_scan(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    raw, labels = (tmp_path / name / 'sub-01' / 'anat' for name in ('raw', 'labels'))
+    shared = labels / 'sub-01_desc-CMB_dseg.nii.gz'
+    (raw / 'sub-01_T2starw.nii.gz').rename(raw / 'sub-01_acq-a_T2starw.nii.gz')
+
+    def maps() -> dict[str, str]:
+        found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(SWI, CMB)).scans
+        return {scan.stem: scan.labels[0].name for scan in found}
+
+    assert maps() == {'sub-01_acq-a': shared.name}
+    shutil.copy(raw / 'sub-01_acq-a_T2starw.nii.gz', raw / 'sub-01_acq-b_T2starw.nii.gz')
+    with pytest.raises(NoInputError, match=r'dseg.nii.gz> could belong to sub-01_acq-a_T2starw.*'
+                       r' or sub-01_acq-b_T2starw.*; give it the entities'):  # fmt: skip
+        maps()
+    shutil.copy(shared, labels / 'sub-01_acq-b_desc-CMB_dseg.nii.gz')
+    assert maps() == {
+        'sub-01_acq-a': shared.name, 'sub-01_acq-b': 'sub-01_acq-b_desc-CMB_dseg.nii.gz',
+    }  # fmt: skip
+    # a scan of just that name has it for its own
+    shutil.copy(raw / 'sub-01_acq-a_T2starw.nii.gz', raw / 'sub-01_T2starw.nii.gz')
+    assert maps() == {
+        'sub-01': shared.name, 'sub-01_acq-b': 'sub-01_acq-b_desc-CMB_dseg.nii.gz',
+    }  # fmt: skip
+
+
 def test_no_labels_at_all(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r'there is no folder of labels <.*nowhere>'):
         find_labelled(labelled / 'raw', tmp_path / 'nowhere', Query(SWI, CMB))
