@@ -25,7 +25,7 @@ from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, RUNS, Task, Trained, start_caution
+from shivacmb.train.run import POOL, Task, Trained, read_runs, start_caution, used_precision
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -131,14 +131,17 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
         recipe.pop(name)
     rates = plan.rate(scans - len(trained.names[0]))
     recipe.update(cycle=2 * rates.half, decay=rates.decay, steps=trained.steps)
-    runs = json.loads((task.work / RUNS).read_text('utf-8'))
+    runs = read_runs(task.work)
+    used = [run.get('precision', used_precision(plan)) for run in runs] or [used_precision(plan)]
+    recipe['precision'] = ', '.join(dict.fromkeys(used))
+    machines = {json.dumps(run['machine']): run['machine'] for run in runs}
     return {
         'data': datasets,
         'fold_sizes': [len(names) for names in trained.names],
         'recipe': recipe,
         'optimizer': 'Adam (0.9, 0.999, 1e-7)',
         'start': f'{task.start.name} {task.start.version}' if task.start else 'random weights',
-        'machines': [run['machine'] for run in runs],
+        'machines': list(machines.values()),
         'minutes': round(trained.seconds / 60, 1),
         'software': f'shivacmb {__version__}',
         'finished': time.strftime('%Y-%m-%d'),

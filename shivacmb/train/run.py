@@ -19,7 +19,7 @@ from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.dataset import Query, find_labelled
 from shivacmb.train.folds import assign_folds, read_folds, write_folds
 from shivacmb.train.lock import locked
-from shivacmb.train.loop import PausedError, Watch, train
+from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
@@ -243,8 +243,10 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
 
 
 def _check_continued(content: dict[str, Any], path: Path) -> None:
-    before = json.loads(path.read_text('utf-8'))
-    ours, theirs = content['scans'], before.get('scans', {})
+    before = _read_record(path)
+    if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
+        raise _damaged(path)
+    ours, theirs = content['scans'], before['scans']
     settings = {name: value for name, value in content.items() if name != 'scans'}
     check_same(settings, before, str(path.parent))
     if ours != theirs:
@@ -298,13 +300,17 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
             f'--precision mixed_float16 needs a GPU, and {machine["backend"]} sees none; use '
             'mixed_bfloat16 or float32'
         )
-    _note_run(task.work, machine)
+    used = used_precision(plan)
+    if used != plan.precision:
+        tell(f'patches of {plan.patch} voxels are too small for {plan.precision}: {used} is used')
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     first = _first_weights(task)
     for fold in wanted:
         seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
         unseen = [name for name, own in zip(names, folds, strict=True) if own == fold]
-        _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
+        if _steps_done(task.work / f'fold-{fold}') < plan.total(len(seen)):
+            _note_run(task.work, machine, used)
+            _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
     return collect(task, names, folds, facts)
 
 
@@ -316,8 +322,6 @@ def _train_fold(
 
     plan, folder = task.plan, task.work / f'fold-{fold}'
     recipe = plan.recipe(len(seen), fold)
-    if _steps_done(folder) >= recipe.steps:
-        return
     common: dict[str, Any] = {
         'folder': task.work / POOL, 'classes': len(plan.classes), 'batch': plan.batch,
         'patch': plan.patch, 'top': plan.top,
@@ -393,10 +397,45 @@ def collect(
     return Trained(weights, left_out, facts, seconds, steps)
 
 
-def _note_run(work: Path, machine: dict[str, Any]) -> None:
-    """Remember on which machines and libraries a training ran."""
+def used_precision(plan: Plan) -> str:
+    """Return the arithmetic that the loop takes, which for small patches is float32."""
+    return safe_precision(plan.recipe(1, 0))
+
+
+def _note_run(work: Path, machine: dict[str, Any], precision: str) -> None:
+    """Remember on which machines and libraries a training ran, and in which arithmetic."""
+    runs, new = read_runs(work), {'machine': machine, 'precision': precision}
+    if not any({key: run.get(key) for key in new} == new for run in runs):
+        runs.append({**new, 'began': time.strftime('%Y-%m-%d')})
+        write_text(work / RUNS, json.dumps(runs, indent=1) + '\n')
+
+
+def read_runs(work: Path) -> list[dict[str, Any]]:
+    """Read on which machines a training ran.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
     path = work / RUNS
-    runs: list[dict[str, Any]] = json.loads(path.read_text('utf-8')) if path.exists() else []
-    if not any(run['machine'] == machine for run in runs):
-        runs.append({'machine': machine, 'began': time.strftime('%Y-%m-%d')})
-        write_text(path, json.dumps(runs, indent=1) + '\n')
+    runs = _read_record(path) if path.exists() else []
+    if not isinstance(runs, list) or not all(
+        isinstance(run, dict) and isinstance(run.get('machine'), dict) for run in runs
+    ):
+        raise _damaged(path)
+    return runs
+
+
+def _read_record(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        f'<{path}> cannot be read, it was altered or not copied completely: copy it again, or '
+        'remove it, what it says is then noted anew'
+    )

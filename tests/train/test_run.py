@@ -9,10 +9,24 @@ from typing import Any
 
 import pytest
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, UsageError
+from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import Query
+from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
-from shivacmb.train.run import Task, _dataset_names, _fixed_folds, gather, start_caution
+from shivacmb.train.run import (
+    RUNS,
+    SETTINGS,
+    Task,
+    _check_continued,
+    _dataset_names,
+    _fixed_folds,
+    _note_run,
+    gather,
+    read_runs,
+    start_caution,
+    used_precision,
+)
 
 
 def task(tmp_path: Path, **changes: Any) -> Task:
@@ -66,3 +80,34 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     assert alone.startswith('the training began with first 1.0, without a table of folds: if')
     mean = start_caution(task(tmp_path, start=start(3), fold_table=table))
     assert 'each fold with the mean of its 3: if people of these scans' in mean
+
+
+def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
+    assert read_runs(tmp_path) == []
+    for precision in ('mixed_bfloat16', 'mixed_bfloat16', 'float32'):
+        _note_run(tmp_path, {'device': 'cpu'}, precision)
+    assert [run['precision'] for run in read_runs(tmp_path)] == ['mixed_bfloat16', 'float32']
+    assert used_precision(Plan(patch=16, precision='mixed_bfloat16')) == 'float32'
+    assert used_precision(Plan(patch=32, precision='mixed_bfloat16')) == 'mixed_bfloat16'
+
+
+@pytest.mark.parametrize('text', ['', '{"a', '[1]', '{"scans": 3}', '"text"', '\x80'])
+def test_damaged_records_are_named(tmp_path: Path, text: str) -> None:
+    for name in (RUNS, SETTINGS):
+        (tmp_path / name).write_text(text, encoding='latin-1')
+    with pytest.raises(DataError, match=r'runs\.json> cannot be read, .* copy it again, or'):
+        read_runs(tmp_path)
+    with pytest.raises(DataError, match=r'settings\.json> cannot be read'):
+        _check_continued({'scans': {}}, tmp_path / SETTINGS)
+
+
+@pytest.mark.parametrize('row', ['1\t2', 'x\t1\t1', '\x80'])
+def test_a_damaged_curve_is_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / 'curve.tsv'
+    assert read_curve(path) == []
+    path.write_text(f'step\tlearning_rate\tloss\n{row}\n', encoding='latin-1')
+    with pytest.raises(DataError, match=r'the learning curve <.*> cannot be read'):
+        read_curve(path)
+    if not row.startswith('1'):
+        with pytest.raises(DataError, match=r'the learning curve <.*> cannot be read'):
+            _read_curve(path, 5)
