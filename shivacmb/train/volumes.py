@@ -122,8 +122,8 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
         The folder cannot be written, for example because the disk is full.
     """
     key = how.key(scan)
-    before = _facts(folder, scan.name)
-    if (before.get('key'), before.get('how')) == (key, how.checksum):
+    earlier = _facts(folder, scan.name)
+    if (earlier.get('key'), earlier.get('how')) == (key, how.checksum):
         return
     made = prepare(scan.images, scan.mask, grid=how.grid, intensity=how.intensity, threads=1)
     maps = [read_labels(path, made.scan) for path in scan.labels]
