@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from shivacmb.imaging import crop, labels_to_input, probability_to_input, uncrop
-from shivacmb.lesions import Lesion, find_clusters, lesion_table
+from shivacmb.lesions import Lesion, find_clusters, lesion_table, with_regions
 from shivacmb.preparation import prepare
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class Detected:
     Attributes
     ----------
     lesions : tuple of Lesion
-        Largest first; positions in scanner RAS mm.
+        Largest first; positions in scanner RAS mm. ``region`` is the zone of the brain, '' where
+        it is not known.
     labels : Nifti1Image
         One value per lesion, on the grid of the image.
     probability : Nifti1Image
@@ -76,11 +77,17 @@ def detect(
         If the model is incomplete, altered, or needs more than one image.
     """
     from shivacmb.models import find_bundle, load_ensemble
+    from shivacmb.models.brain_mask import HAS_ZONES
 
     bundle = find_bundle(model)
     bundle.check_single_image()
     prepared = prepare(
-        [image], mask, grid=bundle.grid, intensity=bundle.intensity, threads=threads
+        [image],
+        mask,
+        grid=bundle.grid,
+        intensity=bundle.intensity,
+        threads=threads,
+        zones=HAS_ZONES,
     )
     scan, brain, chain = prepared.scan, prepared.brain, prepared.chain
     box, postprocess = chain.placed_box, bundle.postprocess
@@ -95,14 +102,17 @@ def detect(
         min_voxels=postprocess.min_voxels if min_voxels is None else min_voxels,
         connectivity=postprocess.connectivity,
     )
+    on_iso = uncrop(labels, box, chain.iso_shape)
     lesions = lesion_table(
-        uncrop(labels, box, chain.iso_shape),
+        on_iso,
         uncrop(mean, box, chain.iso_shape),
         [uncrop(fold, box, chain.iso_shape) for fold in folds],
         prepared.iso_affine,
         brain_mask=brain,
         threshold=level,
     )
+    if prepared.zones is not None:
+        lesions = with_regions(lesions, on_iso, prepared.zones, bundle.grid.voxel_mm[0])
     return Detected(
         lesions=tuple(lesions),
         labels=_like(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from shivacmb.models import Grid, Intensity
+    from shivacmb.models.brain_mask import BrainMaps
 
     Image: TypeAlias = str | Path | nib.Nifti1Image
 
@@ -53,6 +54,8 @@ class Prepared:
         Isotropic voxel -> scanner RAS mm.
     scan : Nifti1Image
         The first image, checked, on its own grid.
+    zones : (X, Y, Z) uint8 ndarray or None
+        Zones of the brain on the isotropic grid, where they were asked for and a brain was seen.
     """
 
     network: npt.NDArray[np.float32]
@@ -60,6 +63,7 @@ class Prepared:
     chain: SpatialChain
     iso_affine: npt.NDArray[np.float64]
     scan: Any
+    zones: npt.NDArray[np.uint8] | None = None
 
 
 def prepare(
@@ -69,6 +73,7 @@ def prepare(
     grid: Grid,
     intensity: Intensity,
     threads: int | None = None,
+    zones: bool = False,
 ) -> Prepared:
     """Check, reorient, resample, mask, crop and scale the images of one acquisition.
 
@@ -85,6 +90,8 @@ def prepare(
         How each channel is scaled, each by its own percentile in the brain.
     threads : int, optional
         Processor threads of the built-in network.
+    zones : bool
+        Find the zones of the brain in the first image, too.
 
     Returns
     -------
@@ -100,7 +107,7 @@ def prepare(
     scan = _load(images[0])
     standard = reorient_to_std(scan)
     iso = resample_isotropic(standard, voxel_mm)
-    brain = _brain(scan, iso, mask, voxel_mm, threads)
+    brain, maps = _brain(scan, iso, mask, voxel_mm, threads)
     box = centred_box(brain, grid.shape)
     channels = [np.asarray(iso.dataobj, dtype=np.float32)]
     for image in images[1:]:
@@ -133,6 +140,7 @@ def prepare(
         chain=SpatialChain.from_images(scan, standard, voxel_mm, box),
         iso_affine=np.asarray(iso.affine),
         scan=scan,
+        zones=_zones(iso, brain, maps, threads) if zones else None,
     )
 
 
@@ -156,9 +164,9 @@ def _brain(
     mask: Image | None,
     voxel_mm: float,
     threads: int | None,
-) -> npt.NDArray[np.bool_]:
-    """Brain mask on the isotropic grid."""
-    source = 'found in the scan'
+) -> tuple[npt.NDArray[np.bool_], BrainMaps | None]:
+    """Brain mask on the isotropic grid, and what the network saw where it was asked."""
+    source, maps = 'found in the scan', None
     if mask is not None:
         image = read_mask(Path(mask)) if isinstance(mask, (str, Path)) else mask
         source = f'<{mask}>' if isinstance(mask, (str, Path)) else 'given'
@@ -168,8 +176,25 @@ def _brain(
         if is_skull_stripped(values, (voxel_mm,) * 3):
             brain = background_mask(values)
         else:
-            from shivacmb.models.brain_mask import predict_brain
+            from shivacmb.models.brain_mask import find_brain
 
-            brain = np.asarray(predict_brain(iso, engine='openvino', threads=threads)) > 0
+            maps = find_brain(iso, engine='openvino', threads=threads)
+            brain = maps.mask() > 0
     check_brain(brain, voxel_mm, source)
-    return brain
+    return brain, maps
+
+
+def _zones(
+    iso: nib.Nifti1Image,
+    brain: npt.NDArray[np.bool_],
+    maps: BrainMaps | None,
+    threads: int | None,
+) -> npt.NDArray[np.uint8] | None:
+    """Zones in the mask; None where the network sees no brain."""
+    from shivacmb.models.brain_mask import find_brain
+
+    try:
+        seen = maps or find_brain(iso, engine='openvino', threads=threads)
+    except DataError:
+        return None
+    return np.asarray(seen.zones(brain))

@@ -6,9 +6,13 @@ What it must find in an image is therefore known, and no test needs TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Sequence
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,25 @@ def make_spot_bundle() -> Any:
 def spot_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a bundle that finds dark spots; not to be changed."""
     return write_spot_bundle(tmp_path_factory.mktemp('models') / 'spots')
+
+
+@pytest.fixture(scope='session')
+def tools_main() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return ``shivacmb-tools`` in this process: no second to import what is there already."""
+    from shivacmb.cli.tools import main
+
+    def run(*args: Any) -> subprocess.CompletedProcess[str]:
+        words = [str(arg) for arg in args]
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        out, err = io.StringIO(), io.StringIO()
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = main(words)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+    return run

@@ -20,6 +20,7 @@ DESCRIPTIONS: dict[str, str] = {
     'preproc': 'Image reoriented to the axes of standard space and resampled to cubic voxels; '
     'with res-net cropped around the brain and scaled as the network receives it.',
     'brain': 'Mask of the brain.',
+    'zones': 'Coarse zones of the brain, with a table of their names.',
     'CMB': 'Cerebral microbleeds, one label for each lesion, with a table of the lesions.',
     'ensSD': 'Standard deviation of the probability over the networks of the ensemble.',
 }
@@ -36,6 +37,7 @@ One folder for each participant. In `anat/`, named after the input image:
 | `*_desc-preproc_*.nii.gz` | image on standard axes, cubic voxels |
 | `*_res-net_desc-preproc_*.nii.gz` | what the network received |
 | `*_desc-brain_mask.nii.gz` | brain mask, grid of the input |
+| `*_desc-zones_dseg.nii.gz`, `.tsv` | zones of the brain and their names, grid of the input |
 | `*_label-CMB_probseg.nii.gz` | probability, mean of the ensemble, grid of the input |
 | `*_label-CMB_desc-ensSD_probseg.nii.gz` | its standard deviation over the ensemble |
 | `*_label-CMB_mask.nii.gz` | mask of all microbleeds, grid of the input |
@@ -44,8 +46,9 @@ One folder for each participant. In `anat/`, named after the input image:
 | `*_desc-CMB_dseg.json` | columns of the table, settings and sources |
 
 `sub-*_scans.tsv` has one row for each scan: outcome, number and volume of the microbleeds, burden
-class, settings. A failed scan has a row with the reason, and its `*_desc-CMB_dseg.json` says it
-too. `docs/` holds the reports, `logs/` one record for each scan, from which the tables are made.
+class, numbers by group of zones, settings. A failed scan has a row with the reason, and its
+`*_desc-CMB_dseg.json` says it too. `docs/` holds the reports, `logs/` one record for each scan,
+from which the tables are made.
 
 After the group level: `participants.tsv` (totals of each participant),
 `group_desc-CMB_counts.tsv` (all scans in one table) and `group_desc-CMB_summary.json`. They show

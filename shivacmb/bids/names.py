@@ -19,6 +19,7 @@ IMAGES: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
     'probseg': (None, 'CMB', None, 'probseg'),
     'probseg_sd': (None, 'CMB', 'ensSD', 'probseg'),
     'lesion_mask': (None, 'CMB', None, 'mask'),
+    'zones': (None, None, 'zones', 'dseg'),
     'dseg': (None, None, 'CMB', 'dseg'),
 }
 
@@ -91,9 +92,10 @@ def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
     -------
     dict
         ``preproc``, ``net``, ``brain_mask``, ``probseg``, ``probseg_sd``, ``lesion_mask``,
-        ``dseg`` (images) and each with ``_json`` (sidecar); ``dseg_tsv`` (lesion table);
-        ``record``; ``overview``, ``lesions`` (figures). The scan table and the report page
-        belong to the session: ``scans_table_paths``, ``report_path``.
+        ``zones``, ``dseg`` (images) and each with ``_json`` (sidecar); ``dseg_tsv`` (lesion
+        table); ``zones_tsv`` (names of the zones); ``record``; ``overview``, ``lesions``
+        (figures). The scan table and the report page belong to the session:
+        ``scans_table_paths``, ``report_path``.
     """
     paths: dict[str, Path] = {}
     for key, (res, label, desc, suffix) in IMAGES.items():
@@ -108,6 +110,7 @@ def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
                 extension=extension,
             )
     paths['dseg_tsv'] = output_path(out_dir, scan, desc='CMB', suffix='dseg', extension='.tsv')
+    paths['zones_tsv'] = output_path(out_dir, scan, desc='zones', suffix='dseg', extension='.tsv')
     paths['record'] = record_path(out_dir, scan)
     figures = Path(out_dir) / 'docs' / 'figures' / f'sub-{scan.participant}'
     for figure in ('overview', 'lesions'):

@@ -41,6 +41,8 @@ class ScanRecord:
         BIDS URI of the input and what it shows (``swi`` or ``T2starw``).
     cmb_count, cmb_volume_mm3, burden_class
         Result; None for a failed scan.
+    cmb_lobar, cmb_deep, cmb_infratentorial, cmb_unplaced
+        The count by group of zones; None without zones.
     threshold, min_voxels
         With which it was obtained.
     brain_mask, mask_volume_ml, brain_voxels_outside_box
@@ -68,6 +70,10 @@ class ScanRecord:
     cmb_count: int | None = None
     cmb_volume_mm3: float | None = None
     burden_class: str | None = None
+    cmb_lobar: int | None = None
+    cmb_deep: int | None = None
+    cmb_infratentorial: int | None = None
+    cmb_unplaced: int | None = None
     threshold: float | None = None
     min_voxels: int | None = None
     brain_mask: str | None = None

@@ -43,6 +43,12 @@ COLUMNS: dict[str, dict[str, Any]] = {
             '>=10': 'ten or more',
         },
     },
+    'cmb_lobar': {
+        'Description': 'Microbleeds in the cerebral cortex and white matter. n/a without zones.'
+    },
+    'cmb_deep': {'Description': 'Microbleeds in the basal ganglia and the thalamus.'},
+    'cmb_infratentorial': {'Description': 'Microbleeds in the brainstem and the cerebellum.'},
+    'cmb_unplaced': {'Description': 'Microbleeds with no zone of the brain near them.'},
     'threshold': {'Description': 'Probability from which a voxel counts as lesion.'},
     'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},
     'brain_mask': {'Description': 'Method or file of the brain mask.'},

@@ -18,6 +18,11 @@ _MASKS = {
     'synthstrip': 'SynthStrip (Hoopes et al. 2022)',
     'hd-bet': 'HD-BET (Isensee et al. 2019)',
 }
+_ZONES = (
+    'Each was assigned to a zone of the brain (cerebral cortex or white matter, deep grey matter, '
+    'thalamus, brainstem, cerebellum) with the built-in network, which was trained on simulated '
+    'heads. '
+)
 
 
 def methods_text(detection: Detection, bundle: Bundle) -> str:
@@ -70,8 +75,8 @@ def methods_text(detection: Detection, bundle: Bundle) -> str:
             f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
             f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '
             f'{detection.threshold:g}; {detection.connectivity}-connected clusters of at least '
-            f'{detection.min_voxels} voxels were counted. Results were returned to the grid of '
-            'each scan.',
+            f'{detection.min_voxels} voxels were counted. {_ZONES if detection.zones else ""}'
+            'Results were returned to the grid of each scan.',
             '',
             f'About the model: {bundle.description}',
             '',

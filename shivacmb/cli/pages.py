@@ -22,8 +22,10 @@ _LINKS = (
     ('desc-CMB_dseg.nii.gz', 'Label map'),
     ('desc-CMB_dseg.tsv', 'Lesion table'),
     ('label-CMB_probseg.nii.gz', 'Probability map'),
+    ('desc-zones_dseg.nii.gz', 'Zones of the brain'),
     ('desc-CMB_dseg.json', 'Provenance'),
 )
+GROUPS_SHOWN = ('lobar', 'deep', 'infratentorial', 'unplaced')
 
 
 def write_pages(out_dir: Path, scans: Iterable[Scan]) -> None:
@@ -103,6 +105,11 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
         count=record.cmb_count,
         burden_class=record.burden_class,
         volume_mm3=record.cmb_volume_mm3,
+        groups=tuple(
+            (name, count)
+            for name in GROUPS_SHOWN
+            if (count := getattr(record, f'cmb_{name}')) is not None
+        ),
         lesions=read_lesions(folder / f'{record.stem}_desc-CMB_dseg.tsv'),
         warnings=record.warnings,
         facts=_facts(record, sidecar),
@@ -110,6 +117,7 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
         files=tuple(
             (label, (folder / f'{record.stem}_{tail}').relative_to(out_dir).as_posix())
             for tail, label in _LINKS
+            if (folder / f'{record.stem}_{tail}').exists()
         ),
     )
 

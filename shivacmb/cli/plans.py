@@ -96,6 +96,8 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     ModelError
         If the bundle needs more than the one image a scan has, or an anisotropic grid.
     """
+    from shivacmb.models.brain_mask import HAS_ZONES
+
     bundle.check_single_image()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
     threshold, min_size = settings.threshold, settings.min_size
@@ -106,6 +108,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         trust_model=settings.trust_model,
         toolkit=choose_toolkit(settings.toolkit),
         mask=settings.mask,
+        zones=HAS_ZONES and not settings.no_zones,
         voxel_mm=grid.voxel_mm[0],
         box_shape=grid.shape,
         percentile=intensity.percentile,
@@ -180,6 +183,7 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
         'model': [facts['model']['Name'], facts['model']['Version']],
         'mask': facts['mask_sources'] or [mask, *facts['mask_model']],
+        'zones': [fold['sha256'] for fold in facts['zones_model'].get('Folds', [])],
         'fsl': facts['versions'].get('fsl'),
         'version': __version__,
     }
@@ -280,21 +284,24 @@ def scan_facts(
     sources = []
     if mask is not None:
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
+    zones = _zones_model() if detection.zones else {}
+    network = mask is None and mask_method in NETWORK_MASKS
     return {
         'mask_sources': sources,
-        'mask_model': _mask_model() if mask is None and mask_method in NETWORK_MASKS else [],
+        'mask_model': [fold['sha256'] for fold in _zones_model()['Folds']] if network else [],
+        'zones_model': zones,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),
     }
 
 
-def _mask_model() -> list[str]:
-    """Checksums of the built-in mask network."""
+def _zones_model() -> dict[str, Any]:
+    """Facts of the built-in network for mask and zones."""
     from shivacmb.models import find_bundle
     from shivacmb.models.brain_mask import BUILTIN
 
-    return [fold.sha256 for fold in find_bundle(BUILTIN).folds]
+    return model_facts(find_bundle(BUILTIN))
 
 
 def networks_needed(
@@ -316,14 +323,16 @@ def networks_needed(
     Returns
     -------
     dict
-        For ``PredictionService``; without the brain's network where no scan can ask for it.
+        For ``PredictionService``; without the brain's network where no scan can ask for it, be
+        it for the mask or for the zones.
     """
     from shivacmb.models import find_bundle
     from shivacmb.models.brain_mask import BUILTIN
     from shivacmb.models.service import BRAIN, LESIONS, EnsembleRequest
 
     needed = {}
-    if detection.mask in NETWORK_MASKS and any(plan.brain_mask is None for plan in plans):
+    masks = detection.mask in NETWORK_MASKS and any(plan.brain_mask is None for plan in plans)
+    if masks or detection.zones:
         needed[BRAIN] = EnsembleRequest(str(find_bundle(BUILTIN).path), 'openvino', 'cpu', threads)
     needed[LESIONS] = EnsembleRequest(
         str(bundle.path), detection.engine, detection.device, threads, detection.trust_model

@@ -25,6 +25,8 @@ NAMES = {
     'probseg': 'label-CMB_probseg.nii.gz',
     'probseg_sd': 'label-CMB_desc-ensSD_probseg.nii.gz',
     'lesion_mask': 'label-CMB_mask.nii.gz',
+    'zones': 'desc-zones_dseg.nii.gz',
+    'zones_tsv': 'desc-zones_dseg.tsv',
     'dseg': 'desc-CMB_dseg.nii.gz',
     'dseg_tsv': 'desc-CMB_dseg.tsv',
     'overview': 'overview.png',
@@ -63,6 +65,7 @@ def register(commands: Any) -> None:
         default='auto',
         help='brain mask when none is given',
     )
+    parser.add_argument('--no-zones', action='store_true', help='leave out the zones of the brain')
     parser.add_argument(
         '--nprocs', type=types.positive_int, default=0, metavar='N', help='processors to use'
     )
@@ -91,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         min_size=args.min_size,
         toolkit=args.toolkit,
         mask=args.mask_method,
+        no_zones=args.no_zones,
         nprocs=args.nprocs,
     )
     bundle = find_bundle(settings.model, settings.models_dir)

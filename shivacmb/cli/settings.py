@@ -51,6 +51,7 @@ class Settings:
     min_size: int | None = None
     toolkit: str = 'auto'
     mask: str = 'auto'
+    no_zones: bool = False
     brain_mask: str | None = None
     derivatives: dict[str, Path] = field(default_factory=dict)
     nprocs: int = 0
@@ -89,7 +90,9 @@ _OF_THIS_RUN = frozenset(
 )
 _LISTS = frozenset({'participant_label', 'exclude_participant_label', 'session_label'})
 _NUMBERS = frozenset({'threshold', 'min_size', 'mem_mb'})
-_FLAGS = frozenset({'skip_bids_validation', 'trust_model', 'keep_work', 'stop_on_first_crash'})
+_FLAGS = frozenset(
+    {'skip_bids_validation', 'trust_model', 'no_zones', 'keep_work', 'stop_on_first_crash'}
+)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,12 @@ nipype or a network.
 
 from __future__ import annotations
 
-from shivacmb.imaging.back import labels_to_input, mask_to_input, probability_to_input
+from shivacmb.imaging.back import (
+    labels_to_input,
+    mask_to_input,
+    probability_to_input,
+    zones_to_input,
+)
 from shivacmb.imaging.box import Box, box_affine, centred_box, crop, uncrop, voxels_outside
 from shivacmb.imaging.brain import check_brain, given_mask, read_mask
 from shivacmb.imaging.chain import SpatialChain
@@ -42,4 +47,5 @@ __all__ = [
     'std_to_input_map',
     'uncrop',
     'voxels_outside',
+    'zones_to_input',
 ]

@@ -129,6 +129,32 @@ def mask_to_input(
     return back
 
 
+def zones_to_input(
+    zones: npt.NDArray[Any], iso_to_input: npt.ArrayLike, input_shape: Shape3
+) -> npt.NDArray[np.uint8]:
+    """Bring a zone map back to the input grid: each voxel takes the nearest one's zone.
+
+    Parameters
+    ----------
+    zones : (X, Y, Z) ndarray
+        On the isotropic grid.
+    iso_to_input : (4, 4) array
+        Voxel of ``zones`` -> voxel of the input.
+    input_shape : tuple of int
+        Shape of the input grid.
+
+    Returns
+    -------
+    uint8 ndarray of ``input_shape``
+    """
+    out = np.zeros(input_shape, dtype=np.uint8)
+    axes = _axes(iso_to_input, zones.shape, input_shape)
+    turned = zones.transpose([axis.source for axis in axes])
+    indices = [_nearest(axis.position, zones.shape[axis.source]) for axis in axes]
+    out[tuple(axis.window for axis in axes)] = turned[np.ix_(*indices)]
+    return out
+
+
 def labels_to_input(
     labels: npt.NDArray[Any],
     prob: npt.NDArray[Any] | None,

@@ -1,8 +1,9 @@
-"""Nodes for step 5: the brain mask on the isotropic grid."""
+"""Nodes for step 5: the brain mask and its zones on the isotropic grid."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -21,8 +22,22 @@ from shivacmb.interfaces.base import ScanInterface
 from shivacmb.models.service import BRAIN, request_prediction
 
 
+if TYPE_CHECKING:
+    from shivacmb.models.brain_mask import BrainMaps
+
+
+class _MaskInputSpec(BaseInterfaceInputSpec):
+    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+    zones = traits.Bool(False, usedefault=True, desc='also find the zones of the brain')
+    threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
+    service = traits.Str(
+        '', usedefault=True, nohash=True, desc='address of a process that holds the network'
+    )
+
+
 class _MaskOutputSpec(TraitedSpec):
     mask_file = File(desc='brain mask on the isotropic grid, uint8')
+    zones_file = File(desc='zones in the mask, uint8; all 0 where the network sees no brain')
     method = traits.Str(desc='how the mask came about')
 
 
@@ -32,18 +47,63 @@ def _save_like(mask: np.ndarray, image: nib.Nifti1Image, path: Path) -> None:
     nib.Nifti1Image(mask.astype(np.uint8), image.affine, header).to_filename(path)
 
 
-class _GivenMaskInputSpec(BaseInterfaceInputSpec):
+class _Mask(ScanInterface):
+    """What the three ways to a mask share: to check and store it, with its zones."""
+
+    output_spec = _MaskOutputSpec
+
+    def _look(self, cwd: Path, image: nib.Nifti1Image) -> BrainMaps:
+        """Run the network, here or in the process that holds it."""
+        from shivacmb.models.brain_mask import find_brain
+
+        service = self.inputs.service
+
+        def ask(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            np.save(cwd / 'head.npy', field[..., np.newaxis])
+            request_prediction(service, cwd / 'head.npy', cwd / 'brain.npy', BRAIN)
+            return np.asarray(np.load(cwd / 'brain.npy').mean(axis=0))
+
+        return find_brain(
+            image,
+            engine='openvino',
+            threads=self.inputs.threads,
+            predict=ask if service else None,
+        )
+
+    def _store(
+        self,
+        cwd: Path,
+        brain: np.ndarray,
+        image: nib.Nifti1Image,
+        method: str,
+        *,
+        source: str | None = None,
+        maps: BrainMaps | None = None,
+    ) -> None:
+        check_brain(brain, float(image.header.get_zooms()[0]), source or method)
+        _save_like(brain, image, cwd / 'mask.nii')
+        self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)
+        if not self.inputs.zones:
+            return
+        try:
+            zones = (maps or self._look(cwd, image)).zones(brain)
+        except DataError:
+            # the mask is someone else's and good; only the names of the places are lost
+            zones = np.zeros(brain.shape, np.uint8)
+        _save_like(zones, image, cwd / 'zones.nii')
+        self._results['zones_file'] = str(cwd / 'zones.nii')
+
+
+class _GivenMaskInputSpec(_MaskInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
-    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
     given_file = File(mandatory=True, desc='a brain mask on the grid of the scan')
     voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
 
 
-class GivenMask(ScanInterface):
+class GivenMask(_Mask):
     """Bring a precomputed mask onto the isotropic grid, nearest neighbour."""
 
     input_spec = _GivenMaskInputSpec
-    output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> None:
         path = Path(self.inputs.given_file)
@@ -51,27 +111,19 @@ class GivenMask(ScanInterface):
         brain = given_mask(
             read_mask(path), nib.load(self.inputs.scan_file), voxel_mm, f'<{path}>'
         )
-        check_brain(brain, voxel_mm, f'<{path}>')
-        _save_like(brain, nib.load(self.inputs.iso_file), cwd / 'mask.nii')
-        self._results.update(mask_file=str(cwd / 'mask.nii'), method='given')
+        self._store(cwd, brain, nib.load(self.inputs.iso_file), 'given', source=f'<{path}>')
 
 
-class _FoundMaskInputSpec(BaseInterfaceInputSpec):
-    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+class _FoundMaskInputSpec(_MaskInputSpec):
     method = traits.Enum(
         'auto', 'builtin', 'background', usedefault=True, desc='auto: background if stripped'
     )
-    threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
-    service = traits.Str(
-        '', usedefault=True, nohash=True, desc='address of a process that holds the network'
-    )
 
 
-class FoundMask(ScanInterface):
+class FoundMask(_Mask):
     """Background of a skull-stripped scan, or the built-in network."""
 
     input_spec = _FoundMaskInputSpec
-    output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> None:
         image = nib.load(self.inputs.iso_file)
@@ -81,39 +133,21 @@ class FoundMask(ScanInterface):
         if method == 'auto':
             method = 'background' if is_skull_stripped(array, (voxel_mm,) * 3) else 'builtin'
         if method == 'background':
-            brain = background_mask(array)
+            self._store(cwd, background_mask(array), image, method)
         else:
-            from shivacmb.models.brain_mask import predict_brain
-
-            service = self.inputs.service
-
-            def ask(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-                np.save(cwd / 'head.npy', field[..., np.newaxis])
-                request_prediction(service, cwd / 'head.npy', cwd / 'brain.npy', BRAIN)
-                return np.asarray(np.load(cwd / 'brain.npy').mean(axis=0))
-
-            brain = predict_brain(
-                image,
-                engine='openvino',
-                threads=self.inputs.threads,
-                predict=ask if service else None,
-            )
-        check_brain(brain, voxel_mm, method)
-        _save_like(brain, image, cwd / 'mask.nii')
-        self._results.update(mask_file=str(cwd / 'mask.nii'), method=method)
+            maps = self._look(cwd, image)
+            self._store(cwd, maps.mask(), image, method, maps=maps)
 
 
-class _ToolMaskInputSpec(BaseInterfaceInputSpec):
-    iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+class _ToolMaskInputSpec(_MaskInputSpec):
     tool_file = File(exists=True, mandatory=True, desc='mask written by the tool')
     method = traits.Str(mandatory=True, desc='name of the tool')
 
 
-class ToolMask(ScanInterface):
+class ToolMask(_Mask):
     """Check the mask of an outside tool and store it like the others."""
 
     input_spec = _ToolMaskInputSpec
-    output_spec = _MaskOutputSpec
 
     def _run(self, cwd: Path) -> None:
         image = nib.load(self.inputs.iso_file)
@@ -123,6 +157,4 @@ class ToolMask(ScanInterface):
                 f'{self.inputs.method} returned a mask of {brain.shape} voxels for an image of '
                 f'{image.shape}; choose another --mask'
             )
-        check_brain(brain, float(image.header.get_zooms()[0]), self.inputs.method)
-        _save_like(brain, image, cwd / 'mask.nii')
-        self._results.update(mask_file=str(cwd / 'mask.nii'), method=self.inputs.method)
+        self._store(cwd, brain, image, self.inputs.method)

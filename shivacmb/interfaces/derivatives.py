@@ -12,23 +12,35 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
 
 from shivacmb.bids import ScanRecord, write_record, write_scans_table, write_text
 from shivacmb.imaging import SpatialChain, box_affine
+from shivacmb.imaging.zones import zones_table
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.interfaces.sidecars import IMAGE_DESCRIPTIONS, image_sidecar
 from shivacmb.interfaces.staging import Staging
-from shivacmb.lesions import LESION_COLUMNS, Lesion, lesion_totals, lesions_to_tsv
+from shivacmb.lesions import (
+    LESION_COLUMNS,
+    Lesion,
+    group_counts,
+    lesion_totals,
+    lesions_to_tsv,
+)
 
 IMAGE_KEYS = tuple(IMAGE_DESCRIPTIONS)
 OUTPUT_KEYS = (
     *IMAGE_KEYS,
     *(f'{key}_json' for key in IMAGE_KEYS),
     'dseg_tsv',
+    'zones_tsv',
     'overview',
     'lesions',
     'record',
+)
+NO_ZONES = (
+    'the built-in network sees no brain in this scan, so no zone is known; look at the scan and its '
+    'mask'
 )
 
 
@@ -47,6 +59,7 @@ class ScanFiles:
     chain: Path
     table: Path
     figures: tuple[Path, ...]
+    zones: Path | None = None
 
     def images(self, chain: SpatialChain) -> dict[str, nib.Nifti1Image]:
         """Return the output images by key, with the types they are stored in."""
@@ -58,7 +71,7 @@ class ScanFiles:
         mask = (np.asarray(dseg.dataobj) > 0).astype(np.uint8)
         box = nib.Nifti1Image(network, box_affine(iso.affine, chain.placed_box))
         box.header.set_xyzt_units('mm', 'sec')
-        return {
+        images = {
             'preproc': iso,
             'net': box,
             'brain_mask': nib.load(self.brain),
@@ -67,6 +80,9 @@ class ScanFiles:
             'lesion_mask': nib.Nifti1Image(mask, dseg.affine, header),
             'dseg': dseg,
         }
+        if self.zones is not None:
+            images['zones'] = nib.load(self.zones)
+        return images
 
 
 def write_derivatives(
@@ -107,6 +123,7 @@ def write_derivatives(
     lesions = [Lesion(**row) for row in json.loads(files.table.read_text('utf-8'))]
     found = {**found, 'chain': chain.to_dict()}
     totals = lesion_totals(lesions)
+    groups: dict[str, int] = {}
     mask = np.asarray(nib.load(files.mask).dataobj)
     if found['voxels_outside']:
         share = 100 * found['voxels_outside'] / np.count_nonzero(mask)
@@ -115,6 +132,11 @@ def write_derivatives(
             'of the network; lesions there are not found'
         )
         found = {**found, 'warnings': [*found['warnings'], warning]}
+    if files.zones is not None:
+        if not np.asarray(nib.load(files.zones).dataobj).any():
+            found = {**found, 'warnings': [*found['warnings'], NO_ZONES]}
+        else:
+            groups = {f'cmb_{name}': n for name, n in group_counts(lesions).items()}
     record = ScanRecord(
         **{
             **facts['record'],
@@ -123,6 +145,7 @@ def write_derivatives(
             'cmb_count': totals.count,
             'cmb_volume_mm3': totals.volume_mm3,
             'burden_class': totals.burden_class,
+            **groups,
             'brain_mask': found['mask_method'],
             'mask_volume_ml': float((mask > 0).sum()) * facts['parameters']['voxel_mm'] ** 3 / 1e3,
             'brain_voxels_outside_box': found['voxels_outside'],
@@ -130,12 +153,14 @@ def write_derivatives(
         }
     )
     with Staging(staging) as stage:
-        images = {Path(outputs[key]): image for key, image in files.images(chain).items()}
-        stage.images(images, threads)
-        for key in IMAGE_KEYS:
+        images = files.images(chain)
+        stage.images({Path(outputs[key]): image for key, image in images.items()}, threads)
+        for key in images:
             sidecar = image_sidecar(key, facts, found, LESION_COLUMNS)
             stage.json(Path(outputs[f'{key}_json']), sidecar)
         stage.text(Path(outputs['dseg_tsv']), lesions_to_tsv(lesions))
+        if files.zones is not None:
+            stage.text(Path(outputs['zones_tsv']), zones_table())
         # A scan without lesions has no second picture
         for key, picture in zip(('overview', 'lesions'), files.figures, strict=False):
             shutil.copyfile(picture, stage.place(Path(outputs[key])))
@@ -154,6 +179,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     mean_file = File(exists=True, mandatory=True, desc='probability on the grid of the scan')
     sd_file = File(exists=True, mandatory=True, desc='fold SD on the grid of the scan')
     brain_file = File(exists=True, mandatory=True, desc='brain mask on the grid of the scan')
+    zones_file = File(exists=True, desc='zones of the brain on the grid of the scan')
     chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
     table_file = File(exists=True, mandatory=True, desc='JSON list of lesions')
     figures = traits.List(File(exists=True), mandatory=True, desc='overview, then lesions')
@@ -197,6 +223,7 @@ class WriteDerivatives(ScanInterface):
             chain=Path(inputs.chain_file),
             table=Path(inputs.table_file),
             figures=tuple(Path(path) for path in inputs.figures),
+            zones=Path(inputs.zones_file) if isdefined(inputs.zones_file) else None,
         )
         found = {
             'input_sha256': inputs.input_sha256,

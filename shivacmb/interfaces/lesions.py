@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
 
 from shivacmb.imaging import (
     SpatialChain,
@@ -18,9 +18,10 @@ from shivacmb.imaging import (
     mask_to_input,
     probability_to_input,
     uncrop,
+    zones_to_input,
 )
 from shivacmb.interfaces.base import ScanInterface
-from shivacmb.lesions import find_clusters, lesion_table
+from shivacmb.lesions import find_clusters, lesion_table, with_regions
 
 
 class _FindLesionsInputSpec(BaseInterfaceInputSpec):
@@ -29,6 +30,7 @@ class _FindLesionsInputSpec(BaseInterfaceInputSpec):
     iso_mask_file = File(
         exists=True, mandatory=True, desc='brain mask on the isotropic grid, not cut by the box'
     )
+    zones_file = File(exists=True, desc='zones of the brain on the isotropic grid')
     chain_file = File(exists=True, mandatory=True, desc='JSON of the grids')
     threshold = traits.Float(mandatory=True, desc='probability from which a voxel counts')
     min_voxels = traits.Int(mandatory=True, desc='smallest cluster kept, isotropic voxels')
@@ -75,6 +77,10 @@ class FindLesions(ScanInterface):
             brain_mask=np.asarray(iso_mask.dataobj),
             threshold=inputs.threshold,
         )
+        if isdefined(inputs.zones_file):
+            zones = np.asarray(nib.load(inputs.zones_file).dataobj)
+            size = float(iso_mask.header.get_zooms()[0])
+            lesions = with_regions(lesions, on_iso(labels), zones, size)
         np.save(cwd / 'labels.npy', labels)
         np.save(cwd / 'mean.npy', mean)
         np.save(cwd / 'sd.npy', folds.std(axis=0, dtype=np.float32))
@@ -101,6 +107,7 @@ def _floored(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 class _ToInputGridInputSpec(BaseInterfaceInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
     mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
+    zones_file = File(exists=True, desc='zones of the brain on the isotropic grid')
     labels_file = File(exists=True, mandatory=True, desc='.npy of int32 [X, Y, Z] in the box')
     mean_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
     sd_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z] in the box')
@@ -112,6 +119,7 @@ class _ToInputGridOutputSpec(TraitedSpec):
     probability_file = File(desc="mean probability, on the scan's own grid")
     sd_file = File(desc="standard deviation of the folds, on the scan's own grid")
     brain_file = File(desc="brain mask, on the scan's own grid")
+    zones_file = File(desc="zones of the brain, on the scan's own grid")
 
 
 class ToInputGrid(ScanInterface):
@@ -141,4 +149,8 @@ class ToInputGrid(ScanInterface):
         sd = np.load(inputs.sd_file)
         write('sd', _floored(probability_to_input(sd, to_input, shape)), np.float32)
         iso_mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
-        write('brain', mask_to_input(iso_mask, chain.iso_to_input, shape), np.uint8)
+        brain = mask_to_input(iso_mask, chain.iso_to_input, shape)
+        write('brain', brain, np.uint8)
+        if isdefined(inputs.zones_file):
+            iso_zones = np.asarray(nib.load(inputs.zones_file).dataobj)
+            write('zones', zones_to_input(iso_zones, chain.iso_to_input, shape) * brain, np.uint8)

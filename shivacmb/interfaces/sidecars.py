@@ -11,6 +11,7 @@ IMAGE_DESCRIPTIONS = {
     'probseg': 'Probability of a microbleed: mean over the folds of the ensemble.',
     'probseg_sd': 'Standard deviation over the folds of the ensemble.',
     'lesion_mask': 'Voxels of all microbleeds.',
+    'zones': 'Zones of the brain; the table beside it names the values.',
     'dseg': 'Microbleeds, one value each; the table beside it has the same index.',
 }
 
@@ -61,7 +62,10 @@ def image_sidecar(
         sidecar['BrainVoxelsOutsideBox'] = found['voxels_outside']
     if key == 'brain_mask':
         sidecar.update(Type='Brain', SpatialReference='orig')
-    if key in ('probseg', 'probseg_sd', 'lesion_mask', 'dseg'):
+    if key == 'zones':
+        sidecar['Model'] = facts['zones_model']
+        sidecar['Parameters'] = {'mask_method': found['mask_method']}
+    if key in ('probseg', 'probseg_sd', 'lesion_mask', 'zones', 'dseg'):
         sidecar['SpatialReference'] = 'orig'
     if key == 'lesion_mask':
         sidecar.update(Type='Lesion', Manual=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shivacmb.lesions.clusters import find_clusters
 from shivacmb.lesions.measure import Lesion, lesion_table
+from shivacmb.lesions.regions import group_counts, with_regions
 from shivacmb.lesions.table import (
     LESION_COLUMNS,
     Totals,
@@ -19,8 +20,10 @@ __all__ = [
     'Totals',
     'burden_class',
     'find_clusters',
+    'group_counts',
     'lesion_table',
     'lesion_totals',
     'lesions_to_tsv',
     'read_lesions',
+    'with_regions',
 ]

@@ -33,6 +33,8 @@ class Lesion:
     edge_distance_mm : float
         From the lesion's closest voxel to the nearest voxel outside the brain mask; 0 if a part
         of the lesion lies outside; NaN without a mask.
+    region : str
+        Zone of the brain with its side, such as ``left thalamus``; '' where it is not known.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Lesion:
     p_mean: float
     fold_agreement: float
     edge_distance_mm: float
+    region: str = ''
 
 
 def lesion_table(

@@ -18,7 +18,6 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
     },
     'name': {
         'Description': 'Class of the lesion followed by its index.',
-        'Units': 'n/a',
     },
     'x': {
         'Description': 'Centre of mass, left (-) to right (+), scanner coordinates (RAS).',
@@ -60,6 +59,12 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
             'brain mask; 0 where the cluster leaves the mask.'
         ),
         'Units': 'mm',
+    },
+    'region': {
+        'Description': (
+            'Zone of the brain that most of the lesion lies in, of the map desc-zones_dseg; fluid '
+            'does not count. n/a without zones.'
+        ),
     },
 }
 """Column dictionary of ``desc-CMB_dseg.tsv``, to be merged into ``desc-CMB_dseg.json``."""
@@ -127,7 +132,7 @@ def lesions_to_tsv(lesions: Sequence[Lesion]) -> str:
 def _cell(lesion: Lesion, column: str) -> str:
     value = getattr(lesion, column)
     if column not in _DECIMALS:
-        return str(value)
+        return str(value) or 'n/a'
     if not math.isfinite(value):
         return 'n/a'
     text = f'{value:.{_DECIMALS[column]}f}'
@@ -147,7 +152,9 @@ def read_lesions(path: str | Path) -> list[Lesion]:
         reader = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
         rows = list(reader)
         header = reader.fieldnames or []
-    missing = [column.name for column in fields(Lesion) if column.name not in header]
+    # tables of version 0.1 had no region
+    needed = [column.name for column in fields(Lesion) if column.name != 'region']
+    missing = [name for name in needed if name not in header]
     if missing:
         raise DataError(
             f'The table <{path}> lacks the column {", ".join(missing)}. '
@@ -159,14 +166,14 @@ def read_lesions(path: str | Path) -> list[Lesion]:
 def _lesion(row: dict[str, str | None], path: Path) -> Lesion:
     values: dict[str, int | float | str] = {}
     for column in (column.name for column in fields(Lesion)):
-        text = row[column] or ''
+        text = row.get(column) or ''
         try:
             if column in _WHOLE:
                 values[column] = int(text)
             elif column in _DECIMALS:
                 values[column] = math.nan if text == 'n/a' else float(text)
             else:
-                values[column] = text
+                values[column] = '' if text == 'n/a' else text
         except ValueError:
             raise DataError(
                 f'The table <{path}> says "{text}" under {column}, where a number belongs. '

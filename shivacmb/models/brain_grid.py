@@ -99,6 +99,7 @@ def from_network(
     mm: Sequence[float] | Array,
     net_mm: float,
     centre: Sequence[float],
+    window: Sequence[slice] | None = None,
 ) -> Array:
     """Interpolate a field on the network's grid smoothly at the voxels of the image.
 
@@ -109,13 +110,17 @@ def from_network(
         The image's grid.
     mm, net_mm, centre
         As for :func:`to_network`.
+    window : sequence of three slice, optional
+        The part of the image that is wanted; all of it by default.
 
     Returns
     -------
     ndarray, float32 ``shape``
-        0 more than two network voxels beyond its grid.
+        Or the size of the window; 0 more than two network voxels beyond the network's grid.
     """
+    wanted = window if window is not None else [slice(None)] * 3
     matrices = [
-        _cubic_weights(shape[a], mm[a], field.shape[a], net_mm, centre[a]) for a in range(3)
+        _cubic_weights(shape[a], mm[a], field.shape[a], net_mm, centre[a])[wanted[a]]
+        for a in range(3)
     ]
     return _apply(field, matrices)

@@ -1,7 +1,8 @@
-"""The built-in brain mask: a small network on a coarse grid, for any contrast."""
+"""The built-in brain mask and zones: a small network on a coarse grid, for any contrast."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError, ModelError
+from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
+from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
 from shivacmb.models.descriptor import load_bundle
 from shivacmb.models.ensemble import load_ensemble
-from shivacmb.models.locate import find_bundle
+from shivacmb.models.locate import SHIPPED, find_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,9 +27,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+#: Whether the network for the zones ships with the package; else its forerunner gives the mask.
+HAS_ZONES = (SHIPPED / 'brain-zones' / MODEL_FILE).is_file()
 #: The bundle that ships with the package.
-BUILTIN = 'brain-mask'
+BUILTIN = 'brain-zones' if HAS_ZONES else 'brain-mask'
+#: Output maps of its network: background and the zones in the order of ``Zone``, then the left.
+MAPS = len(Zone) + 1
 _MIN_VOLUME_MM3 = 1e5
+# a brain nearer to the middle of the grid than this is seen whole in the first pass
+_CENTRED_MM = 12.0
 
 
 def predict_brain(
@@ -37,7 +46,25 @@ def predict_brain(
     threads: int | None = None,
     predict: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Find the brain in a head scan.
+    """Find the brain in a head scan; :func:`find_brain` without the zones.
+
+    Returns
+    -------
+    ndarray, uint8 [X, Y, Z]
+        1 in the brain, on the grid of ``image``: one 26-connected piece without holes.
+    """
+    return find_brain(image, bundle, engine=engine, threads=threads, predict=predict).mask()
+
+
+def find_brain(
+    image: nib.Nifti1Image,
+    bundle: Bundle | Path | str = BUILTIN,
+    *,
+    engine: str = 'auto',
+    threads: int | None = None,
+    predict: Callable[[Array], Array] | None = None,
+) -> BrainMaps:
+    """Run the network on a head scan.
 
     Parameters
     ----------
@@ -50,12 +77,12 @@ def predict_brain(
     threads : int, optional
     predict : callable, optional
         Runs the network elsewhere: float32 [X, Y, Z] on its grid, 0 to 1, to the folds' mean
-        probability. By default the network is loaded in this process, once.
+        [X, Y, Z, 9]. By default the network is loaded in this process, once.
 
     Returns
     -------
-    ndarray, uint8 [X, Y, Z]
-        1 in the brain, on the grid of ``image``: one 26-connected piece without holes.
+    BrainMaps
+        Gives the mask, and the zones of this or another mask.
 
     Raises
     ------
@@ -65,18 +92,17 @@ def predict_brain(
         When the bundle is missing, altered or made for something else.
     """
     found = find_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
-    if found.target != 'brain':
+    if found.target != 'brain' or len(found.classes) not in (1, MAPS - 1):
         msg = (
-            f'model {found.name!r} in <{found.path}> finds {found.target!r}, not brains; take'
-            f' {BUILTIN!r} or another bundle whose "target" is "brain"'
+            f'model {found.name!r} in <{found.path}> finds {found.target!r}, not the brain and'
+            f' its zones; take {BUILTIN!r}'
         )
         raise ModelError(msg)
     if predict is None:
         ensemble = _ensemble(found.path, engine, threads)
 
         def predict(field: Array) -> Array:
-            maps = found.target_map(ensemble.predict(field[None, ..., None]))
-            return np.asarray(maps[:, 0].mean(axis=0))
+            return np.asarray(ensemble.predict(field[None, ..., None]).mean(axis=0)[0])
 
     return brain_from(
         image,
@@ -93,23 +119,108 @@ def _ensemble(path: Path, engine: str, threads: int | None) -> Ensemble:
     return load_ensemble(load_bundle(path), engine=engine, threads=threads)
 
 
+def brain_map(fields: Array) -> Array:
+    """Probability of brain: the only map of a network for the mask, 1 minus the background."""
+    brain: Array = fields[..., 0] if fields.shape[-1] == 1 else 1.0 - fields[..., Zone.BACKGROUND]
+    return brain
+
+
+@dataclass(frozen=True)
+class BrainMaps:
+    """What the network saw, and where that lies in the image.
+
+    Attributes
+    ----------
+    fields : ndarray, float32 [A, B, C, 9]
+        Probabilities on the network's grid, RAS order.
+    shape : tuple of int
+        The image's grid in RAS order.
+    mm : ndarray, float64 [3]
+        Its voxel size in RAS order.
+    net_mm : float
+        Voxel size of the network's grid.
+    centre : list of float
+        Middle of the network's grid, mm from the middle of the image's first voxel in RAS order.
+    to_ras : ndarray [3, 2]
+        Orientation of the image.
+    threshold : float
+        Probability of brain from which a voxel belongs to it.
+    """
+
+    fields: Array
+    shape: tuple[int, ...]
+    mm: Array
+    net_mm: float
+    centre: list[float]
+    to_ras: Array
+    threshold: float
+
+    def mask(self) -> Array:
+        """Return the brain, uint8 on the image's grid: one piece without holes."""
+        brain = brain_map(self.fields)
+        full = from_network(brain, self.shape, self.mm, self.net_mm, self.centre)
+        return self._as_image(_one_piece(full > self.threshold))
+
+    def zones(self, mask: Array) -> Array:
+        """Return the zone of every voxel of a mask, with its side.
+
+        Parameters
+        ----------
+        mask : ndarray [X, Y, Z]
+            The brain on the image's grid, by this network or any other means.
+
+        Returns
+        -------
+        ndarray, uint8 [X, Y, Z]
+            Values of :data:`shivacmb.imaging.zones.REGIONS`: the most probable zone, whatever the
+            probability of background; 0 outside the mask, and where the network's grid ends.
+        """
+        inside = nib.apply_orientation(np.asarray(mask) > 0, self.to_ras)
+        out = np.zeros(self.shape, np.uint8)
+        window = _extent(inside)
+        if window is None:
+            return self._as_image(out)
+
+        def upsampled(number: int) -> Array:
+            field = self.fields[..., number]
+            return from_network(field, self.shape, self.mm, self.net_mm, self.centre, window)
+
+        best = np.full([piece.stop - piece.start for piece in window], 1e-3, np.float32)
+        zone = np.zeros(best.shape, np.uint8)
+        for number in range(1, len(Zone)):
+            chance = upsampled(number)
+            better = chance > best
+            zone[better] = number
+            np.copyto(best, chance, where=better)
+        left = upsampled(MAPS - 1) > 0.5
+        side = np.where(left, np.uint8(SIDE_STEP * Side.LEFT), np.uint8(SIDE_STEP * Side.RIGHT))
+        sided = np.array([n not in MIDLINE for n in range(len(Zone))])
+        zone += np.where(sided[zone], side, np.uint8(0))
+        out[window] = np.where(inside[window], zone, np.uint8(0))
+        return self._as_image(out)
+
+    def _as_image(self, array: Array) -> Array:
+        """From RAS order to the image's."""
+        return np.ascontiguousarray(nib.apply_orientation(array, _inverse(self.to_ras)), np.uint8)
+
+
 def brain_from(
     image: nib.Nifti1Image,
     predict: Callable[[Array], Array],
     shape: Sequence[int],
     net_mm: float,
     threshold: float = 0.5,
-) -> Array:
-    """Find the brain with any predictor; see :func:`predict_brain`.
+) -> BrainMaps:
+    """Run any predictor; see :func:`find_brain`.
 
-    Two passes: the first with the network's grid on the middle of the scan's signal, the second
-    on the middle of the brain that the first saw.
+    The network's grid is laid on the middle of the scan's signal. Where the brain that it sees is
+    off the middle, a second pass is laid on that brain.
 
     Parameters
     ----------
     image : nibabel.Nifti1Image
     predict : callable
-        float32 ``shape`` in 0..1, RAS order, to probability ``shape``.
+        float32 ``shape`` in 0..1, RAS order, to probabilities [*shape, 9].
     shape : sequence of three int
     net_mm : float
         The network's grid.
@@ -117,7 +228,7 @@ def brain_from(
 
     Returns
     -------
-    ndarray, uint8 [X, Y, Z]
+    BrainMaps
     """
     to_ras = nib.io_orientation(image.affine)
     array = nib.apply_orientation(np.asarray(image.dataobj, np.float32), to_ras)
@@ -129,8 +240,9 @@ def brain_from(
     centre = _signal_centre(array, mm)
     for _ in range(2):
         field = scale_input(to_network(array, mm, shape, net_mm, centre))
-        coarse = np.asarray(predict(field), np.float32)
-        weight = np.where(coarse > threshold, coarse, 0.0)
+        fields = np.asarray(predict(field), np.float32)
+        brain = brain_map(fields)
+        weight = np.where(brain > threshold, brain, 0.0)
         total = float(weight.sum())
         if total * net_mm**3 < _MIN_VOLUME_MM3:
             raise DataError(
@@ -143,12 +255,21 @@ def brain_from(
             / total
             for a, n in enumerate(shape)
         ]
-        last = centre
-        centre = [
-            c + (i - (n - 1) / 2) * net_mm for c, i, n in zip(centre, index, shape, strict=True)
-        ]
-    mask = _one_piece(from_network(coarse, array.shape, mm, net_mm, last) > threshold)
-    return np.ascontiguousarray(nib.apply_orientation(mask, _inverse(to_ras)), np.uint8)
+        maps = BrainMaps(fields, array.shape, mm, net_mm, centre, to_ras, threshold)
+        away = [(i - (n - 1) / 2) * net_mm for i, n in zip(index, shape, strict=True)]
+        if max(map(abs, away)) <= _CENTRED_MM:
+            break
+        centre = [c + shift for c, shift in zip(centre, away, strict=True)]
+    return maps
+
+
+def _extent(mask: Array) -> tuple[slice, slice, slice] | None:
+    """Smallest box around a mask; None where it is empty."""
+    hits = [np.flatnonzero(mask.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    if not hits[0].size:
+        return None
+    x, y, z = (slice(int(h[0]), int(h[-1]) + 1) for h in hits)
+    return x, y, z
 
 
 def _inverse(orientation: Array) -> Array:
@@ -181,12 +302,9 @@ def _one_piece(mask: Array) -> Array:
     import cc3d
 
     largest = cc3d.largest_k(mask, k=1, connectivity=26) > 0
-    hits = [
-        np.flatnonzero(largest.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)
-    ]
-    if not hits[0].size:
+    box = _extent(largest)
+    if box is None:
         return np.asarray(largest, bool)
-    box = tuple(slice(int(h[0]), int(h[-1]) + 1) for h in hits)
     around = np.pad(~largest[box], 1, constant_values=True)
     parts = cc3d.connected_components(around, connectivity=6)
     largest[box] = (parts != parts[0, 0, 0])[1:-1, 1:-1, 1:-1]

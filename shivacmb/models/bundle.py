@@ -241,7 +241,7 @@ class Bundle:
         return np.ascontiguousarray(self.foreground(probabilities)[..., index])
 
     def target_map(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the map of what the bundle finds: microbleeds, or the brain.
+        """Return what the bundle is for: the map of microbleeds, or all maps of the brain.
 
         Parameters
         ----------
@@ -250,12 +250,12 @@ class Bundle:
 
         Returns
         -------
-        (...) ndarray
-            A copy without the last axis.
+        ndarray
+            A copy: (...) for microbleeds, (..., K) for the brain.
         """
         if self.target == 'CMB':
             return self.microbleeds(probabilities)
-        return np.ascontiguousarray(self.foreground(probabilities)[..., 0])
+        return np.ascontiguousarray(probabilities)
 
     def check_maps(self, maps: int) -> None:
         """Raise a ModelError unless ``maps`` output maps fit ``classes``."""

@@ -88,8 +88,8 @@ def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
     image : Path
         ``.npy`` of float32 [X, Y, Z, C], scaled as the bundle demands.
     folds : Path
-        ``.npy`` to write: float32 [F, X, Y, Z], the probability of what the bundle
-        finds (microbleeds, or the brain) from each fold.
+        ``.npy`` to write, for each fold: float32 [F, X, Y, Z], the probability of a
+        microbleed; or float32 [F, X, Y, Z, K], all maps of a bundle that finds the brain.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
     np.save(folds, ensemble.bundle.target_map(ensemble.predict(batch))[:, 0], allow_pickle=False)

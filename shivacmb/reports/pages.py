@@ -42,6 +42,8 @@ class ScanReport:
         Why it failed, for a person to act on.
     count, burden_class, volume_mm3 : int, str and float, or None
         The result; None where there is none.
+    groups : tuple of (str, int)
+        Count by group of zones, such as ``('lobar', 3)``; empty where zones are not known.
     lesions : sequence of lesions
         Rows of the per-lesion table.
     warnings : tuple of str
@@ -60,6 +62,7 @@ class ScanReport:
     count: int | None = None
     burden_class: str | None = None
     volume_mm3: float | None = None
+    groups: tuple[tuple[str, int], ...] = ()
     lesions: Sequence[LesionLike] = ()
     warnings: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()

@@ -74,6 +74,10 @@ class LesionLike(Protocol):
         """Fraction of the folds that see the lesion."""
 
     @property
+    def region(self) -> str:
+        """Zone of the brain, '' where it is not known."""
+
+    @property
     def edge_distance_mm(self) -> float:
         """Distance to the mask's edge in mm."""
 

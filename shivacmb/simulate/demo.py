@@ -7,8 +7,6 @@ T2*-weighted scan without any. The same version of the libraries gives the same 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.bids import write_text
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.contrast import Kind
 from shivacmb.simulate.dataset import head_signal
 from shivacmb.simulate.dataset_scan import Acquisition, Scan, simulate_scan
+from shivacmb.simulate.files import write_image, write_json
 from shivacmb.simulate.lesions import Protocol, visible_label
 
 if TYPE_CHECKING:
@@ -84,24 +84,10 @@ SCANS = (
 )  # fmt: skip
 
 
-def _write(path: Path, content: str | dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content, indent=2) + '\n'
-    path.write_text(text, encoding='utf-8')
-
-
 def _write_image(path: Path, array: Array, scan: Scan, orientation: str) -> None:
-    """Write with fixed bytes: no time and no name in the gzip header."""
-    import nibabel as nib
-
-    image = nib.Nifti1Image(array, scan.affine)
-    codes = nib.orientations.axcodes2ornt(tuple(orientation))
-    image = image.as_reoriented(codes)
-    image.set_qform(image.affine, 1)
-    image.set_sform(image.affine, 1)
-    image.header.set_xyzt_units('mm', 'sec')
+    """Write an image that lies in the repository, so as small as it gets."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(image.to_bytes(), 9, mtime=0))
+    write_image(path, array, scan.affine, axes=orientation, level=9)
 
 
 def make_scan(demo: DemoScan) -> Scan:
@@ -152,8 +138,8 @@ def _truth(folder: Path, demo: DemoScan, scan: Scan) -> None:
     _write_image(base / f'{demo.stem}_desc-CMB_dseg.nii.gz', labels, scan, demo.orientation)
     mask = scan.brain.astype(np.uint8)
     _write_image(base / f'{demo.stem}_desc-brain_mask.nii.gz', mask, scan, demo.orientation)
-    _write(base / f'{demo.stem}_desc-CMB_dseg.tsv', '\n'.join(rows) + '\n')
-    _write(base / f'{demo.stem}_desc-mimics_dseg.tsv', '\n'.join(mimics) + '\n')
+    write_text(base / f'{demo.stem}_desc-CMB_dseg.tsv', '\n'.join(rows) + '\n')
+    write_text(base / f'{demo.stem}_desc-mimics_dseg.tsv', '\n'.join(mimics) + '\n')
 
 
 _README = """# Simulated microbleeds
@@ -178,21 +164,21 @@ def make_demo(folder: Path) -> None:
     common = {'BIDSVersion': '1.10.0', 'License': 'CC0-1.0',
               'Authors': ['The shivacmb developers']}  # fmt: skip
     made = [{'Name': 'shivacmb', 'Description': 'python -m shivacmb.simulate.demo'}]
-    _write(folder / 'dataset_description.json',
-           {'Name': 'Simulated microbleeds', 'DatasetType': 'raw', **common,
-            'GeneratedBy': made})  # fmt: skip
+    write_json(folder / 'dataset_description.json',
+               {'Name': 'Simulated microbleeds', 'DatasetType': 'raw',
+                **common, 'GeneratedBy': made})  # fmt: skip
     truth = folder / 'derivatives' / 'truth'
-    _write(truth / 'dataset_description.json',
-           {'Name': 'Truth of the simulated microbleeds', 'DatasetType': 'derivative', **common,
-            'GeneratedBy': made})  # fmt: skip
-    _write(folder / 'README.md', _README)
-    _write(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
+    write_json(truth / 'dataset_description.json',
+               {'Name': 'Truth of the simulated microbleeds', 'DatasetType': 'derivative',
+                **common, 'GeneratedBy': made})  # fmt: skip
+    write_text(folder / 'README.md', _README)
+    write_text(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
     people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{len(s.radii)}' for s in SCANS]
-    _write(
+    write_text(
         folder / 'participants.tsv',
         'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n',
     )
-    _write(folder / 'participants.json', {
+    write_json(folder / 'participants.json', {
         'age': {'Description': 'Invented age', 'Units': 'year'},
         'sex': {'Description': 'Invented sex', 'Levels': {'F': 'female', 'M': 'male'}},
         'lesions': {'Description': 'Simulated microbleeds'},
@@ -205,7 +191,7 @@ def make_demo(folder: Path) -> None:
         name = f'{demo.stem}_{demo.suffix}'
         _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
         protocol = demo.acquisition.protocol
-        _write(folder / demo.folder / f'{name}.json', {
+        write_json(folder / demo.folder / f'{name}.json', {
             'Manufacturer': 'simulated', 'MagneticFieldStrength': protocol.field_t,
             'EchoTime': protocol.echo_s, 'MRAcquisitionType': '3D',
             'SliceThickness': demo.acquisition.voxel_mm[2],

@@ -29,7 +29,6 @@ Detector = Callable[[nib.Nifti1Image, nib.Nifti1Image], Sequence[tuple[float, fl
 #: Default grid: radius of the sphere of blood products in mm, susceptibility in ppm.
 RADII = (0.4, 0.6, 0.9, 1.3, 1.9, 2.8)
 CHIS = (0.15, 0.4, 1.0, 2.5)
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -102,15 +101,12 @@ class ScanTrials:
 
 def wilson(found: int, of: int) -> tuple[float, float]:
     """95 % interval of a share after Wilson (1927); (0, 1) of nothing."""
+    from scipy.stats import binomtest
+
     if of == 0:
         return 0.0, 1.0
-    share = found / of
-    middle = (share + _Z95**2 / (2 * of)) / (1 + _Z95**2 / of)
-    half = _Z95 / (1 + _Z95**2 / of) * math.sqrt(share * (1 - share) / of + _Z95**2 / (4 * of**2))
-    # at the ends the formula gives 0 and 1 but for rounding
-    low = 0.0 if found == 0 else max(0.0, middle - half)
-    high = 1.0 if found == of else min(1.0, middle + half)
-    return low, high
+    interval = binomtest(found, of).proportion_ci(0.95, method='wilson')
+    return float(interval.low), float(interval.high)
 
 
 def protocol_name(contrast: str, host: Host) -> str:

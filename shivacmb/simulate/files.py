@@ -29,7 +29,13 @@ _STAGE = re.compile(r'\.tmp-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
 def write_image(
-    path: Path, array: Array, affine: Array, *, slope: float = 1.0, axes: str | None = None
+    path: Path,
+    array: Array,
+    affine: Array,
+    *,
+    slope: float = 1.0,
+    axes: str | None = None,
+    level: int = 4,
 ) -> None:
     """Write a compressed NIfTI image with fixed bytes: no time and no name in its gzip header.
 
@@ -45,6 +51,8 @@ def write_image(
         Value of one stored unit.
     axes : str, optional
         Turn the voxel axes to these, such as ``'LAS'``, before writing.
+    level : int
+        Effort of the compression, 1 to 9; noise does not get smaller with more than 4.
     """
     if axes is not None:
         array, affine = reorient(array, affine, axes)
@@ -58,8 +66,7 @@ def write_image(
     header['magic'], header['vox_offset'] = b'n+1', 352
     header['scl_slope'], header['scl_inter'] = slope, 0
     content = header.binaryblock + bytes(4) + array.tobytes(order='F')
-    # level 4: noise does not get smaller with more effort
-    path.write_bytes(gzip.compress(content, 4, mtime=0))
+    path.write_bytes(gzip.compress(content, level, mtime=0))
 
 
 def reorient(array: Array, affine: Array, axes: str) -> tuple[Array, Array]:

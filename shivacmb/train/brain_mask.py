@@ -1,98 +1,43 @@
 """Train the built-in brain mask from nothing: ``python -m shivacmb.train.brain_mask -o DIR``.
 
-In the manner of SynthStrip (Hoopes 2022) and SynthSeg (Billot 2023): the network never sees a
-scan, only simulated heads whose contrasts vary far more than real ones do.
+The same heads and the same loop as for the zones, with a smaller network and one output.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shivacmb.models.write import write_bundle
-from shivacmb.train.brain_mask_judge import judge
-from shivacmb.train.brain_mask_network import build_brain_network
-from shivacmb.train.brain_mask_samples import Array, Pair, simulate_pairs
+from shivacmb.train import brain_zones
+from shivacmb.train.brain_zones_network import build_mask_network
+from shivacmb.train.brain_zones_samples import LEFT, Array
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
-logger = logging.getLogger(__name__)
-
-SHAPE = (96, 128, 128)
-NET_MM = 2.0
-POOL = 120
-CONTRASTS = 2
-CHECKPOINT_EVERY = 100
-
-TRAINING = {
-    'data': (
-        'simulated heads only: the MNI152 tissue maps that nilearn packages under random affine'
-        ' and smooth warps, with simulated skull, scalp, face and neck; a third of the images of'
-        ' arbitrary contrast, the others T2*-GRE and SWI. No scan of a person was shown.'
-    ),
-    'batch': 2,
-    'optimiser': 'Adam, 2e-3 with a linear start and a cosine end, gradient norm at most 1',
-    'loss': 'soft Dice plus cross-entropy',
-}
 CARD: dict[str, Any] = {
+    **brain_zones.CARD,
     'name': 'brain-mask',
     'version': '1.0.0',
     'description': (
         'Brain mask for T2*-GRE, SWI and other contrasts. Trained on simulated heads only, never'
         " shown a patient's scan; no reader has checked it on patients."
     ),
-    'license': 'Apache-2.0',
-    'citation': '',
-    'url': '',
     'intended_use': (
         'To place and scale the box in which microbleeds are sought. Research only; not for'
         ' volumetry.'
     ),
-    'target': 'brain',
     'architecture': {'family': 'brain-mask', 'widths': [8, 16, 16, 24, 24]},
-    'inputs': [{'name': 'head', 'contrasts': ['T2starw', 'swi', 'T1w', 'T2w']}],
-    'grid': {'shape': list(SHAPE), 'voxel_mm': [NET_MM] * 3, 'orientation': 'RAS'},
-    'intensity': {'percentile': 99.5, 'clip': 1.0, 'divide': 1.0, 'masked': False},
     'classes': [{'value': 1, 'name': 'brain'}],
-    'postprocess': {'threshold': 0.5, 'min_voxels': 12500, 'connectivity': 26},
 }
 
 
-def _simulate(job: tuple[tuple[int, int], tuple[int, int, int], float]) -> list[Pair]:
-    return simulate_pairs(*job, contrasts=CONTRASTS)
-
-
-def stream(seed: int, first: int, last: int, workers: int) -> Iterator[list[Pair]]:
-    """Pairs of heads ``first`` to ``last`` in order, made by other processes when asked."""
-    jobs = (((seed, index), SHAPE, NET_MM) for index in range(first, last))
-    if workers < 1:
-        yield from map(_simulate, jobs)
-        return
-    import multiprocessing
-
-    # spawn: TensorFlow's threads do not survive a fork
-    with multiprocessing.get_context('spawn').Pool(workers) as pool:
-        pending = []
-        for job in jobs:
-            pending.append(pool.apply_async(_simulate, (job,)))
-            if len(pending) > 2 * workers + 2:
-                yield pending.pop(0).get()
-        for result in pending:
-            yield result.get()
-
-
 def mask_loss(truth: Any, prediction: Any) -> Any:
-    """Soft Dice over the batch plus cross-entropy."""
+    """Soft Dice plus cross-entropy."""
     from keras import ops
 
+    truth, prediction = ops.cast(truth, 'float32'), ops.cast(prediction, 'float32')
     shared = ops.sum(truth * prediction)
     dice = (2.0 * shared + 1.0) / (ops.sum(truth**2) + ops.sum(prediction**2) + 1.0)
     p = ops.clip(prediction, 1e-6, 1.0 - 1e-6)
@@ -100,137 +45,32 @@ def mask_loss(truth: Any, prediction: Any) -> Any:
     return 1.0 - dice + entropy
 
 
-def _rate(step: int, steps: int, top: float) -> float:
-    """Linear start, cosine end."""
-    warm = min(50, max(1, steps // 20))
-    if step < warm:
-        return top * (step + 1) / warm
-    return float(top * 0.5 * (1.0 + np.cos(np.pi * (step - warm) / max(1, steps - warm))) + 1e-6)
+def _target(zones: Array) -> Array:
+    return (zones % LEFT > 0)[..., None].astype(np.float32)
 
 
-def train(
-    folder: Path, *, steps: int, seed: int, workers: int = 1, learning_rate: float = 2e-3
-) -> Any:
-    """Train, with checkpoints, and go on from one if it is there.
-
-    Each step sees one new image and one from a pool of earlier ones: drawing heads costs as much
-    as learning from them. A resumed run starts with an empty pool, so it is not bit-identical.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets ``checkpoint.keras``, ``progress.json`` and ``loss.tsv``.
-    steps : int
-    seed : int
-    workers : int
-        Processes that draw heads; 0 draws in this one.
-    learning_rate : float
-
-    Returns
-    -------
-    keras.Model
-    """
-    import keras
-
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, progress = folder / 'checkpoint.keras', folder / 'progress.json'
-    keras.utils.set_random_seed(seed)
-    first = 0
-    if checkpoint.exists() and progress.exists():
-        first = int(json.loads(progress.read_text())['step'])
-        model = keras.models.load_model(
-            checkpoint, custom_objects={'mask_loss': mask_loss}, safe_mode=True
-        )
-        logger.info('going on from step %d', first)
-    else:
-        model = build_brain_network(SHAPE)
-        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), mask_loss)
-    rng = np.random.default_rng([seed, 1, first])
-    pool: list[Pair] = []
-    started = time.monotonic()
-    losses: list[float] = []
-    heads = stream(seed, first // CONTRASTS, -(-steps // CONTRASTS), workers)
-    fresh_pairs = (pair for pairs in heads for pair in pairs)
-    for step, fresh in zip(range(first, steps), fresh_pairs, strict=False):
-        other = pool[int(rng.integers(len(pool)))] if pool else fresh
-        pool.append(fresh)
-        del pool[: max(0, len(pool) - POOL)]
-        model.optimizer.learning_rate = _rate(step, steps, learning_rate)
-        batch = _batch([fresh, other])
-        losses.append(float(model.train_on_batch(*batch)))
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            _save(model, checkpoint, progress, step + 1)
-            with (folder / 'loss.tsv').open('a') as table:
-                table.write(f'{step + 1}\t{np.mean(losses):.5f}\n')
-            logger.info(
-                'step %d of %d, loss %.4f, %.2f s a step',
-                step + 1,
-                steps,
-                np.mean(losses),
-                (time.monotonic() - started) / (step + 1 - first),
-            )
-            losses.clear()
-    return model
+def _shipped(model: Any) -> Any:
+    network = build_mask_network(brain_zones.SHAPE)
+    network.set_weights(model.get_weights())
+    return network
 
 
-def _batch(pairs: Sequence[Pair]) -> tuple[Array, Array]:
-    images = np.stack([pair.image for pair in pairs]).astype(np.float32)
-    brains = np.stack([pair.brain for pair in pairs]).astype(np.float32)
-    return images[..., None], brains[..., None]
-
-
-def _save(model: Any, checkpoint: Path, progress: Path, step: int) -> None:
-    """Model first, then the step that it stands for, each by renaming."""
-    new = checkpoint.with_name('new.keras')
-    model.save(new)
-    new.replace(checkpoint)
-    text = progress.with_name('progress.new')
-    text.write_text(json.dumps({'step': step}))
-    text.replace(progress)
+MASK_RECIPE = brain_zones.Recipe(
+    card=CARD,
+    loss=mask_loss,
+    build=lambda: build_mask_network(brain_zones.SHAPE),
+    target=_target,
+    ship=_shipped,
+    loss_name='soft Dice plus cross-entropy',
+    steps=4000,
+    # a sigmoid near 1 has no room left in half precision: the loss became NaN
+    precision='float32',
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from a command line."""
-    parser = argparse.ArgumentParser(prog='python -m shivacmb.train.brain_mask')
-    parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
-    parser.add_argument(
-        '--work', type=Path, help='checkpoints (default: OUTPUT/../brain-mask-work)'
-    )
-    parser.add_argument('--steps', type=int, default=2000)
-    parser.add_argument('--seed', type=int, default=20240)
-    parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument(
-        '--judge', type=int, default=6, help='simulated heads per condition to measure on; 0: none'
-    )
-    parser.add_argument('--threads', type=int, default=2, help='threads of the network')
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    # read by TensorFlow when it first computes
-    os.environ['TF_NUM_INTRAOP_THREADS'] = str(options.threads)
-    work = options.work or options.output.parent / 'brain-mask-work'
-    model = train(work, steps=options.steps, seed=options.seed, workers=options.workers)
-    metrics = judge(_predictor(model), SHAPE, NET_MM, heads=options.judge) if options.judge else {}
-    for name, values in metrics.items():
-        logger.info('%s: %s', name, values)
-    # a fresh copy leaves the optimiser's state behind, which is twice the size of the network
-    network = build_brain_network(SHAPE)
-    network.set_weights(model.get_weights())
-    training = {**TRAINING, 'steps': options.steps, 'seed': options.seed}
-    write_bundle(
-        options.output,
-        [network],
-        {**CARD, 'training': training, 'metrics': {'simulated heads, other seeds': metrics}},
-        overwrite=True,
-    )
-    return 0
-
-
-def _predictor(model: Any) -> Callable[[Array], Array]:
-    def predict(field: Array) -> Array:
-        return np.asarray(model.predict_on_batch(field[None, ..., None])[0, ..., 0])
-
-    return predict
+    return brain_zones.main(arguments, MASK_RECIPE)
 
 
 if __name__ == '__main__':

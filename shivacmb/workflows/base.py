@@ -120,6 +120,7 @@ def init_scan_wf(
         (preproc_wf, detect_wf, [
             ('outputnode.scan_file', 'inputnode.scan_file'),
             ('outputnode.mask_file', 'inputnode.mask_file'),
+            ('outputnode.zones_file', 'inputnode.zones_file'),
             ('outputnode.network_file', 'inputnode.network_file'),
             ('outputnode.network_mask_file', 'inputnode.network_mask_file'),
             ('outputnode.chain_file', 'inputnode.chain_file'),
@@ -155,4 +156,6 @@ def init_scan_wf(
         (write_derivatives, outputnode, [('record', 'record')]),
     ])
     # fmt: on
+    if detection.zones:
+        workflow.connect(detect_wf, 'outputnode.zones_file', write_derivatives, 'zones_file')
     return workflow

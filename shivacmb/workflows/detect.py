@@ -12,6 +12,7 @@ from shivacmb.workflows.plan import Detection
 INPUT_FIELDS = (
     'scan_file',
     'mask_file',
+    'zones_file',
     'network_file',
     'network_mask_file',
     'chain_file',
@@ -23,6 +24,7 @@ OUTPUT_FIELDS = (
     'probability_file',
     'sd_file',
     'brain_file',
+    'zones_file',
 )
 
 
@@ -56,6 +58,8 @@ def init_detect_wf(
         The checked scan on its own grid.
     mask_file
         Brain mask on the isotropic grid.
+    zones_file
+        Zones of the brain on the isotropic grid; not used without ``detection.zones``.
     network_file
         The network's input, ``.npy``.
     network_mask_file
@@ -77,6 +81,8 @@ def init_detect_wf(
         Standard deviation of the folds on the grid of the scan.
     brain_file
         Brain mask on the grid of the scan.
+    zones_file
+        Zones of the brain on the grid of the scan; undefined without ``detection.zones``.
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(list(INPUT_FIELDS)), name='inputnode')
@@ -136,4 +142,8 @@ def init_detect_wf(
         ]),
     ])
     # fmt: on
+    if detection.zones:
+        workflow.connect(inputnode, 'zones_file', find_lesions, 'zones_file')
+        workflow.connect(inputnode, 'zones_file', to_input_grid, 'zones_file')
+        workflow.connect(to_input_grid, 'zones_file', outputnode, 'zones_file')
     return workflow

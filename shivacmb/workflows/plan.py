@@ -23,6 +23,8 @@ class Detection:
     mask : str
         Method where no mask is given: 'auto', 'builtin', 'background', 'bet', 'synthstrip',
         'hd-bet'.
+    zones : bool
+        Whether to find the zones of the brain.
     voxel_mm : float
         Isotropic voxel size of the network's grid, mm.
     box_shape : tuple of three int
@@ -43,6 +45,7 @@ class Detection:
     trust_model: bool
     toolkit: str
     mask: str
+    zones: bool
     voxel_mm: float
     box_shape: tuple[int, int, int]
     percentile: float

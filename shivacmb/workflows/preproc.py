@@ -20,6 +20,7 @@ OUTPUT_FIELDS = (
     'input_sha256',
     'iso_file',
     'mask_file',
+    'zones_file',
     'mask_method',
     'network_file',
     'network_mask_file',
@@ -73,6 +74,8 @@ def init_preproc_wf(
         Reoriented isotropic image.
     mask_file
         Brain mask on the grid of ``iso_file``.
+    zones_file
+        Zones of the brain on the grid of ``iso_file``; undefined without ``detection.zones``.
     mask_method
         How the mask came about.
     network_file
@@ -122,6 +125,7 @@ def init_preproc_wf(
         method='given' if brain_mask is not None else detection.mask,
         given_file=brain_mask,
         voxel_mm=detection.voxel_mm,
+        zones=detection.zones,
         service=service,
         omp_nthreads=omp_nthreads,
     )
@@ -145,6 +149,7 @@ def init_preproc_wf(
         (iso[0], outputnode, [(iso[1], 'iso_file')]),
         (mask_wf, outputnode, [
             ('outputnode.mask_file', 'mask_file'),
+            ('outputnode.zones_file', 'zones_file'),
             ('outputnode.method', 'mask_method'),
         ]),
         (network_input, outputnode, [
@@ -163,11 +168,12 @@ def init_mask_wf(
     method: str,
     given_file: Path | None = None,
     voxel_mm: float = 1.0,
+    zones: bool = True,
     service: str = '',
     omp_nthreads: int = 1,
     name: str = 'mask_wf',
 ) -> pe.Workflow:
-    """Mask the brain on the isotropic grid.
+    """Mask the brain on the isotropic grid, and find its zones.
 
     Workflow Graph
         one node for 'given', 'auto', 'builtin' and 'background'; tool -> check for the others
@@ -180,6 +186,8 @@ def init_mask_wf(
         The precomputed mask, with ``method='given'``.
     voxel_mm : float
         Isotropic voxel size, mm.
+    zones : bool
+        Whether to find the zones, which are the built-in network's for every method.
     service : str
         As for :func:`init_preproc_wf`.
     omp_nthreads : int
@@ -198,22 +206,27 @@ def init_mask_wf(
     -------
     mask_file
         Brain mask on the grid of ``iso_file``.
+    zones_file
+        Zones in the mask, on the same grid; undefined without ``zones``.
     method
         How the mask came about.
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(['scan_file', 'iso_file']), name='inputnode')
-    outputnode = pe.Node(niu.IdentityInterface(['mask_file', 'method']), name='outputnode')
+    outputs = ['mask_file', 'zones_file', 'method']
+    outputnode = pe.Node(niu.IdentityInterface(outputs), name='outputnode')
+    common = {'zones': zones, 'threads': omp_nthreads, 'service': service}
     if method == 'given':
         mask = pe.Node(
-            GivenMask(given_file=str(given_file), voxel_mm=voxel_mm), name='mask', mem_gb=0.5
+            GivenMask(given_file=str(given_file), voxel_mm=voxel_mm, **common),
+            name='mask',
+            mem_gb=0.5,
         )
         workflow.connect(inputnode, 'scan_file', mask, 'scan_file')
     elif method in ('auto', 'builtin', 'background'):
-        found = FoundMask(method=method, threads=omp_nthreads, service=service)
-        mask = pe.Node(found, name='mask', mem_gb=0.5)
+        mask = pe.Node(FoundMask(method=method, **common), name='mask', mem_gb=0.5)
     else:
-        mask = pe.Node(ToolMask(method=method), name='mask', mem_gb=0.3)
+        mask = pe.Node(ToolMask(method=method, **common), name='mask', mem_gb=0.5)
         tool, field = _mask_tool(method, omp_nthreads)
         workflow.connect(inputnode, 'iso_file', tool, 'in_file')
         workflow.connect(tool, field, mask, 'tool_file')
@@ -223,6 +236,8 @@ def init_mask_wf(
         (mask, outputnode, [('mask_file', 'mask_file'), ('method', 'method')]),
     ])
     # fmt: on
+    if zones:
+        workflow.connect(mask, 'zones_file', outputnode, 'zones_file')
     return workflow
 
 

@@ -50,6 +50,8 @@ def test_output_names_are_those_of_the_design(scan, tmp_path):
         'probseg': f'{anat}label-CMB_probseg.nii.gz',
         'probseg_sd': f'{anat}label-CMB_desc-ensSD_probseg.nii.gz',
         'lesion_mask': f'{anat}label-CMB_mask.nii.gz',
+        'zones': f'{anat}desc-zones_dseg.nii.gz',
+        'zones_tsv': f'{anat}desc-zones_dseg.tsv',
         'dseg': f'{anat}desc-CMB_dseg.nii.gz',
         'dseg_tsv': f'{anat}desc-CMB_dseg.tsv',
         'record': 'logs/sub-01/sub-01_ses-1.json',

@@ -31,6 +31,7 @@ VALUES: dict[str, Any] = {
     'min_size': 5,
     'toolkit': 'native',
     'mask': 'bet',
+    'no_zones': True,
     'brain_mask': '/masks/{stem}.nii.gz',
     'derivatives': {'a': Path('/a'), 'b c': Path('/b')},
     'mem_mb': 8000.0,

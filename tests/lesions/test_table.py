@@ -20,7 +20,10 @@ ONE = Lesion(1, 'CMB1', -12.345, 0.001, 7.0, 12.0, 12, 0.98765, 0.5, 2 / 3, 1.41
 
 def test_columns_are_the_lesion_s_fields_in_order():
     assert list(LESION_COLUMNS) == [field.name for field in fields(Lesion)]
-    assert all(set(entry) == {'Description', 'Units'} for entry in LESION_COLUMNS.values())
+    # a unit makes the validator take a column for numbers
+    for name, entry in LESION_COLUMNS.items():
+        units = set() if name in ('name', 'region') else {'Units'}
+        assert set(entry) == {'Description'} | units
     # BIDS asks dseg tables for these two
     assert list(LESION_COLUMNS)[:2] == ['index', 'name']
 
@@ -28,6 +31,7 @@ def test_columns_are_the_lesion_s_fields_in_order():
 def test_text_has_fixed_decimals():
     assert lesions_to_tsv([ONE]).splitlines()[1].split('\t') == [
         '1', 'CMB1', '-12.35', '0.00', '7.00', '12.00', '12', '0.9877', '0.5000', '0.6667', '1.41',
+        'n/a',
     ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from shivacmb.exceptions import DataError
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
-from shivacmb.models.brain_mask import brain_from
+from shivacmb.imaging.zones import Zone
+from shivacmb.models.brain_mask import MAPS, brain_from
 
 SHAPE = (48, 64, 64)
 NET_MM = 4.0
@@ -24,9 +25,18 @@ def dice(one: np.ndarray, two: np.ndarray) -> float:
     return float(2 * ((one > 0) & (two > 0)).sum() / ((one > 0).sum() + (two > 0).sum()))
 
 
+def maps_of(brain: np.ndarray, zone: Zone = Zone.CORTEX) -> np.ndarray:
+    """What a network returns that is sure of one zone and knows no side."""
+    maps = np.zeros((*brain.shape, MAPS), np.float32)
+    maps[..., 0], maps[..., zone] = 1 - brain, brain
+    return maps
+
+
 def bright(field: np.ndarray) -> np.ndarray:
-    """A network that calls every bright voxel brain."""
-    return field
+    """A network that calls every bright voxel brain, the left of its grid left."""
+    maps = maps_of(field)
+    maps[: len(field) // 2, ..., -1] = 1
+    return maps
 
 
 @pytest.mark.parametrize('codes', ['RAS', 'LAS', 'LPS', 'ASR', 'IPL'])
@@ -40,7 +50,7 @@ def test_mask_comes_back_on_the_image_s_own_grid(codes: str, mm: tuple[float, ..
             nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes)
         )
     )
-    mask = brain_from(turned, bright, SHAPE, NET_MM)
+    mask = brain_from(turned, bright, SHAPE, NET_MM).mask()
     assert mask.dtype == np.uint8
     assert mask.shape == turned.shape
     ball_there = np.asarray(turned.dataobj)
@@ -55,14 +65,15 @@ def test_network_sees_ras_order_whatever_the_image_s() -> None:
 
     def remember(field: np.ndarray) -> np.ndarray:
         seen.append(field)
-        return field
+        return maps_of(field)
 
     array = ball((90, 100, 100), (2, 2, 2), (90, 100, 100))
     array[:45] *= 2  # brighter at low x, left in RAS
     for sign in (1, -1):
         image = nib.Nifti1Image(array[::sign].copy(), np.diag([2.0 * sign, 2, 2, 1]))
         brain_from(image, remember, SHAPE, NET_MM, threshold=0.2)
-    np.testing.assert_allclose(seen[0], seen[2], atol=1e-5)
+    half = len(seen) // 2
+    np.testing.assert_allclose(seen[0], seen[half], atol=1e-5)
     middle = seen[0].shape[0] // 2
     assert seen[0][:middle].sum() > 1.5 * seen[0][middle:].sum()
 
@@ -72,7 +83,7 @@ def test_second_pass_puts_the_brain_in_the_middle() -> None:
 
     def remember(field: np.ndarray) -> np.ndarray:
         centres.append([(i * field).sum() / field.sum() for i in np.indices(field.shape)])
-        return field
+        return maps_of(field)
 
     array = ball((90, 100, 140), (2, 2, 2), (90, 100, 190))
     array[20:70, 20:80, :20] = 0.3  # a neck: signal, but not brain
@@ -81,12 +92,65 @@ def test_second_pass_puts_the_brain_in_the_middle() -> None:
     np.testing.assert_allclose(centres[1][2], 31.5, atol=2.5)
 
 
+def test_a_brain_in_the_middle_takes_one_pass() -> None:
+    calls = []
+
+    def count(field: np.ndarray) -> np.ndarray:
+        calls.append(1)
+        return maps_of(field)
+
+    array = ball((90, 100, 100), (2, 2, 2), (90, 100, 100))
+    brain_from(nib.Nifti1Image(array, np.diag([2, 2, 2, 1])), count, SHAPE, NET_MM)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize('codes', ['RAS', 'LPS', 'SAL'])
+def test_zones_cover_any_mask_with_the_sides_of_the_patient(codes: str) -> None:
+    def network(field: np.ndarray) -> np.ndarray:
+        maps = bright(field)
+        back = (np.indices(field.shape)[1] < field.shape[1] // 2) & (field > 0.5)
+        maps[back, Zone.CORTEX], maps[back, Zone.BRAINSTEM] = 0, 1
+        return maps
+
+    affine = np.diag([2.0, 2, 2, 1])
+    array = ball((90, 100, 100), (2, 2, 2), (89, 99, 99))
+    image = nib.Nifti1Image(array, affine)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes)
+    )
+    turned = image.as_reoriented(turn)
+    # a mask of another tool, wider than the brain that the network sees
+    wide = nib.Nifti1Image(np.ones(array.shape, np.uint8), affine).as_reoriented(turn)
+    mask = np.asarray(wide.dataobj).copy()
+    mask[:5] = 0
+    maps = brain_from(turned, network, SHAPE, NET_MM)
+    zones = maps.zones(mask)
+    back = nib.Nifti1Image(zones, turned.affine).as_reoriented(
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt(codes), nib.io_orientation(affine)
+        )
+    )
+    found = np.asarray(back.dataobj)
+    assert zones[:5].max() == 0
+    assert zones.dtype == np.uint8
+    left, right, behind = found[30, 70, 50], found[60, 70, 50], found[45, 30, 50]
+    assert (left, right, behind) == (11, 21, 5)
+    assert set(np.unique(maps.zones(maps.mask()))) == {0, 5, 11, 21}
+
+
+def test_zones_of_an_empty_mask_are_empty() -> None:
+    array = ball((90, 100, 100), (2, 2, 2), (90, 100, 100))
+    maps = brain_from(nib.Nifti1Image(array, np.diag([2, 2, 2, 1])), bright, SHAPE, NET_MM)
+    assert maps.zones(np.zeros(array.shape)).max() == 0
+
+
 def test_one_piece_without_holes_is_left() -> None:
     array = ball((100, 100, 100), (2, 2, 2), (100, 100, 100))
     whole = array.copy()
     array[45:55, 45:55, 45:55] = 0  # a hole
     array[2:10, 2:10, 2:10] = 1  # an island
-    mask = brain_from(nib.Nifti1Image(array, np.diag([2, 2, 2, 1])), bright, SHAPE, NET_MM)
+    image = nib.Nifti1Image(array, np.diag([2, 2, 2, 1]))
+    mask = brain_from(image, bright, SHAPE, NET_MM).mask()
     assert mask[50, 50, 50] == 1
     assert mask[5, 5, 5] == 0
     assert dice(mask, whole) > 0.98
@@ -95,7 +159,7 @@ def test_one_piece_without_holes_is_left() -> None:
 def test_no_brain_is_an_error_that_says_what_to_do() -> None:
     image = nib.Nifti1Image(np.ones((50, 50, 50), np.float32), np.diag([4, 4, 4, 1]))
     with pytest.raises(DataError, match=r'sees 0 mL of brain in <an image>: .*mask of your own'):
-        brain_from(image, np.zeros_like, SHAPE, NET_MM)
+        brain_from(image, lambda field: maps_of(field * 0), SHAPE, NET_MM)
 
 
 def test_box_average_keeps_the_integral_and_cubic_keeps_smooth_fields() -> None:
@@ -110,6 +174,9 @@ def test_box_average_keeps_the_integral_and_cubic_keeps_smooth_fields() -> None:
     # cubic convolution is exact for linear fields: slopes are mm / 3
     np.testing.assert_allclose(np.diff(back, axis=1)[5:-5, 5:-5, 5:-5], 0.5, atol=1e-4)
     assert back.mean() == pytest.approx(ramp.mean(), rel=1e-4)
+    window = (slice(3, 9), slice(0, 32), slice(20, 21))
+    part = from_network(ramp, array.shape, mm, 3.0, middle, window)
+    np.testing.assert_allclose(part, back[window], atol=1e-4)
 
 
 def test_scale_input_maps_the_percentile_to_one_and_survives_emptiness() -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,18 @@ pytestmark = pytest.mark.system
 
 @pytest.mark.parametrize('program', ['shivacmb', 'shivacmb-tools'])
 @pytest.mark.parametrize('option', ['--version', '--help'])
-def test_answers_at_once(app: Any, program: str, option: str) -> None:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = app.run(option, program=program)
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ''
+def test_answers_without_heavy_imports(app: Any, program: str, option: str) -> None:
+    """What would make the answer slow is known by name, whatever else the machine is doing."""
+    done = app.run(option, program=program)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ''
     if option == '--version':
         assert re.fullmatch(r'shivacmb \d+\.\d+\S*\n', done.stdout)
     else:
         assert 'For research use only' in ' '.join(done.stdout.split())
-    assert min(times) < 2  # half a second on an idle machine: bench/ measures it
-
-
-@pytest.mark.parametrize('option', ['--version', '--help'])
-def test_imports_nothing_heavy(app: Any, option: str) -> None:
-    """What makes it slow is known by name, whatever else the machine is doing."""
-    done = app.run(option, PYTHONPROFILEIMPORTTIME='1')
-    imported = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines()}
+    profiled = app.run(option, program=program, PYTHONPROFILEIMPORTTIME='1')
+    imported = {line.rpartition('|')[2].strip() for line in profiled.stderr.splitlines()}
+    assert 'shivacmb.cli.parser' in imported
     heavy = {'numpy', 'nibabel', 'scipy', 'pandas', 'nipype', 'openvino', 'tensorflow', 'bids'}
     assert not heavy & imported
 

@@ -69,10 +69,10 @@ def problems(folder: Path) -> list[dict[str, Any]]:
     ],
 )  # fmt: skip
 def test_bad_options_end_in_one_sentence(
-    app: Any, tmp_path: Path, options: list[str], code: int, message: str
+    tools_main: Any, tmp_path: Path, options: list[str], code: int, message: str
 ) -> None:
     out = tmp_path / 'out'
-    done = app.run('simulate', out, *options, program='shivacmb-tools')
+    done = tools_main('simulate', out, *options)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
@@ -221,13 +221,16 @@ def test_detectability_rises_with_size(app: Any, tools: Any, scans: Path, tmp_pa
     ],
 )
 def test_bad_grids_end_in_one_sentence(
-    app: Any, scans: Path, tmp_path: Path, options: list[str], code: int, message: str
+    app: Any,
+    tools_main: Any,
+    scans: Path,
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    message: str,
 ) -> None:
     model = [] if '--model' in options else ['--model', str(app.bundle)]
-    done = app.run(
-        'detectability', scans, '-o', tmp_path / 'out', *model, *options,
-        program='shivacmb-tools',
-    )  # fmt: skip
+    done = tools_main('detectability', scans, '-o', tmp_path / 'out', *model, *options)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert 'Traceback' not in done.stderr

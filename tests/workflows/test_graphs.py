@@ -37,6 +37,7 @@ def detection(tmp_path: Path) -> Detection:
         trust_model=False,
         toolkit='native',
         mask='auto',
+        zones=True,
         voxel_mm=1.0,
         box_shape=(160, 216, 176),
         percentile=99.0,
@@ -110,6 +111,26 @@ def test_numbers_reach_the_nodes(detection: Detection, plan: ScanPlan, tmp_path:
     assert costs['predict'] == (1, 0.2)  # the work is done by the service
 
 
+@pytest.mark.parametrize('zones', [True, False])
+def test_zones_take_their_way_or_leave_no_trace(
+    detection: Detection, plan: ScanPlan, tmp_path: Path, zones: bool
+) -> None:
+    workflow = base.init_scan_wf(plan=plan, detection=replace(detection, zones=zones))
+    graph = expanded(workflow, tmp_path)
+    fields = {
+        (one.name, other.name)
+        for one, other, data in graph.edges(data=True)
+        if any(into == 'zones_file' for _, into in data['connect'])
+    }
+    ways = {
+        ('mask', 'find_lesions'),
+        ('mask', 'to_input_grid'),
+        ('to_input_grid', 'write_derivatives'),
+    }
+    assert fields == (ways if zones else set())
+    assert next(node for node in graph if node.name == 'mask').inputs.zones is zones
+
+
 def test_prediction_in_the_node_itself_is_paid_for(
     detection: Detection, plan: ScanPlan, tmp_path: Path
 ) -> None:
@@ -144,9 +165,7 @@ def built(factory: Any, detection: Detection, plan: ScanPlan) -> pe.Workflow:
 
 
 @pytest.mark.parametrize('factory', FACTORIES, ids=lambda factory: factory.__name__)
-def test_factory_documents_its_door(
-    factory: Any, detection: Detection, plan: ScanPlan
-) -> None:
+def test_factory_documents_its_door(factory: Any, detection: Detection, plan: ScanPlan) -> None:
     """Sections Inputs and Outputs are the fields of inputnode and outputnode, in their order."""
     assert factory.__code__.co_argcount == 0, 'arguments by keyword only'
     workflow = built(factory, detection, plan)

@@ -1,4 +1,4 @@
-"""How good a brain mask is on simulated heads that it was not trained on."""
+"""How good mask and zones are on simulated heads that the network was not trained on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
+from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
 from shivacmb.models.brain_mask import brain_from
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.anatomy_warp import WarpRange
 from shivacmb.simulate.contrast import random_contrast
-from shivacmb.train.brain_mask_samples import Array
+from shivacmb.train.brain_zones_samples import Array, zone_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,9 @@ CONDITIONS: dict[str, tuple[str, dict[str, Any]]] = {
     'swi, noisy': ('swi', {'slice_mm': 1.5, 'stripped': False, 'coverage': False, 'snr': 8.0}),
     'any contrast': ('any', {'stripped': False, 'coverage': False}),
     'T2starw, skull-stripped': ('T2starw', {'stripped': True, 'coverage': False}),
+    'T2starw, turned by 20 degrees': ('T2starw', {'stripped': False, 'coverage': False}),
 }
+_TURNED = 20.0
 
 
 def compare(mask: Array, truth: Array, voxel_mm: Sequence[float]) -> tuple[float, float]:
@@ -44,6 +47,36 @@ def compare(mask: Array, truth: Array, voxel_mm: Sequence[float]) -> tuple[float
     dice = 2.0 * float((one & two).sum()) / float(one.sum() + two.sum())
     centres = [np.argwhere(m).mean(axis=0) * np.asarray(voxel_mm) for m in (one, two)]
     return dice, float(np.linalg.norm(centres[0] - centres[1]))
+
+
+def compare_zones(zones: Array, truth: Array, left: Array) -> dict[str, float]:
+    """Dice overlap of each zone, and how often the side is right.
+
+    Parameters
+    ----------
+    zones : ndarray [X, Y, Z]
+        Values of :data:`shivacmb.imaging.zones.REGIONS`.
+    truth : ndarray [X, Y, Z]
+        :class:`Zone` without sides.
+    left : ndarray of bool [X, Y, Z]
+
+    Returns
+    -------
+    dict
+        Zone name in lower case to Dice, NaN for one that neither map has; ``side`` to the share
+        of the voxels in paired zones on both maps.
+    """
+    plain, result = zones % SIDE_STEP, {}
+    for zone in Zone:
+        if zone is Zone.BACKGROUND:
+            continue
+        one, two = plain == zone, truth == zone
+        total = int(one.sum()) + int(two.sum())
+        result[zone.name.lower()] = 2.0 * int((one & two).sum()) / total if total else np.nan
+    paired = (zones >= SIDE_STEP) & ~np.isin(truth, MIDLINE)
+    right = (zones // SIDE_STEP == Side.LEFT) == left
+    result['side'] = float(right[paired].mean()) if paired.any() else np.nan
+    return result
 
 
 def judge(
@@ -72,12 +105,14 @@ def judge(
     -------
     dict
         Per condition ``dice`` (median), ``dice_least``, ``centre_mm`` (median),
-        ``centre_mm_most``.
+        ``centre_mm_most`` of the mask; the median Dice of each zone, and ``side``, the median
+        share of the voxels right about left and right, where the network gives zones.
     """
-    spread = WarpRange(rotation_deg=8.0, shift_mm=15.0)
     table = {}
     for number, (name, (kind, options)) in enumerate(CONDITIONS.items()):
-        found = []
+        turn = _TURNED if 'turned' in name else 8.0
+        spread = WarpRange(rotation_deg=turn, shift_mm=15.0)
+        found, zones = [], []
         for index in range(heads):
             rng = np.random.default_rng([seed, number, index])
             head = random_head(rng, voxel_mm=voxel_mm, spread=spread)
@@ -92,14 +127,22 @@ def judge(
             truth = head.brain
             if options['coverage']:
                 truth = truth & _acquired(scan)
-            mask = brain_from(nib.Nifti1Image(scan, head.affine), predict, shape, net_mm)
+            maps = brain_from(nib.Nifti1Image(scan, head.affine), predict, shape, net_mm)
+            mask = maps.mask()
             found.append(compare(mask, truth, head.voxel_mm))
+            if maps.fields.shape[-1] > 1:
+                seen = maps.zones(mask)
+                zones.append(compare_zones(seen, zone_map(head) * truth, head.left))
         dice, distance = np.array(found).T
         table[name] = {
             'dice': round(float(np.median(dice)), 4),
             'dice_least': round(float(dice.min()), 4),
             'centre_mm': round(float(np.median(distance)), 2),
             'centre_mm_most': round(float(distance.max()), 2),
+            **{
+                key: round(float(np.nanmedian([z[key] for z in zones])), 4)
+                for key in (zones[0] if zones else ())
+            },
         }
     return table
 
