@@ -83,7 +83,7 @@ def _by_pattern(scan: Scan, pattern: str) -> Path:
     }
     try:
         path = Path(pattern.format(**values)).expanduser().absolute()
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in PATTERN_FIELDS)
         raise UsageError(f'--brain-mask {pattern!r}: only {fields} may stand in braces') from error
     if not path.is_file():

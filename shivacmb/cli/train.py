@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from shivacmb.cli import interrupts, types
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shivacmb.models import Bundle, Grid, Input, Intensity
     from shivacmb.train.dataset import LabelClass
     from shivacmb.train.plan import Plan
@@ -116,12 +118,16 @@ def _add_network(group: Any) -> None:
     )
     group.add_argument('--stages', type=types.positive_int, metavar='N', help='resolutions')
     group.add_argument('--convolutions', type=types.positive_int, metavar='N', help='per stage')
-    group.add_argument('--growth', type=float, metavar='F', help='of the filters, by stage')
+    group.add_argument(
+        '--growth', type=types.above_zero, metavar='F', help='of the filters, by stage'
+    )
 
 
 def _add_recipe(group: Any) -> None:
     group.add_argument('--folds', type=types.positive_int, default=3, metavar='N')
-    group.add_argument('--seed', type=int, default=0, metavar='N', help='decides every draw')
+    group.add_argument(
+        '--seed', type=types.seed, default=0, metavar='N', help='decides every draw'
+    )
     length = group.add_mutually_exclusive_group()
     length.add_argument(
         '--epochs', type=types.positive_int, default=200, metavar='N',
@@ -137,20 +143,26 @@ def _add_recipe(group: Any) -> None:
         '--loss', choices=('dice', 'balanced'), default='dice',
         help='Dice as in the paper, or with a balanced cross-entropy, which starts faster',
     )  # fmt: skip
-    group.add_argument('--min-rate', type=float, default=1e-6, metavar='R', help='default: 1e-6')
-    group.add_argument('--max-rate', type=float, default=1e-3, metavar='R', help='default: 1e-3')
+    group.add_argument(
+        '--min-rate', type=types.above_zero, default=1e-6, metavar='R', help='default: 1e-6'
+    )
+    group.add_argument(
+        '--max-rate', type=types.above_zero, default=1e-3, metavar='R', help='default: 1e-3'
+    )
     group.add_argument(
         '--cycle-steps', type=types.positive_int, metavar='N',
         help='steps of a cycle of the learning rate (default: eight epochs)',
     )  # fmt: skip
     group.add_argument(
-        '--decay', type=float, metavar='F',
+        '--decay', type=types.probability, metavar='F',
         help='factor of the cycles per step (default: 1 %% of the height is left at the end)',
     )  # fmt: skip
     group.add_argument('--no-flip', action='store_true', help='do not mirror left and right')
-    group.add_argument('--max-shift', type=int, default=10, metavar='VOXELS', help='default: 10')
     group.add_argument(
-        '--max-rotation', type=float, default=10.0, metavar='DEGREES', help='default: 10'
+        '--max-shift', type=types.seed, default=10, metavar='VOXELS', help='default: 10'
+    )
+    group.add_argument(
+        '--max-rotation', type=types.degrees, default=10.0, metavar='DEGREES', help='default: 10'
     )
     group.add_argument(
         '--curves', choices=('sorted', 'free', 'none'), default='sorted',
@@ -172,7 +184,7 @@ def _add_running(group: Any) -> None:
         help='prepared scans and checkpoints (default: BUNDLE_DIR.work)',
     )  # fmt: skip
     group.add_argument(
-        '--max-minutes', type=float, metavar='M',
+        '--max-minutes', type=types.above_zero, metavar='M',
         help='stop at a checkpoint after M minutes; exit code 75 says: run it again',
     )  # fmt: skip
     group.add_argument(
@@ -180,7 +192,7 @@ def _add_running(group: Any) -> None:
         help='processes that prepare scans, threads that draw batches (default: 1)',
     )  # fmt: skip
     group.add_argument(
-        '--only-fold', type=int, metavar='K',
+        '--only-fold', type=types.seed, metavar='K',
         help='train fold K alone (from 0); the run that finds all trained writes the model',
     )  # fmt: skip
     group.add_argument(
@@ -250,12 +262,15 @@ def run(args: argparse.Namespace) -> int:
     """Train and write the model; return the exit code."""
     from shivacmb.exceptions import OutputError
     from shivacmb.models.descriptor import check_name
+    from shivacmb.models.write import require_replaceable
 
     name = check_name(args.output.name)
+    _check_folders(args)
     if args.output.exists() and not args.overwrite:
         raise OutputError(
             f'<{args.output}> exists; give another folder, or --overwrite to replace it'
         )
+    require_replaceable(args.output)
     task = task_from(args)
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
@@ -290,6 +305,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_folders(args: argparse.Namespace) -> None:
+    """Refuse a model's folder that would replace, or mix with, what the training reads."""
+    from shivacmb.exceptions import UsageError
+
+    output, work = args.output.resolve(), _work(args).resolve()
+    for folder in (args.bids_dir, args.labels_dir, *(path for pair in args.also for path in pair)):
+        own = folder.resolve()
+        if own == output or own in output.parents or output in own.parents:
+            raise UsageError(
+                f'-o <{args.output}> and the data <{folder}> lie one inside the other; give a '
+                'folder outside the data'
+            )
+    if work == output or output in work.parents:
+        raise UsageError(
+            f'--work <{_work(args)}> must not be the folder of the model, nor lie in it; give '
+            'another one, or leave --work out'
+        )
+
+
+def _work(args: argparse.Namespace) -> Path:
+    given: Path | None = args.work
+    output: Path = args.output
+    return given or output.with_name(f'{output.name}.work')
+
+
 def task_from(args: argparse.Namespace) -> Task:
     """Turn the arguments into a task.
 
@@ -316,7 +356,7 @@ def task_from(args: argparse.Namespace) -> Task:
     return Task(
         plan=plan, query=query,
         sets=((args.bids_dir, args.labels_dir), *((bids, labels) for bids, labels in args.also)),
-        work=args.work or args.output.with_name(f'{args.output.name}.work'), start=start,
+        work=_work(args), start=start,
         fold_table=args.fold_table, from_pool=args.from_pool, workers=args.nprocs,
         only_fold=args.only_fold,
     )  # fmt: skip

@@ -85,6 +85,22 @@ def seed(value: str) -> int:
     return int(value)
 
 
+def above_zero(value: str) -> float:
+    """Finite number above 0."""
+    number = _number(value)
+    if number <= 0:
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {value!r}')
+    return number
+
+
+def degrees(value: str) -> float:
+    """Angle from 0 to 180."""
+    number = _number(value)
+    if not 0 <= number <= 180:
+        raise argparse.ArgumentTypeError(f'expected degrees from 0 to 180, got {value!r}')
+    return number
+
+
 def share(value: str) -> float:
     """Number from 0 to 1."""
     number = _number(value)

@@ -66,7 +66,8 @@ def export_bundle(
         msg = f'there is no export {to!r}; choose one of {", ".join(EXPORTS)}'
         raise ModelError(msg)
     target = Path(out_dir) / bundle.name
-    with staged(target, overwrite=overwrite) as staging:
+    marks = (DESCRIPTOR, 'fold-0.savedmodel')
+    with staged(target, overwrite=overwrite, marks=marks) as staging:
         folders, files = [], []
         for index, fold in enumerate(bundle.folds):
             bundle.verify_fold(fold)

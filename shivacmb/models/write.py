@@ -50,6 +50,7 @@ def write_bundle(
     openvino: bool = True,
     overwrite: bool = False,
     trust_model: bool = False,
+    papers: Sequence[str | Path] = (),
 ) -> Bundle:
     """Write a bundle: the folds, their OpenVINO forms, checksums and ``model.json``.
 
@@ -71,6 +72,8 @@ def write_bundle(
         Replace a folder that exists.
     trust_model : bool
         Allow code in files.
+    papers : sequence of path
+        Further files to copy into the folder, such as a card.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def write_bundle(
     ModelError
         The metadata are not valid, or a fold cannot be read or does not fit the grid.
     OutputError
-        The folder exists, or cannot be written.
+        The folder exists and is not to be replaced or holds no model, or cannot be written.
     """
     target = Path(folder)
     if not folds:
@@ -99,22 +102,31 @@ def write_bundle(
             for index, fold in enumerate(folds)
         ]
         bundle = parse_bundle({**metadata, 'folds': entries}, target)
+        for paper in map(Path, papers):
+            shutil.copyfile(paper, staging / paper.name)
         write_description(bundle, staging)
     return bundle
 
 
 class staged:  # noqa: N801  used as a function, like contextlib.closing
-    """Context manager: a folder to fill, which becomes ``target`` at the end without an error."""
+    """Context manager: a folder to fill, which becomes ``target`` at the end without an error.
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    A folder is replaced only when it holds one of ``marks``, so that nothing but a model is lost.
+    """
+
+    def __init__(
+        self, target: Path, *, overwrite: bool, marks: Sequence[str] = (MODEL_FILE,)
+    ) -> None:
         self.target = target
         self.overwrite = overwrite
+        self.marks = marks
 
     def __enter__(self) -> Path:
         """Make the folder beside ``target``, so that the final rename is atomic."""
         if self.target.exists() and not self.overwrite:
             msg = f'<{self.target}> exists; remove it first, or choose another name'
             raise OutputError(msg)
+        require_replaceable(self.target, self.marks)
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix=f'.{self.target.name}-', dir=self.target.parent)
@@ -141,6 +153,8 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
 
     def _move(self) -> None:
         old = self.holder / 'old'
+        # the target may have appeared since
+        require_replaceable(self.target, self.marks)
         if self.target.exists():
             self.target.rename(old)
         try:
@@ -149,6 +163,31 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
             if old.exists():
                 old.rename(self.target)
             raise
+
+
+def require_replaceable(target: Path, marks: Sequence[str] = (MODEL_FILE,)) -> None:
+    """Refuse to replace what is no model.
+
+    Parameters
+    ----------
+    target : Path
+        Need not exist.
+    marks : sequence of str
+        Names, one of which the folder must hold.
+
+    Raises
+    ------
+    OutputError
+        It exists and is a file, or a folder without any of them.
+    """
+    if (target.exists() or target.is_symlink()) and not any(
+        (target / mark).exists() for mark in marks
+    ):
+        msg = (
+            f'<{target}> is not replaced, because it holds no {marks[0]} and so is no model; '
+            'remove it yourself, or choose another name'
+        )
+        raise OutputError(msg)
 
 
 def write_description(bundle: Bundle, folder: Path) -> None:

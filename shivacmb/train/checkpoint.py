@@ -46,7 +46,13 @@ class State:
         return list(self.model.optimizer.variables)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint: the new one whole, or the old one as it was."""
+        """Write a checkpoint: the new one whole, or the old one as it was.
+
+        Raises
+        ------
+        DataError
+            A weight or the optimizer is not finite any more; the old one stays.
+        """
         import keras
 
         arrays = {f'w{i:03d}': value for i, value in enumerate(self.model.get_weights())}
@@ -54,6 +60,13 @@ class State:
             f'o{i:03d}': keras.ops.convert_to_numpy(value)
             for i, value in enumerate(self.variables)
         }
+        # a gradient may be NaN though the loss, counted before the step, is not
+        if not all(np.isfinite(value).all() for value in arrays.values()):
+            where = f'continue from <{path}>' if path.exists() else 'begin again'
+            raise DataError(
+                f'The weights are not finite any more after step {self.step}; {where} with a '
+                'lower learning rate, or with --precision float32.'
+            )
         with replacing(path) as scratch, scratch.open('wb') as stream:
             np.savez(
                 stream,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.bids import replacing
+
 Array = NDArray[Any]
 
 
@@ -44,11 +46,16 @@ def save_compact(model: Any, path: Path) -> None:
         With rounded weights, half of whose bytes are zero.
     path : Path
         A ``.keras`` file.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, for example because the disk is full.
     """
-    with tempfile.TemporaryDirectory(prefix='shivacmb-') as scratch:
+    with replacing(path) as made, tempfile.TemporaryDirectory(prefix='shivacmb-') as scratch:
         plain = Path(scratch) / 'model.keras'
         model.save(str(plain))
-        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, 'w') as target:
+        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(made, 'w') as target:
             for name in source.namelist():
                 # a fixed date: the same weights give the same file
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

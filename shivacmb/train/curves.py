@@ -5,21 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 from shivacmb.bids import replacing
+from shivacmb.exceptions import DataError
 
 Rows = list[dict[str, float | None]]
 
 
 def read_curve(path: Path) -> Rows:
-    """Read the learning curve of one fold; None stands for n/a."""
-    lines = path.read_text('utf-8').splitlines()
-    titles = lines[0].split('\t')
-    return [
-        {
-            title: None if cell == 'n/a' else float(cell)
-            for title, cell in zip(titles, line.split('\t'), strict=True)
-        }
-        for line in lines[1:]
-    ]
+    """Read the learning curve of one fold; None stands for n/a, no row for a missing file.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text('utf-8').splitlines()
+        titles = lines[0].split('\t')
+        return [
+            {
+                title: None if cell == 'n/a' else float(cell)
+                for title, cell in zip(titles, line.split('\t'), strict=True)
+            }
+            for line in lines[1:]
+        ]
+    except (OSError, ValueError, IndexError) as error:
+        raise damaged_curve(path) from error
+
+
+def damaged_curve(path: Path) -> DataError:
+    """Say what to do about a learning curve that cannot be read."""
+    return DataError(
+        f'the learning curve <{path}> cannot be read, it was altered or not copied completely: '
+        'copy it again, or remove it, its rows are then left out'
+    )
 
 
 def join_curves(folds: list[Rows]) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_brain_mask, find_scans
 from shivacmb.bids.names import session_dir
+from shivacmb.bids.rules import refusal_by_name
 from shivacmb.bids.sidecars import split_name
-from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.exceptions import DatasetError, FilterError, NoInputError, UsageError
 from shivacmb.models import Input
 
 #: Contrasts that the app itself looks for; any other is the suffix of a file.
@@ -209,9 +210,19 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
+    further = {
+        contrast: _scans_of(bids_dir, query, contrast)
+        for channel in query.inputs[1:]
+        for contrast in channel.contrasts
+        if contrast in SCAN_CONTRASTS
+    }
     scans, passed = [], []
     for scan in found.scans:
-        labels = [_label(scan, item, labels_dir, query.pattern) for item in query.classes]
+        beside = [
+            other for other in found.scans
+            if (other.participant, other.session) == (scan.participant, scan.session)
+        ]  # fmt: skip
+        labels = [_label(scan, item, labels_dir, query.pattern, beside) for item in query.classes]
         given = [path for path in labels if path is not None]
         if not given:
             passed.append((scan.relative_path, 'no label map'))
@@ -228,7 +239,7 @@ def find_labelled(
         scan.check()
         scans.append(LabelledScan(
             name or bids_dir.resolve().name, scan.participant, scan.stem,
-            _channels(scan, query.inputs), tuple(given),
+            _channels(scan, query.inputs, further), tuple(given),
             find_brain_mask(scan, query.derivatives, query.mask_pattern),
         ))  # fmt: skip
     if not scans:
@@ -276,7 +287,9 @@ def _bare(path: Path) -> str:
     return path.name.removesuffix('.gz').removesuffix('.nii')
 
 
-def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Path | None:
+def _label(
+    scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
+) -> Path | None:
     if pattern is not None:
         path = _by_pattern(scan, item, pattern)
         path = path if path.is_absolute() else root / path
@@ -285,13 +298,7 @@ def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Pat
     endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
     files = _images(folder)
     for ending in endings:
-        fitting = [path for path in files if _bare(path).endswith('_' + ending)]
-        starts = (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}')
-        exact = next(([p for p in fitting if _bare(p) == start] for start in starts
-                      if any(_bare(p) == start for p in fitting)), [])  # fmt: skip
-        # a map with other entities may belong to another scan of the session
-        loose = [path for path in fitting if _bare(path) in _looser(scan, ending)]
-        chosen = exact or loose
+        chosen = _own_maps(scan, ending, files) or _shared_maps(scan, ending, files, beside)
         if len(chosen) > 1:
             names = ', '.join(path.name for path in chosen)
             raise NoInputError(
@@ -303,9 +310,36 @@ def _label(scan: Scan, item: LabelClass, root: Path, pattern: str | None) -> Pat
     return None
 
 
-def _looser(scan: Scan, ending: str) -> set[str]:
+def _own_maps(scan: Scan, ending: str, files: Sequence[Path]) -> list[Path]:
+    """Maps with the name of the scan, and its suffix where there is one with it."""
+    for start in (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}'):
+        if fitting := [path for path in files if _bare(path) == start]:
+            return fitting
+    return []
+
+
+def _shared_maps(
+    scan: Scan, ending: str, files: Sequence[Path], beside: Sequence[Scan]
+) -> list[Path]:
+    """Maps with no more than participant and session in their names: the only scan's there.
+
+    Raises
+    ------
+    NoInputError
+        Several scans of the session could own it.
+    """
     session = f'_ses-{scan.session}' if scan.session else ''
-    return {f'sub-{scan.participant}{session}_{ending}'}
+    start = f'sub-{scan.participant}{session}'
+    fitting = [path for path in files if _bare(path) == f'{start}_{ending}']
+    if not fitting or any(other.stem == start for other in beside):
+        return []
+    without = [other.path.name for other in beside if not _own_maps(other, ending, files)]
+    if len(without) > 1:
+        raise NoInputError(
+            f'the label map <{fitting[0]}> could belong to {" or ".join(without)}; give it the '
+            'entities of its scan, or name it with --labels'
+        )
+    return fitting
 
 
 def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
@@ -317,28 +351,49 @@ def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
     }
     try:
         return Path(pattern.format(**values)).expanduser()
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in LABEL_FIELDS)
         raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error
 
 
-def _channels(scan: Scan, inputs: Sequence[Input]) -> tuple[Path, ...]:
+def _scans_of(bids_dir: Path, query: Query, contrast: str) -> tuple[Scan, ...]:
+    """Find the scans of a contrast as the app does: magnitude images, one echo of several."""
+    try:
+        return find_scans(
+            bids_dir, participants=query.participants, exclude=query.exclude,
+            filters=query.filters, modality='swi' if contrast == 'swi' else 't2s',
+            require_description=False,
+        ).scans  # fmt: skip
+    except FilterError:
+        return ()
+
+
+def _channels(
+    scan: Scan, inputs: Sequence[Input], further: Mapping[str, Sequence[Scan]]
+) -> tuple[Path, ...]:
     paths = [scan.path]
     if len(inputs) > 1:
         root = scan.path.parents[len(Path(scan.relative_path).parts) - 1]
         files = _images(session_dir(root, scan.participant, scan.session))
-        paths += [_channel(scan, item, files) for item in inputs[1:]]
+        paths += [_channel(scan, item, files, further) for item in inputs[1:]]
     return tuple(paths)
 
 
-def _channel(scan: Scan, channel: Input, files: Sequence[Path]) -> Path:
+def _channel(
+    scan: Scan, channel: Input, files: Sequence[Path], further: Mapping[str, Sequence[Scan]]
+) -> Path:
     own = _entities(scan.path)
+    session = (scan.participant, scan.session)
     for contrast in channel.contrasts:
-        fitting = [
-            path
-            for path in files
-            if split_name(_bare(path))[1].lower() == contrast.lower() and path != scan.path
-        ]
+        if contrast in further:
+            fitting = [
+                item.path
+                for item in further[contrast]
+                if (item.participant, item.session) == session
+            ]
+        else:
+            fitting = [path for path in files if _shows(path, contrast)]
+        fitting = [path for path in fitting if path != scan.path]
         exact = [path for path in fitting if _entities(path) == own]
         chosen = exact or fitting
         if len(chosen) > 1:
@@ -353,6 +408,13 @@ def _channel(scan: Scan, channel: Input, files: Sequence[Path]) -> Path:
         f'no image for the channel {channel.name!r} ({" or ".join(channel.contrasts)}) beside '
         f'<{scan.path}>; add it, or leave that --input or that scan out'
     )
+
+
+def _shows(path: Path, contrast: str) -> bool:
+    """Tell whether a name has this suffix, and is not that of a phase, real or imaginary part."""
+    pairs, suffix, _ = split_name(_bare(path))
+    told = {key: value for key, value in pairs.items() if key in ('part', 'acq', 'rec')}
+    return suffix.lower() == contrast.lower() and refusal_by_name(told) is None
 
 
 def _entities(path: Path) -> dict[str, Any]:

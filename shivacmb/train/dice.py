@@ -6,7 +6,6 @@ from typing import Any
 
 from shivacmb.train.losses import lesion_loss
 
-LOSSES = ('dice', 'balanced')
 SMOOTHING = 1e-6
 
 

@@ -25,7 +25,7 @@ from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, RUNS, Task, Trained
+from shivacmb.train.run import POOL, Task, Trained, read_runs, start_caution, used_precision
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -91,6 +91,7 @@ def judge(
              if (s.threshold, s.min_voxels) == (chosen.threshold, chosen.min_voxels))
         for found in by_fold
     ]  # fmt: skip
+    caution = start_caution(task)
     overlap = np.array([entry['dice'] for entry in entries]).sum(axis=0)
     return chosen, {
         'class': names[number - 1],
@@ -99,7 +100,7 @@ def judge(
         'soft_dice': round(float(overlap[0] / overlap[1]), 4) if overlap[1] else None,
         'note': 'each scan predicted by the fold that did not see it; the operating point was '
         'chosen on these same scans, so expect less on others, and something else from the mean '
-        'of the folds',
+        'of the folds' + ('; ' + caution if caution else ''),
     }
 
 
@@ -130,14 +131,17 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
         recipe.pop(name)
     rates = plan.rate(scans - len(trained.names[0]))
     recipe.update(cycle=2 * rates.half, decay=rates.decay, steps=trained.steps)
-    runs = json.loads((task.work / RUNS).read_text('utf-8'))
+    runs = read_runs(task.work)
+    used = [run.get('precision', used_precision(plan)) for run in runs] or [used_precision(plan)]
+    recipe['precision'] = ', '.join(dict.fromkeys(used))
+    machines = {json.dumps(run['machine']): run['machine'] for run in runs}
     return {
         'data': datasets,
         'fold_sizes': [len(names) for names in trained.names],
         'recipe': recipe,
         'optimizer': 'Adam (0.9, 0.999, 1e-7)',
         'start': f'{task.start.name} {task.start.version}' if task.start else 'random weights',
-        'machines': [run['machine'] for run in runs],
+        'machines': list(machines.values()),
         'minutes': round(trained.seconds / 60, 1),
         'software': f'shivacmb {__version__}',
         'finished': time.strftime('%Y-%m-%d'),
@@ -205,10 +209,11 @@ def finish(
     plot_curves(curves, task.work / 'learning_curves.png', title=str(described['name']))
     files = _save_folds(task, trained)
     tell('writing the bundle')
-    _assemble(output, files, metadata, overwrite=overwrite)
-    for name in ('learning_curves.tsv', 'learning_curves.png'):
-        (output / name).write_bytes((task.work / name).read_bytes())
-    write_text(output / 'README.md', card_text(metadata))
+    write_text(task.work / 'README.md', card_text(metadata))
+    papers = [
+        task.work / name for name in ('README.md', 'learning_curves.tsv', 'learning_curves.png')
+    ]
+    _assemble(output, files, metadata, papers, overwrite=overwrite)
     return load_bundle(output)
 
 
@@ -227,17 +232,19 @@ def _save_folds(task: Task, trained: Trained) -> list[Path]:
 
 
 def _assemble(
-    output: Path, files: list[Path], metadata: Mapping[str, Any], *, overwrite: bool
-) -> None:
+    output: Path, files: list[Path], metadata: Mapping[str, Any], papers: list[Path], *,
+    overwrite: bool,
+) -> None:  # fmt: skip
     """Write the bundle; under another backend in a process of its own, for the conversion."""
     import keras
 
     if keras.backend.backend() == 'tensorflow':
-        write_bundle(output, files, metadata, overwrite=overwrite)
+        write_bundle(output, files, metadata, overwrite=overwrite, papers=papers)
         return
     order = {
         'output': str(output), 'folds': [str(path) for path in files], 'metadata': metadata,
         'openvino': has_tensorflow(), 'overwrite': overwrite,
+        'papers': [str(path) for path in papers],
     }  # fmt: skip
     package = str(Path(__file__).parents[2])
     environment = {

@@ -18,6 +18,7 @@ from shivacmb.bids import remove_stale, write_text
 from shivacmb.exceptions import DataError, TemporaryError
 from shivacmb.models.unet3d import build_unet3d
 from shivacmb.train.checkpoint import CHECKPOINT, State
+from shivacmb.train.curves import damaged_curve
 from shivacmb.train.losses import lesion_loss
 
 Array = NDArray[Any]
@@ -219,8 +220,11 @@ def new_model(size: int, seed: int, precision: str = 'float32') -> Any:
 def _read_curve(path: Path, step: int) -> list[str]:
     if not path.exists():
         return []
-    rows = path.read_text().splitlines()[1:]
-    return [row for row in rows if row and int(row.split('\t')[0]) <= step]
+    try:
+        rows = path.read_text('utf-8').splitlines()[1:]
+        return [row for row in rows if row and int(row.split('\t')[0]) <= step]
+    except (OSError, ValueError) as error:
+        raise damaged_curve(path) from error
 
 
 class _Ahead:
@@ -286,8 +290,8 @@ def train(
     Raises
     ------
     DataError
-        When the loss is not finite, or the checkpoint is of another network. The last checkpoint
-        stays.
+        When the loss or a weight is not finite, or the checkpoint is of another network. The last
+        checkpoint stays.
     OutputError
         When a checkpoint cannot be written, for example because the disk is full. The last one
         stays.

@@ -10,7 +10,7 @@ from typing import Any
 
 from shivacmb.exceptions import UsageError
 from shivacmb.models import Grid, Input, Intensity
-from shivacmb.models.unet3d import build_unet3d
+from shivacmb.models.unet3d import build_unet3d, stage_filters
 from shivacmb.train.augment import Augmentation
 from shivacmb.train.dataset import LabelClass
 from shivacmb.train.dice import balanced_loss, dice_loss
@@ -110,10 +110,15 @@ class Plan:
                 '--folds must be at least 2: the threshold is chosen on scans that a network did '
                 'not see'
             )
+        if self.seed * 1000 + self.folds >= 2**32:
+            raise UsageError(f'--seed must be below {2**32 // 1000 - self.folds}')
         if not 0 < self.low <= self.high:
             raise UsageError('the learning rates must satisfy 0 < --min-rate <= --max-rate')
         if self.decay is not None and not 0 < self.decay <= 1:
             raise UsageError(f'--decay must be above 0 and at most 1, not {self.decay:g}')
+        sizes = {**NETWORKS['shiva-paper'], **self.architecture}
+        if min(stage_filters(sizes['filters'], sizes['stages'], sizes['growth'])) < 1:
+            raise UsageError('--growth leaves a stage without filters; raise it, or --filters')
         stem = int(self.architecture.get('stem', 1))
         sides = self.grid.shape if self.patch is None else (*self.grid.shape, self.patch)
         if any(side % stem for side in sides):

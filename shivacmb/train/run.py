@@ -19,11 +19,11 @@ from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.dataset import Query, find_labelled
 from shivacmb.train.folds import assign_folds, read_folds, write_folds
 from shivacmb.train.lock import locked
-from shivacmb.train.loop import PausedError, Watch, train
+from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
-from shivacmb.train.volumes import Preparation, names_in, open_volume, prepare_all
+from shivacmb.train.volumes import Preparation, names_in, note_pool, open_volume, prepare_all
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -115,13 +115,10 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         ``stop`` said so before all were prepared.
     """
     pool = task.work / POOL
+    how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
+    channels = [f'{item.name}={",".join(item.contrasts)}' for item in task.plan.inputs]
     if task.from_pool:
-        kept = task.work / SETTINGS
-        return (
-            sorted(json.loads(kept.read_text('utf-8'))['scans'])
-            if kept.exists()
-            else names_in(pool)
-        )
+        return names_in(pool, how, channels)
     tags = _dataset_names([bids for bids, _ in task.sets])
     scans = []
     for (bids, labels), tag in zip(task.sets, tags, strict=True):
@@ -129,8 +126,14 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         scans += list(found.scans)
         for name, reason in found.passed_over:
             tell(f'passed over {name}: {reason}')
+    counts = Counter(scan.name for scan in scans)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UsageError(
+            f'{len(twice)} scans, such as {twice[0]}, have labels in two of the folders given; '
+            'a dataset may be given twice only with labels of other scans'
+        )
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
-    how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
+    note_pool(pool, [scan.name for scan in scans], how, channels)
     if not prepare_all(pool, scans, how, workers=task.workers, stop=stop, tell=tell):
         raise PausedError(
             f'stopped while preparing scans in <{pool}>; run the same command again to go on'
@@ -139,16 +142,57 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
 
 
 def _dataset_names(folders: list[Path]) -> list[str]:
-    """Name of each folder, told apart by a number where names repeat."""
-    names = [folder.resolve().name for folder in folders]
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [
-        f'{name}-{number}' if name in repeated else name
-        for number, name in enumerate(names, start=1)
-    ]
+    """Name of each folder; a number tells further folders of a name apart.
+
+    The first keeps its name, so that a table of folds still fits when a dataset is added, and a
+    folder that is given twice is one dataset, its people the same.
+    """
+    names: dict[Path, str] = {}
+    for path in (folder.resolve() for folder in folders):
+        if path not in names:
+            free = (path.name, *(f'{path.name}-{number}' for number in range(2, len(folders) + 2)))
+            names[path] = next(name for name in free if name not in names.values())
+    return [names[folder.resolve()] for folder in folders]
 
 
-def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, Any]]]:
+def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | None:
+    """Read the table of folds; refuse one that is about other people."""
+    if task.fold_table is None:
+        return None
+    fixed = read_folds(task.fold_table, task.plan.folds)
+    known = len(people & fixed.keys())
+    if not known:
+        raise UsageError(
+            f'--fold-table <{task.fold_table}> names none of the {len(people)} people of the '
+            f'scans, such as {min(people)}; the name of a dataset is that of its folder: give it '
+            'the name that it has in the table, or leave --fold-table out'
+        )
+    tell(f'{known} of {len(people)} people keep their folds from <{task.fold_table}>')
+    return fixed
+
+
+def start_caution(task: Task) -> str:
+    """Say whether a network may have begun with weights that learnt from its unseen scans.
+
+    Returns
+    -------
+    str
+        Empty where each fold begins with the fold that left the same people out.
+    """
+    start = task.start
+    if start is None or (task.fold_table is not None and len(start.folds) == task.plan.folds):
+        return ''
+    reason = (
+        'without a table of folds' if len(start.folds) == task.plan.folds
+        else f'each fold with the mean of its {len(start.folds)}'
+    )  # fmt: skip
+    return (
+        f'the training began with {start.name} {start.version}, {reason}: if people of these '
+        'scans were among those it learnt from, no scan is unseen and these numbers are too good'
+    )
+
+
+def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str, dict[str, Any]]]:
     """Put scans into folds, and write the table; or refuse a training that began with others.
 
     Returns
@@ -175,7 +219,7 @@ def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, A
                 f'none of the {len(names)} label maps holds {item.name}; check the label maps, '
                 'and --class'
             )
-    fixed = read_folds(task.fold_table, plan.folds) if task.fold_table else None
+    fixed = _fixed_folds(task, {facts[name]['person'] for name in names}, tell)
     folds = assign_folds(
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
@@ -199,8 +243,10 @@ def deal(task: Task, names: list[str]) -> tuple[list[int], dict[str, dict[str, A
 
 
 def _check_continued(content: dict[str, Any], path: Path) -> None:
-    before = json.loads(path.read_text('utf-8'))
-    ours, theirs = content['scans'], before.get('scans', {})
+    before = _read_record(path)
+    if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
+        raise _damaged(path)
+    ours, theirs = content['scans'], before['scans']
     settings = {name: value for name, value in content.items() if name != 'scans'}
     check_same(settings, before, str(path.parent))
     if ours != theirs:
@@ -240,7 +286,10 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     plan.check()
     with locked(task.work / POOL):
         names = gather(task, stop, tell)
-        folds, facts = deal(task, names)
+        folds, facts = deal(task, names, tell)
+    caution = start_caution(task)
+    if caution:
+        tell(f'warning: {caution}; --fold-table keeps people in the folds of an earlier training')
     for name in names:
         for warning in facts[name]['warnings']:
             tell(f'{name}: {warning}')
@@ -251,13 +300,17 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
             f'--precision mixed_float16 needs a GPU, and {machine["backend"]} sees none; use '
             'mixed_bfloat16 or float32'
         )
-    _note_run(task.work, machine)
+    used = used_precision(plan)
+    if used != plan.precision:
+        tell(f'patches of {plan.patch} voxels are too small for {plan.precision}: {used} is used')
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     first = _first_weights(task)
     for fold in wanted:
         seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
         unseen = [name for name, own in zip(names, folds, strict=True) if own == fold]
-        _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
+        if _steps_done(task.work / f'fold-{fold}') < plan.total(len(seen)):
+            _note_run(task.work, machine, used)
+            _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
     return collect(task, names, folds, facts)
 
 
@@ -269,8 +322,6 @@ def _train_fold(
 
     plan, folder = task.plan, task.work / f'fold-{fold}'
     recipe = plan.recipe(len(seen), fold)
-    if _steps_done(folder) >= recipe.steps:
-        return
     common: dict[str, Any] = {
         'folder': task.work / POOL, 'classes': len(plan.classes), 'batch': plan.batch,
         'patch': plan.patch, 'top': plan.top,
@@ -346,10 +397,45 @@ def collect(
     return Trained(weights, left_out, facts, seconds, steps)
 
 
-def _note_run(work: Path, machine: dict[str, Any]) -> None:
-    """Remember on which machines and libraries a training ran."""
+def used_precision(plan: Plan) -> str:
+    """Return the arithmetic that the loop takes, which for small patches is float32."""
+    return safe_precision(plan.recipe(1, 0))
+
+
+def _note_run(work: Path, machine: dict[str, Any], precision: str) -> None:
+    """Remember on which machines and libraries a training ran, and in which arithmetic."""
+    runs, new = read_runs(work), {'machine': machine, 'precision': precision}
+    if not any({key: run.get(key) for key in new} == new for run in runs):
+        runs.append({**new, 'began': time.strftime('%Y-%m-%d')})
+        write_text(work / RUNS, json.dumps(runs, indent=1) + '\n')
+
+
+def read_runs(work: Path) -> list[dict[str, Any]]:
+    """Read on which machines a training ran.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
     path = work / RUNS
-    runs: list[dict[str, Any]] = json.loads(path.read_text('utf-8')) if path.exists() else []
-    if not any(run['machine'] == machine for run in runs):
-        runs.append({'machine': machine, 'began': time.strftime('%Y-%m-%d')})
-        write_text(path, json.dumps(runs, indent=1) + '\n')
+    runs = _read_record(path) if path.exists() else []
+    if not isinstance(runs, list) or not all(
+        isinstance(run, dict) and isinstance(run.get('machine'), dict) for run in runs
+    ):
+        raise _damaged(path)
+    return runs
+
+
+def _read_record(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(
+        f'<{path}> cannot be read, it was altered or not copied completely: copy it again, or '
+        'remove it, what it says is then noted anew'
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import replacing, write_text
-from shivacmb.exceptions import DataError, ShivaCMBError, TemporaryError
+from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError, UsageError
 from shivacmb.imaging import crop, voxels_outside
 from shivacmb.models import Grid, Intensity
 from shivacmb.models.checksums import sha256_of
@@ -29,6 +29,8 @@ Array = NDArray[Any]
 
 # Raise it when what is stored changes, so that old files are made anew
 LAYOUT = 1
+#: What a pool is to hold; not the name of a scan, which has a dataset and two underscores.
+POOL_FILE = 'pool.json'
 BRAIN, CLASSES = 0, 1
 _MOST_NAMED = 10
 
@@ -68,6 +70,12 @@ class Preparation:
     intensity: Intensity
     classes: tuple[LabelClass, ...]
     ignore: tuple[int, ...] = ()
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of these settings."""
+        content = json.dumps([LAYOUT, asdict(self)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def key(self, scan: LabelledScan) -> str:
         """Checksum of these settings and of the scan's files."""
@@ -114,7 +122,8 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
         The folder cannot be written, for example because the disk is full.
     """
     key = how.key(scan)
-    if _facts(folder, scan.name).get('key') == key:
+    earlier = _facts(folder, scan.name)
+    if (earlier.get('key'), earlier.get('how')) == (key, how.checksum):
         return
     made = prepare(scan.images, scan.mask, grid=how.grid, intensity=how.intensity, threads=1)
     maps = [read_labels(path, made.scan) for path in scan.labels]
@@ -136,17 +145,27 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
     if len(points) != before:
         warnings.append(f'{before} lesions in the label map, {len(points)} on the grid')
     facts = {
-        'key': key, 'name': scan.name, 'person': scan.person, 'dataset': scan.dataset,
+        'key': key, 'how': how.checksum,
+        'name': scan.name, 'person': scan.person, 'dataset': scan.dataset,
         'lesions': lesions, 'points': points, 'warnings': warnings,
         'given_mask': scan.mask is not None,
         'ignored_voxels': int(np.count_nonzero(classes == IGNORED)),
         'images': [path.name for path in scan.images],
     }  # fmt: skip
     stem = _stem(folder, scan.name)
+    # a kill between the arrays must not leave new ones under an old key
+    _forget(stem.with_name(stem.name + '.json'))
     _save(stem.with_name(stem.name + '.image.npy'), made.network)
     stored = np.stack([crop(made.brain, box).astype(np.uint8), classes])
     _save(stem.with_name(stem.name + '.labels.npy'), stored)
     write_text(stem.with_name(stem.name + '.json'), json.dumps(facts) + '\n')
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f'cannot remove <{path}>: {error.strerror}') from error
 
 
 def _save(path: Path, array: Array) -> None:
@@ -183,20 +202,69 @@ def open_volume(folder: Path, name: str) -> Volume:
     return Volume(image, stored[CLASSES], stored[BRAIN], _facts(folder, name))
 
 
-def names_in(folder: Path) -> list[str]:
-    """Names of all prepared scans of a folder, sorted.
+def _described(how: Preparation, channels: Sequence[str]) -> dict[str, Any]:
+    content = {
+        'layout': LAYOUT, 'channel list': list(channels), 'grid': asdict(how.grid),
+        'intensity': asdict(how.intensity), 'list of ignored values': list(how.ignore),
+        'class list': [asdict(item) for item in how.classes],
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def note_pool(
+    folder: Path, names: Sequence[str], how: Preparation, channels: Sequence[str]
+) -> None:
+    """Write down which scans a pool is to hold, and how they are prepared.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    content = {'how': _described(how, channels), 'scans': sorted(names)}
+    write_text(folder / POOL_FILE, json.dumps(content, indent=1) + '\n')
+
+
+def names_in(folder: Path, how: Preparation, channels: Sequence[str]) -> list[str]:
+    """Names of all scans of a pool, sorted.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the prepared scans.
+    how : Preparation
+        As they must have been prepared.
+    channels : sequence of str
+        What fills them.
 
     Raises
     ------
     DataError
-        There is none.
+        There is no pool, or some of its scans are not prepared yet.
+    UsageError
+        They were prepared in another way.
     """
-    found = [str(_read(path).get('name')) for path in folder.glob('*.json')]
-    if not found:
+    content = _read(folder / POOL_FILE)
+    names, before, now = content.get('scans'), content.get('how'), _described(how, channels)
+    if not names or not isinstance(names, list) or not isinstance(before, dict):
         raise DataError(
-            f'<{folder}> holds no prepared scans; leave --from-pool out, so that they are made'
+            f'<{folder}> holds no prepared scans (its {POOL_FILE} is missing or damaged); leave '
+            '--from-pool out, so that they are made'
         )
-    return sorted(found)
+    if changed := [name for name in now if now[name] != before.get(name)]:
+        raise UsageError(
+            f'the scans in <{folder}> were prepared with another {", ".join(changed)}; give the '
+            'options that they were prepared with, or leave --from-pool out'
+        )
+    # a run that was killed may have left scans of earlier settings
+    lacking = [name for name in names if _facts(folder, name).get('how') != how.checksum]
+    if lacking:
+        raise DataError(
+            f'{len(lacking)} of {len(names)} scans are not prepared so in <{folder}>, such as '
+            f'{lacking[0]}; run the same command without --from-pool, or copy them all'
+        )
+    return sorted(names)
 
 
 def _quietly() -> None:

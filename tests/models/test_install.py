@@ -214,3 +214,16 @@ class TestPublishedDescriptors:
         with open(archive, 'ab') as stream:  # noqa: PTH123
             stream.write(b'\0')
         assert archive_of(file) is None
+
+
+def test_only_a_model_is_replaced(tmp_path: Path, make_bundle: Make) -> None:
+    source = make_bundle(1.0)
+    taken = tmp_path / 'models' / source.name
+    taken.mkdir(parents=True)
+    (taken / 'notes.txt').write_text('')
+    with pytest.raises(OutputError, match=r'is not replaced, because it holds no model\.json'):
+        add_model(source.path, models_dir=tmp_path / 'models', overwrite=True)
+    assert (taken / 'notes.txt').exists()
+    (taken / 'model.json').write_text('{}')
+    add_model(source.path, models_dir=tmp_path / 'models', overwrite=True)
+    assert not (taken / 'notes.txt').exists()

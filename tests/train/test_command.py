@@ -207,7 +207,8 @@ def test_labels_that_do_not_fit_end_in_one_line(
         assert not (tmp_path / 'none').exists()
 
     refused(16, 'there is no folder of labels', labels=tmp_path / 'nowhere')
-    refused(16, 'none of the 5 scans of', labels=tmp_path)
+    (tmp_path / 'empty').mkdir()
+    refused(16, 'none of the 5 scans of', labels=tmp_path / 'empty')
     save(tmp_path / 'other/a.nii.gz', np.ones((9, 9, 9), np.uint8))
     refused(65, 'has another grid than its scan', '--labels', tmp_path / 'other/a.nii.gz')
     save(tmp_path / 'other/b.nii.gz', np.zeros((50, 54, 48), np.uint8))

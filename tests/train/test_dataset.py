@@ -51,6 +51,34 @@ def test_masks_of_the_app_serve_as_labels(tmp_path: Path, write_scan: Callable[.
     assert found.scans[0].labels[0].name == 'sub-01_label-CMB_mask.nii.gz'
 
 
+def test_a_map_without_entities_belongs_to_the_only_scan(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    raw, labels = (tmp_path / name / 'sub-01' / 'anat' for name in ('raw', 'labels'))
+    shared = labels / 'sub-01_desc-CMB_dseg.nii.gz'
+    (raw / 'sub-01_T2starw.nii.gz').rename(raw / 'sub-01_acq-a_T2starw.nii.gz')
+
+    def maps() -> dict[str, str]:
+        found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(SWI, CMB)).scans
+        return {scan.stem: scan.labels[0].name for scan in found}
+
+    assert maps() == {'sub-01_acq-a': shared.name}
+    shutil.copy(raw / 'sub-01_acq-a_T2starw.nii.gz', raw / 'sub-01_acq-b_T2starw.nii.gz')
+    with pytest.raises(NoInputError, match=r'dseg.nii.gz> could belong to sub-01_acq-a_T2starw.*'
+                       r' or sub-01_acq-b_T2starw.*; give it the entities'):  # fmt: skip
+        maps()
+    shutil.copy(shared, labels / 'sub-01_acq-b_desc-CMB_dseg.nii.gz')
+    assert maps() == {
+        'sub-01_acq-a': shared.name, 'sub-01_acq-b': 'sub-01_acq-b_desc-CMB_dseg.nii.gz',
+    }  # fmt: skip
+    # a scan of just that name has it for its own
+    shutil.copy(raw / 'sub-01_acq-a_T2starw.nii.gz', raw / 'sub-01_T2starw.nii.gz')
+    assert maps() == {
+        'sub-01': shared.name, 'sub-01_acq-b': 'sub-01_acq-b_desc-CMB_dseg.nii.gz',
+    }  # fmt: skip
+
+
 def test_no_labels_at_all(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r'there is no folder of labels <.*nowhere>'):
         find_labelled(labelled / 'raw', tmp_path / 'nowhere', Query(SWI, CMB))
@@ -82,6 +110,12 @@ def test_classes_in_one_map_need_values(labelled: Path) -> None:
         find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB * 2))
 
 
+@pytest.mark.parametrize('field', ['{stem.x}', '{stem[x]}', '{stem!x}', '{stem:5d}', '{', '{}'])
+def test_a_field_of_a_field_is_refused(labelled: Path, field: str) -> None:
+    with pytest.raises(UsageError, match='may stand in braces'):
+        find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern=field + '.nii'))
+
+
 def test_a_wrong_pattern_is_named(labelled: Path) -> None:
     with pytest.raises(UsageError, match=r"--labels '\{subject\}.nii': only \{participant\}"):
         find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern='{subject}.nii'))
@@ -106,6 +140,36 @@ def test_further_channels_lie_beside_the_first(
     shutil.copy(folder / 'sub-01_T2starw.nii.gz', folder / 'sub-01_T2w.nii.gz')
     found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', Query(two, CMB))
     assert found.scans[0].images[1].name == 'sub-01_T2w.nii.gz'
+
+
+def test_further_channels_are_magnitude_images_of_one_echo(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1, suffix='swi')
+    folder = tmp_path / 'raw' / 'sub-01' / 'anat'
+
+    def add(name: str, sidecar: str = '{}') -> None:
+        shutil.copy(folder / 'sub-01_swi.nii.gz', folder / f'{name}.nii.gz')
+        (folder / f'{name}.json').write_text(sidecar)
+
+    def second(channel: Input) -> str:
+        query = Query((Input('swi', ('swi',)), channel), CMB)
+        (scan,) = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query).scans
+        return scan.images[1].name
+
+    t2s, t2 = Input('t2s', ('T2starw',)), Input('t2', ('T2w',))
+    for part in ('phase', 'real', 'imag'):
+        add(f'sub-01_part-{part}_T2starw')
+        add(f'sub-01_part-{part}_T2w')
+    for channel in (t2s, t2):
+        with pytest.raises(NoInputError, match=f"no image for the channel '{channel.name}'"):
+            second(channel)
+    add('sub-01_part-mag_T2w')
+    assert second(t2) == 'sub-01_part-mag_T2w.nii.gz'
+    for echo, seconds in ((1, 0.008), (2, 0.019), (3, 0.03)):
+        add(f'sub-01_echo-{echo}_part-mag_T2starw', f'{{"EchoTime": {seconds}}}')
+        add(f'sub-01_echo-{echo}_part-phase_T2starw', f'{{"EchoTime": {seconds}}}')
+    assert second(t2s) == 'sub-01_echo-2_part-mag_T2starw.nii.gz'
 
 
 def test_the_first_channel_places_the_box(labelled: Path) -> None:

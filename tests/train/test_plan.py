@@ -55,6 +55,8 @@ def test_folds_begin_with_different_weights() -> None:
         ({'folds': 1}, '--folds must be at least 2'),
         ({'low': 1e-2}, '0 < --min-rate <= --max-rate'),
         ({'low': 0.0}, '0 < --min-rate <= --max-rate'),
+        ({'seed': 5_000_000}, '--seed must be below 42949'),
+        ({'architecture': {'growth': 0.1}}, '--growth leaves a stage without filters'),
         ({'decay': 1.5}, '--decay must be above 0 and at most 1, not 1.5'),
         ({'patch': 170}, r'--patch-size 170 is larger than the box \(160, 216, 176\)'),
         ({'architecture': NETWORKS['small'], 'patch': 31}, 'must divide by 2'),

@@ -110,6 +110,26 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert saved_weights(tmp_path)[1] == 5
 
 
+def test_weights_that_are_not_finite_leave_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(PausedError):
+        train(Dots(), RECIPE, tmp_path, network=tiny(), watch=Watch(stop=lambda: True))
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def poisoned(target: Any, predicted: Any) -> Any:
+        # its value is 0, its gradient 0/0
+        zero = keras.ops.sqrt(keras.ops.sum(predicted * 0.0))
+        return lesion_loss(target, predicted) + zero
+
+    with pytest.raises(
+        DataError, match=r'not finite any more after step 2; continue from <.*npz>'
+    ):
+        train(Dots(), replace(RECIPE, save_every=1), tmp_path,
+              network=replace(tiny(), loss=poisoned))  # fmt: skip
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    train(Dots(), RECIPE, tmp_path, network=tiny())
+    assert saved_weights(tmp_path)[1] == 5
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b'PK\x03\x04 cut')
     with pytest.raises(DataError, match=r'The checkpoint <.*> cannot be read .*copy it again, or'):

@@ -10,12 +10,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.imaging import SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
 from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
-from shivacmb.train.volumes import Preparation, open_volume, prepare_all, prepare_scan
+from shivacmb.train.volumes import (
+    Preparation,
+    names_in,
+    note_pool,
+    open_volume,
+    prepare_all,
+    prepare_scan,
+)
 
 GRID = Grid((48, 52, 44))
 SHAPE = (50, 54, 48)
@@ -151,6 +158,30 @@ def test_a_scan_is_prepared_again_only_when_something_changed(
     assert not list(pool.glob('.tmp*'))
 
 
+def test_a_kill_between_arrays_leaves_nothing_that_looks_prepared(
+    tmp_path: Path, write_scan: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    pool = tmp_path / 'pool'
+    pool.mkdir()
+    prepare_scan(pool, scan, how())
+    image = pool / f'{scan.name.replace("/", "__")}.image.npy'
+    first = image.read_bytes()
+
+    def killed(path: Path, array: np.ndarray) -> None:
+        np.save(image, array)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr('shivacmb.train.volumes._save', killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_scan(pool, scan, how(intensity=Intensity(clip=1.3, divide=1.3)))
+    assert image.read_bytes() != first
+    prepare_scan(pool, scan, how())
+    assert image.read_bytes() == first
+
+
 def test_channels_are_stacked_and_must_share_a_grid(
     tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
 ) -> None:
@@ -212,3 +243,23 @@ def test_several_processes_prepare_the_same_and_stop_when_asked(
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
+
+
+def test_a_pool_is_taken_whole_and_as_it_was_prepared(labelled: Path, tmp_path: Path) -> None:
+    scans = scans_of(labelled)[:2]
+    names, channels = [scan.name for scan in scans], ['swi=T2starw,swi']
+    with pytest.raises(DataError, match=r'holds no prepared scans \(its pool\.json is missing'):
+        names_in(tmp_path, how(), channels)
+    note_pool(tmp_path, names, how(), channels)
+    prepare_scan(tmp_path, scans[0], how())
+    with pytest.raises(DataError, match=rf'1 of 2 scans are not prepared so in <.*{names[1]}'):
+        names_in(tmp_path, how(), channels)
+    prepare_scan(tmp_path, scans[1], how(intensity=Intensity(clip=1.3, divide=1.3)))
+    with pytest.raises(DataError, match='1 of 2 scans are not prepared so in'):
+        names_in(tmp_path, how(), channels)
+    prepare_scan(tmp_path, scans[1], how())
+    assert names_in(tmp_path, how(), channels) == sorted(names)
+    with pytest.raises(UsageError, match='were prepared with another intensity; give'):
+        names_in(tmp_path, how(intensity=Intensity(clip=1.3, divide=1.3)), channels)
+    with pytest.raises(UsageError, match='another channel list, class list; give'):
+        names_in(tmp_path, how(classes=(LabelClass('CMB', (1,)),)), ['swi=swi'])
