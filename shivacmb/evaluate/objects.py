@@ -46,6 +46,8 @@ class Objects:
         Volume of all voxels, those of a probability map weighed by their probability.
     points : bool
         Whether the lesions were given as points; size filters then do not apply.
+    cut : bool
+        Whether they are connected components, whose numbers no table knows.
     """
 
     shape: Shape3
@@ -59,6 +61,7 @@ class Objects:
     scores: Array
     amount_mm3: float
     points: bool = False
+    cut: bool = False
 
     def __len__(self) -> int:
         """Return the number of lesions."""
@@ -87,7 +90,7 @@ class Objects:
         return Objects(
             self.shape, self.affine, self.names[keep], self.sizes[keep], self.volumes_mm3[keep],
             self.centres[keep], self.voxels[inside], number[self.owners[inside]],
-            self.scores[keep], self.amount_mm3, self.points,
+            self.scores[keep], self.amount_mm3, self.points, self.cut,
         )  # fmt: skip
 
     def at_least(self, voxels: int) -> Objects:

@@ -39,7 +39,7 @@ def test_our_derivatives(tmp_path: Path) -> None:
     )
     found = find_sources(root, 'predictions')
     assert scans(found) == ['sub-1', 'sub-2_ses-a_acq-x_run-1', 'sub-2_ses-a_acq-x_run-2']
-    assert {source.kind for source in found} == {'instances'}
+    assert {source.kind for source in found} == {'auto'}
     assert found[0].beside('desc-brain_mask.nii.gz') is not None
     assert found[1].beside('desc-brain_mask.nii.gz') is None
     maps = find_sources(root, 'predictions', prefer_probability=True)
