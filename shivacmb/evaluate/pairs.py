@@ -71,10 +71,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Pair:
-    """A scan with both sides."""
+    """A scan with both sides; ``note`` says on what they agree where it is not everything."""
 
     pred: Source
     truth: Source
+    note: str = ''
 
     @property
     def scan(self) -> str:
@@ -269,7 +270,8 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
     """Bring both sides together.
 
     First by all entities that tell scans apart; then what is left by participant and session, and
-    by participant alone, where that leaves one candidate on each side.
+    by participant alone, where that leaves one candidate on each side. An entity that both sides
+    name has to be the same in every case.
 
     Parameters
     ----------
@@ -285,7 +287,7 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
             same = [other for other in right if _fits(first, other, how)]
             rivals = [other for other in left if same and _fits(other, same[0], how)]
             if len(same) == 1 and len(rivals) == 1:
-                pairs.append(Pair(first, same[0]))
+                pairs.append(Pair(first, same[0], _note(first, same[0], how)))
                 left.remove(first)
                 right.remove(same[0])
     pairs.sort(key=lambda pair: pair.scan)
@@ -296,9 +298,27 @@ def _is_bids(source: Source) -> bool:
     return source.path.name.startswith('sub-') or source.listed is not None
 
 
+def _note(first: Source, second: Source, how: str) -> str:
+    if how == 'same':
+        return ''
+    by = 'participant and session' if how == 'session' else 'participant'
+    return f'prediction {first.scan} and truth {second.scan} were paired by {by}'
+
+
+def _contradict(first: Source, second: Source) -> bool:
+    """Whether an entity that both sides name differs: run-1 is never run-2."""
+    one, other = (
+        dict(word.split('-', 1) for word in source.entities.split('_') if word)
+        for source in (first, second)
+    )
+    return any(one[key] != other[key] for key in one.keys() & other.keys())
+
+
 def _fits(first: Source, second: Source, how: str) -> bool:
     if how == 'same':
         return first.scan == second.scan
+    if _contradict(first, second):
+        return False
     if how == 'participant':
         # a side without sessions fits a participant's only session, never another session
         return first.participant == second.participant and None in (first.session, second.session)

@@ -152,6 +152,11 @@ def _run_class(
     )
     part = Part(result, pairing, empty=empty, warnings=warnings)
     part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
+    loose = [pair.note for pair in pairing.pairs if pair.note]
+    if loose:
+        part.warnings.append(
+            f'{name}: the names of {len(loose)} pair(s) do not agree in everything: {some(loose)}'
+        )
     if not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
@@ -382,7 +387,10 @@ def tables(parts: Sequence[Part], options: Options) -> dict[str, list[outputs.Li
     roots = (options.predictions, options.truth)
     for part in parts:
         name = part.result.plan.class_name
-        notes = {scan.scan: scan.sides.notes for scan in part.result.scans}
+        notes = {
+            scan.scan: ([scan.pair.note] if scan.pair.note else []) + list(scan.sides.notes)
+            for scan in part.result.scans
+        }
         found['pairs'] += [
             {'class': name, **line}
             for line in outputs.pair_lines(part.pairing, notes, part.empty, roots)

@@ -97,6 +97,11 @@ def test_same_scan_in_two_resolutions_is_a_twin(tmp_path: Path) -> None:
         (['sub-1_run-1', 'sub-1_run-2'], ['sub-1'], 0),
         (['sub-1_run-1', 'sub-1_run-2'], ['sub-1_run-2'], 1),
         (['sub-1_ses-a'], ['sub-1_ses-b'], 0),
+        (['sub-1_run-1'], ['sub-1_run-2'], 0),
+        (['sub-1_acq-x_run-1'], ['sub-1_run-2'], 0),
+        (['sub-1_acq-x_run-2'], ['sub-1_run-2'], 1),
+        (['sub-1_ses-a_echo-1'], ['sub-1_echo-2'], 0),
+        (['sub-1_acq-x_run-1', 'sub-1_acq-x_run-2'], ['sub-1_run-2', 'sub-1_run-1'], 2),
         (['sub-1'], ['sub-10'], 0),
     ],
 )
@@ -198,3 +203,14 @@ def test_bad_points(tmp_path: Path) -> None:
 def test_long_lists_are_cut() -> None:
     assert some(map(str, range(3))) == '0, 1, 2'
     assert some(map(str, range(11))) == '0, 1, 2, 3, 4, 5, 6, 7 and 3 more'
+
+
+def test_loose_pairs_say_so(tmp_path: Path) -> None:
+    sides = []
+    for side, names in (('p', ['sub-1_acq-x', 'sub-2']), ('t', ['sub-1', 'sub-2'])):
+        root = tree(tmp_path / side, *(f'{name}_desc-CMB_dseg.nii.gz' for name in names))
+        sides.append(find_sources(root, side))
+    assert [pair.note for pair in pair_up(*sides).pairs] == [
+        'prediction sub-1_acq-x and truth sub-1 were paired by participant and session',
+        '',
+    ]
