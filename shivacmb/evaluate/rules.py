@@ -247,7 +247,11 @@ def _dice_over_hits(
 
 def voxel_dice(pred: Objects, truth: Objects) -> float:
     """Dice of all voxels (Ko 2024); NaN where the truth is empty or has no extent."""
-    if not len(truth) or truth.points or pred.points:
+    if not len(truth) or truth.points:
+        return math.nan
+    if not len(pred):
+        return 0.0  # a list without points is an empty map too
+    if pred.points:
         return math.nan
     common = np.intersect1d(pred.voxels, truth.voxels, assume_unique=True).size
     return 2 * common / (len(pred.voxels) + len(truth.voxels))

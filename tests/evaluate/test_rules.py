@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shivacmb.cli import evaluate as cli
-from shivacmb.evaluate import from_labels, from_probability, rule_sets, score_scan
+from shivacmb.evaluate import from_labels, from_points, from_probability, rule_sets, score_scan
 from shivacmb.evaluate.pairs import KINDS
 from shivacmb.evaluate.rules import RULE_NAMES, voxel_dice
 from shivacmb.evaluate.scores import ZERO_RULES, Counts, ratios
@@ -181,3 +181,13 @@ def test_parser_knows_the_same_names() -> None:
     assert cli.KINDS == KINDS
     assert tuple(ZERO_RULES) == cli.ZERO_RULES
     assert cli.CRITERIA == CRITERIA
+
+
+def test_no_prediction_has_a_voxel_dice_of_zero_however_it_is_said(make_lesions: Any) -> None:
+    truth = make_lesions(((5, 5, 5), (2, 1, 1)))
+    nothing = from_points(np.zeros((0, 3)), truth.shape, truth.affine)
+    point = from_points(np.array([[5.0, 5, 5]]), truth.shape, truth.affine)
+    assert voxel_dice(nothing, truth) == 0
+    assert math.isnan(voxel_dice(nothing, make_lesions()))
+    assert math.isnan(voxel_dice(point, truth))
+    assert math.isnan(voxel_dice(make_lesions(), point))
