@@ -46,6 +46,8 @@ class Source:
         The other entities that tell scans apart, such as ``acq-high_run-1``.
     listed : Listed or None
         Points or number, when a table over several scans says them.
+    stand_in : bool
+        Whether this is a prediction without lesions in place of one that is missing.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Source:
     session: str | None = None
     entities: str = ''
     listed: Listed | None = None
+    stand_in: bool = False
 
     @property
     def scan(self) -> str:

@@ -237,7 +237,12 @@ def _with_empty(pairing: Pairing) -> Pairing:
     """Give truths without a prediction a prediction without lesions."""
     added = tuple(
         Pair(
-            replace(source, kind='points', listed=Listed(source.participant, source.session, 0)),
+            replace(
+                source,
+                kind='points',
+                listed=Listed(source.participant, source.session, 0),
+                stand_in=True,
+            ),
             source,
         )
         for source in pairing.only_truth
@@ -281,12 +286,18 @@ def _add_facts(scans: Sequence[ScanResult], options: Options) -> list[ScanResult
 def _add_sweep(part: Part, options: Options) -> None:
     """Operating points over all scans, or apart for choosing and for reporting."""
     scans = [scan for scan in part.result.scans if scan.sweep is not None]
-    if not scans:
+    if all(scan.pair.pred.stand_in for scan in scans):
         part.warnings.append(
             f'{part.result.plan.class_name}: no probability map beside the predictions, so there '
             'is no sweep'
         )
         return
+    without = [scan.scan for scan in part.result.scans if scan.sweep is None]
+    if without:
+        part.warnings.append(
+            f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans have '
+            f'no probability map: {some(without)}; the sweep is without them'
+        )
     chosen_on = {label.removeprefix('sub-') for label in options.choose_on}
     groups = {'all': scans}
     if chosen_on:

@@ -352,3 +352,16 @@ def test_bad_files_stop_with_both_names(copy: Path) -> None:
     save(twin, labels([]))
     done = command(pred, truth, '-o', copy / 'o', *QUICK)
     assert (done.returncode, 'sub-03 is there twice' in done.stderr) == (65, True)
+
+
+def test_sweep_says_which_scans_have_no_map_and_counts_empty_ones(copy: Path) -> None:
+    pred, truth = sides(copy)
+    (pred / 'sub-03/anat/sub-03_label-CMB_probseg.nii.gz').unlink()
+    shutil.rmtree(pred / 'sub-01')
+    done = command(pred, truth, '-o', copy / 'o', *QUICK, '--sweep', '--missing-as-empty')
+    assert done.returncode == 0, done.stderr
+    assert '1 of 4 scans have no probability map: sub-03' in done.stderr
+    at = next(row for row in rows(copy / 'o/sweep.tsv') if row['threshold'] == '0.7')
+    assert (at['scans'], at['n_truth'], at['n_pred']) == ('3', '4', '0')  # sub-01, 02 and 04
+    counts = {row['scan']: row['voxel_dice'] for row in rows(copy / 'o/counts.tsv')}
+    assert (counts['sub-01'], counts['sub-02']) == ('0', 'n/a')
