@@ -190,7 +190,7 @@ def _by_names(
                 path
                 for path in files
                 if any(fnmatch.fnmatchcase(path.name, glob) for glob in globs)
-                and not (wanted == 'auto' and '_desc-' in path.name)
+                and ('{class}' in pattern or not _of_another(path, class_name))
                 and not (wanted == 'counts' and kind != 'counts' and path.parent != root)
             ]
             if named:
@@ -199,6 +199,13 @@ def _by_names(
                     as_kind = 'auto'  # a map of 0 and 1 may have this name too
                 return [_source(path, as_kind, globs[0]) for path in named]
     return []
+
+
+def _of_another(path: Path, class_name: str) -> bool:
+    """Whether the name says that it is about something else."""
+    words = path.name.split('.')[0].split('_')
+    said = [word.split('-', 1) for word in words if '-' in word]
+    return any(key in ('desc', 'label') and value != class_name for key, value in said)
 
 
 def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:

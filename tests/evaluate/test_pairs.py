@@ -214,3 +214,16 @@ def test_loose_pairs_say_so(tmp_path: Path) -> None:
         'prediction sub-1_acq-x and truth sub-1 were paired by participant and session',
         '',
     ]
+
+
+def test_files_of_another_class_are_not_taken(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path, 'sub-1/anat/sub-1_label-CMB_dseg.nii.gz', 'sub-1/sub-1_desc-CMB_lesions.tsv',
+        'group_desc-CMB_counts.tsv',
+    )  # fmt: skip
+    assert find_sources(root, 'truth')[0].path.name == 'sub-1_label-CMB_dseg.nii.gz'
+    with pytest.raises(NoInputError, match='No truth in'):
+        find_sources(root, 'truth', class_name='iron')
+    tree(tmp_path, 'sub-1/anat/sub-1_dseg.nii.gz')
+    (source,) = find_sources(root, 'truth', class_name='iron')
+    assert source.path.name == 'sub-1_dseg.nii.gz'
