@@ -260,6 +260,11 @@ def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     if pairing.only_pred:
         scans = some(source.scan for source in pairing.only_pred)
         said.append(f'{name}: {len(pairing.only_pred)} scan(s) have no truth: {scans}')
+        if any(pair.truth.kind == 'points' for pair in pairing.pairs):
+            said[-1] += (
+                ' (in a table of points a participant without lesions has a row with n/a under x, '
+                'y and z)'
+            )
     if not pairing.pairs:
         raise NoInputError(
             f'No scan has both sides. {" ".join(said)}. Names are compared by sub, ses and the '

@@ -227,3 +227,16 @@ def test_files_of_another_class_are_not_taken(tmp_path: Path) -> None:
     tree(tmp_path, 'sub-1/anat/sub-1_dseg.nii.gz')
     (source,) = find_sources(root, 'truth', class_name='iron')
     assert source.path.name == 'sub-1_dseg.nii.gz'
+
+
+def test_points_can_say_that_there_are_none(tmp_path: Path) -> None:
+    many = write(
+        tmp_path / 'b.tsv', 'participant_id x y z\nsub-1 1 2 3\nsub-2 n/a n/a n/a\n'
+    )
+    found = find_sources(many, 'truth')
+    assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 1), ('sub-2', 0)]
+    assert read_points(write(tmp_path / 'a.tsv', 'x y z\nn/a n/a n/a\n')).points == ()
+    with pytest.raises(DataError, match='one row with n/a under x, y and z'):
+        read_points(write(tmp_path / 'c.tsv', 'x y z\n1 n/a 2\n'))
+    with pytest.raises(DataError, match='with and without a place'):
+        read_points(write(tmp_path / 'd.tsv', 'x y z\n1 2 2\nn/a n/a n/a\n'))
