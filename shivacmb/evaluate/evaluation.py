@@ -308,7 +308,8 @@ def _patients(scans: Sequence[ScanResult], interval: str, bootstrap: Bootstrap) 
     dice = np.array([scan.dice for scan in scans])
     known = int(np.isfinite(dice).sum())
     value = float(np.nanmean(dice)) if known else float('nan')
-    found.append(Figure('voxel_dice', value, *bootstrap.interval(bootstrap.means(dice)), n=known))
+    interval_of = bootstrap.of(np.isfinite(dice)).interval
+    found.append(Figure('voxel_dice', value, *interval_of(bootstrap.means(dice)), n=known))
     return found
 
 

@@ -99,7 +99,10 @@ def shares(
             ],
             axis=1,
         )
-        drawn = bootstrap.pooled(columns, lambda sums: sums[:, 0] / sums[:, 1])
+        carriers = columns[:, 1] > 0  # the others add nothing to the sums
+        drawn = bootstrap.of(carriers).pooled(
+            columns[carriers], lambda sums: sums[:, 0] / sums[:, 1]
+        )
         found.append(Share(name, right, total, proportion_interval(right, total), drawn))
     return found
 
