@@ -365,10 +365,13 @@ def _add_comparison(
     pairing = pair_up(_sources(second, name, 'predictions', second.predictions, value), truth)
     if options.missing_as_empty:
         pairing = _with_empty(pairing)
-    if pairing.only_truth:
+    part.warnings += _missing(pairing, second, f'{name}, second set')
+    mine = {scan.pair.truth.scan for scan in part.result.scans}
+    theirs = {pair.truth.scan for pair in pairing.pairs}
+    if mine ^ theirs:
         part.warnings.append(
-            f'{name}: {len(pairing.only_truth)} scan(s) have no second prediction: '
-            f'{some(source.scan for source in pairing.only_truth)}'
+            f'{name}: {len(mine ^ theirs)} of {len(mine | theirs)} scans are in one prediction set '
+            f'only and are not compared: {some(sorted(mine ^ theirs))}'
         )
     others = score_pairs(pairing.pairs, plan, processes=options.processes)
     part.comparison = compare(

@@ -365,3 +365,20 @@ def test_sweep_says_which_scans_have_no_map_and_counts_empty_ones(copy: Path) ->
     assert (at['scans'], at['n_truth'], at['n_pred']) == ('3', '4', '0')  # sub-01, 02 and 04
     counts = {row['scan']: row['voxel_dice'] for row in rows(copy / 'o/counts.tsv')}
     assert (counts['sub-01'], counts['sub-02']) == ('0', 'n/a')
+
+
+def test_second_set_is_paired_by_the_truth_and_its_gaps_are_said(copy: Path) -> None:
+    pred, truth = sides(copy)
+    second = copy / 'second'
+    for name in ('sub-01', 'sub-03', 'sub-04'):  # other names than those of the first set
+        save(second / f'{name}_acq-x_desc-CMB_dseg.nii.gz', labels(SCANS[name][0]))
+    done = command(pred, truth, '-o', copy / 'o', *QUICK, '--compare', second)
+    assert done.returncode == 0, done.stderr
+    assert {row['n'] for row in rows(copy / 'o/comparison.tsv') if row['measure'] == 'fp'} == {'3'}
+    assert 'CMB, second set: 1 scan(s) have no prediction: sub-02' in done.stderr
+    assert '1 of 4 scans are in one prediction set only and are not compared: sub-02' in done.stderr
+    strict = command(pred, truth, '-o', copy / 's', *QUICK, '--compare', second, '--strict')
+    assert (strict.returncode, 'second set' in strict.stderr) == (65, True)
+    (copy / 'n.tsv').write_text('participant_id\tcount\nsub-01\t3\n')
+    counts = command(pred, copy / 'n.tsv', '-o', copy / 'c', *QUICK, '--compare', second)
+    assert (counts.returncode, 'only numbers of lesions are known' in counts.stderr) == (66, True)
