@@ -40,6 +40,12 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
     for part in parts:
         files += _write_table3(part, options, several=len(parts) > 1)
     definitions = outputs.definitions([part.result for part in parts])
+    pictures: list[Path] = []
+    contents = []
+    for part in parts:  # before the JSON: the pictures may add warnings
+        content, drawn = _part_content(part, options, several=len(parts) > 1)
+        contents.append(content)
+        pictures += drawn
     outputs.write_json(
         folder,
         {
@@ -50,12 +56,6 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         },
         lines,
     )  # fmt: skip
-    pictures: list[Path] = []
-    contents = []
-    for part in parts:
-        content, drawn = _part_content(part, options, several=len(parts) > 1)
-        contents.append(content)
-        pictures += drawn
     target = page.write_page(
         folder / 'report.html',
         {
@@ -177,6 +177,8 @@ def _galleries(part: Part, options: Options, folder: Path) -> list[tuple[str, Pa
     ):
         path = folder / f'{kind}.png'
         shown = gallery.cases(part.result, kind) if options.gallery else []
+        shown, problems = gallery.drop_unreadable(shown)
+        part.warnings += [said for said in problems if said not in part.warnings]
         if not shown:
             path.unlink(missing_ok=True)
             continue

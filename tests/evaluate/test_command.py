@@ -382,3 +382,18 @@ def test_second_set_is_paired_by_the_truth_and_its_gaps_are_said(copy: Path) -> 
     (copy / 'n.tsv').write_text('participant_id\tcount\nsub-01\t3\n')
     counts = command(pred, copy / 'n.tsv', '-o', copy / 'c', *QUICK, '--compare', second)
     assert (counts.returncode, 'only numbers of lesions are known' in counts.stderr) == (66, True)
+
+
+def test_images_that_cannot_be_shown_cost_pictures_and_nothing_else(copy: Path) -> None:
+    pred, truth = sides(copy)
+    raw = copy / 'bids'
+    save(raw / 'sub-01/anat/sub-01_T2starw.nii.gz', np.zeros((*SHAPE, 2), np.int16))
+    (raw / 'sub-04/anat/sub-04_T2starw.nii.gz').write_bytes(b'no image')
+    done = command(pred, truth, '-o', copy / 'o', '--pdf', 'none', '--bootstrap', '0',
+                   '--nprocs', '1')  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'sub-01: no pictures' in done.stderr
+    assert 'shape 32x32x20x2' in done.stderr
+    assert 'sub-01: no pictures' in (copy / 'o/report.html').read_text()
+    assert 'sub-01: no pictures' in (copy / 'o/evaluation.json').read_text()
+    assert not (copy / 'o/figures/misses.png').exists()
