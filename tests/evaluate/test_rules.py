@@ -191,3 +191,25 @@ def test_no_prediction_has_a_voxel_dice_of_zero_however_it_is_said(make_lesions:
     assert math.isnan(voxel_dice(nothing, make_lesions()))
     assert math.isnan(voxel_dice(point, truth))
     assert math.isnan(voxel_dice(make_lesions(), point))
+
+
+def test_points_without_extent_have_no_dice_and_no_volume(make_lesions: Any) -> None:
+    lesion = make_lesions(((4, 4, 4), (3, 3, 3)))
+    place = np.array([[5.0, 5, 5]])
+    point = from_points(place, lesion.shape, lesion.affine)
+    ball = from_points(place, lesion.shape, lesion.affine, np.array([1.5]))
+    for pred, truth in ((lesion, point), (point, lesion)):
+        score = score_scan(rule('valdo-mm'), pred, truth)
+        assert score.counts.tp_truth == 1
+        assert math.isnan(score.dice_hits)
+        assert math.isnan(score.volume_difference_mm3)
+    sized = score_scan(rule('valdo-mm'), lesion, ball)
+    assert sized.dice_hits == pytest.approx(2 * 19 / (27 + 19))
+    assert sized.volume_difference_mm3 == pytest.approx(27 - 4 / 3 * np.pi * 1.5**3)
+
+
+def test_volume_is_that_of_the_lesions_that_take_part(make_lesions: Any) -> None:
+    truth = make_lesions(((2, 2, 2), (1, 1, 2)), ((10, 10, 10), (1, 1, 3)))
+    pred = make_lesions(((10, 10, 10), (1, 1, 5)))
+    assert score_scan(rule('shiva'), pred, truth).volume_difference_mm3 == 2
+    assert score_scan(rule('valdo-mm'), pred, truth).volume_difference_mm3 == 0
