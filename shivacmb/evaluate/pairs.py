@@ -349,9 +349,24 @@ def some(names: Iterable[str]) -> str:
 
 
 def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
-    """Rows of the first ``participants.tsv`` found, by label without ``sub-``."""
+    """Rows of the first ``participants.tsv`` found, by label without ``sub-``.
+
+    Raises
+    ------
+    DataError
+        If a participant is there twice.
+    """
     for folder in folders:
         if folder is not None and (folder / 'participants.tsv').is_file():
             _, rows = read_rows(folder / 'participants.tsv')
-            return {row.get('participant_id', '').removeprefix('sub-'): row for row in rows}
+            found: dict[str, dict[str, str]] = {}
+            for row in rows:
+                label = row.get('participant_id', '').removeprefix('sub-')
+                if label in found:
+                    raise DataError(
+                        f'The table <{folder / "participants.tsv"}> has two rows for sub-{label}; '
+                        'leave one'
+                    )
+                found[label] = row
+            return found
     return {}

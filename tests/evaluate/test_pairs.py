@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shivacmb.evaluate.lists import count_rows, read_points, read_rows
-from shivacmb.evaluate.pairs import find_sources, pair_up, some
+from shivacmb.evaluate.pairs import find_sources, pair_up, read_participants, some
 from shivacmb.exceptions import DataError, NoInputError
 
 
@@ -240,3 +240,11 @@ def test_points_can_say_that_there_are_none(tmp_path: Path) -> None:
         read_points(write(tmp_path / 'c.tsv', 'x y z\n1 n/a 2\n'))
     with pytest.raises(DataError, match='with and without a place'):
         read_points(write(tmp_path / 'd.tsv', 'x y z\n1 2 2\nn/a n/a n/a\n'))
+
+
+def test_participant_twice_in_participants(tmp_path: Path) -> None:
+    write(tmp_path / 'participants.tsv', 'participant_id sex\nsub-1 F\nsub-2 M\n')
+    assert read_participants(None, tmp_path)['2']['sex'] == 'M'
+    write(tmp_path / 'participants.tsv', 'participant_id sex\nsub-1 F\n1 M\n')
+    with pytest.raises(DataError, match=r'participants.tsv> has two rows for sub-1'):
+        read_participants(tmp_path)
