@@ -213,3 +213,11 @@ def test_volume_is_that_of_the_lesions_that_take_part(make_lesions: Any) -> None
     pred = make_lesions(((10, 10, 10), (1, 1, 5)))
     assert score_scan(rule('shiva'), pred, truth).volume_difference_mm3 == 2
     assert score_scan(rule('valdo-mm'), pred, truth).volume_difference_mm3 == 0
+
+
+def test_valdo_leaves_scans_without_lesions_out_of_every_mean() -> None:
+    for counts in (Counts(2, 0, 0, 0), Counts(0, 0, 0, 0)):
+        assert all(math.isnan(value) for value in vars(ratios(counts, 'valdo')).values())
+    found = ratios(Counts(0, 2, 0, 0), 'valdo')
+    assert (found.sensitivity, found.f1_count, found.f1_harmonic) == (0, 0, 0)
+    assert math.isnan(found.precision)
