@@ -103,7 +103,7 @@ def open_image(path: Path, side: str) -> Any:
     if len(shape) != 3:
         raise DataError(
             f'<{path}> ({side}) has the shape {"x".join(map(str, image.shape))}; one 3-D volume '
-            'is needed: split the file, or give the class with --classes NAME=VALUE'
+            'is needed: write the volume of this class to a file of its own'
         )
     return image
 

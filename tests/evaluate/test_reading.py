@@ -75,7 +75,7 @@ def test_whole_numbers_stored_as_float_are_fine(tmp_path: Path) -> None:
         (volume((2, 2, 2), values=[0.5], dtype=np.float32), 'not whole, so it is no label map'),
         (volume((2, 2, 2), values=[np.nan], dtype=np.float32), 'not numbers'),
         (volume((2, 2, 2), values=[-1]), 'negative numbers'),
-        (np.zeros((4, 4, 4, 2), np.uint8), r'shape 4x4x4x2; one 3-D volume'),
+        (np.zeros((4, 4, 4, 2), np.uint8), r'shape 4x4x4x2; one 3-D volume.*file of its own'),
         (np.zeros((4, 4), np.uint8), r'shape 4x4; one 3-D volume'),
     ],
 )
