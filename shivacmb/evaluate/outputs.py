@@ -319,12 +319,21 @@ def write_tables(folder: Path, tables: Mapping[str, list[Line]]) -> list[Path]:
 def definitions(results: Sequence[Result]) -> dict[str, Any]:
     """What every rule and measure means, as it stands in the JSON."""
     rules = {rule.name: rule for result in results for rule in result.plan.rules}
+    tolerances = {
+        name: {
+            result.plan.class_name: rule.tolerance
+            for result in results
+            for rule in result.plan.rules
+            if rule.name == name
+        }
+        for name in rules
+    }
     return {
         'rules': {
             name: {
                 'description': rule.description,
                 'source': rule.source,
-                'tolerance': None if math.isnan(rule.tolerance) else rule.tolerance,
+                'tolerance': _one_or_each(tolerances[name]),
                 'unit': None if math.isnan(rule.tolerance) else rule.unit,
                 'min_voxels': rule.min_voxels,
                 'over_mm3': rule.over_mm3,
@@ -335,6 +344,14 @@ def definitions(results: Sequence[Result]) -> dict[str, Any]:
         'zero_rules': ZERO_RULES,
         'measures': MEASURES,
     }
+
+
+def _one_or_each(by_class: Mapping[str, float]) -> Any:
+    """The number all classes share, or one for each class; None where there is none."""
+    different = set(by_class.values())
+    if any(math.isnan(value) for value in different):
+        return None
+    return different.pop() if len(different) == 1 else dict(by_class)
 
 
 def write_json(

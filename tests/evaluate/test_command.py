@@ -301,6 +301,10 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path) -> None:
     assert [(row['class'], row['n_truth']) for row in found] == [('CMB', '1'), ('iron', '1')]
     text = (tmp_path / 'o' / 'report.html').read_text()
     assert 'figures/iron/counts.png' in text
+    assert 'Tolerance CMB 3 mm, iron 5 mm.' in text
+    told = json.loads((tmp_path / 'o' / 'evaluation.json').read_text())['definitions']['rules']
+    assert told['deepmir-mm']['tolerance'] == {'CMB': 3, 'iron': 5}
+    assert (told['optimal']['tolerance'], told['shiva']['tolerance']) == (5, None)
     assert (tmp_path / 'o' / 'table3_iron.md').is_file()
 
 
