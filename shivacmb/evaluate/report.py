@@ -11,7 +11,7 @@ from typing import Any
 from shivacmb import __version__
 from shivacmb.bids import write_text
 from shivacmb.evaluate import figures, gallery, outputs, page, table3
-from shivacmb.evaluate.session import Options, Part, curve_voxels, tables
+from shivacmb.evaluate.session import Options, Part, curve_voxels, cut_at, tables
 
 _HEADLINE = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'fp')
 
@@ -50,7 +50,7 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         folder,
         {
             'software': 'shivacmb', 'version': __version__, 'command': command,
-            'settings': _settings(options), 'definitions': definitions,
+            'settings': _settings(options, parts), 'definitions': definitions,
             'best': {part.result.plan.class_name: part.best for part in parts if part.best},
             'warnings': _warnings(parts),
         },
@@ -73,14 +73,31 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
     return target
 
 
-def _settings(options: Options) -> dict[str, Any]:
-    """Settings without folders, so that the same data elsewhere give the same file."""
+def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:
+    """Settings without folders, so that the same data elsewhere give the same file.
+
+    Threshold and smallest size are those that took effect, null where no probability map was cut.
+    """
     left_out = ('predictions', 'truth', 'out_dir', 'compare', 'bids_dir', 'processes')
-    return {
+    settings = {
         item.name: getattr(options, item.name)
         for item in fields(options)
         if item.name not in left_out
     }
+    cuts = [cut for part in parts if (cut := cut_at(part)) is not None]
+    settings['threshold'], settings['min_size'] = cuts[0] if cuts else (None, None)
+    return settings
+
+
+def _cut_text(part: Part) -> str:
+    cut = cut_at(part)
+    if cut is None:
+        return ''
+    least = f'{cut[1]} voxel' + ('s' if cut[1] > 1 else '')
+    return (
+        f'Probability maps were cut into clusters of at least {least} with a probability of at '
+        f'least {cut[0]:g}.'
+    )
 
 
 def _warnings(parts: Sequence[Part]) -> list[str]:
@@ -130,6 +147,7 @@ def _part_content(
         'n_truth': int(truth.sum()),
         'n_pred': int(predicted.sum()),
         'unpaired': len(part.pairing.only_pred) + len(part.pairing.only_truth),
+        'cut': _cut_text(part),
         'rules': page.rule_rows(result),
         'table3': page.table_content(rows),
         'table3_note': table3.note(result) if rows else '',

@@ -187,7 +187,7 @@ def make_plan(options: Options, name: str, value: int | None) -> Plan:
         class_value=value,
         connectivity=options.connectivity,
         merge=options.merge,
-        threshold=options.threshold or 0.4,
+        threshold=0.4 if options.threshold is None else options.threshold,
         min_voxels=options.min_size or 1,
         resample=options.resample,
         point_radius_mm=options.point_radius_mm,
@@ -377,6 +377,13 @@ def _add_comparison(
     part.comparison = compare(
         part.result.scans, others, plan, draws=options.draws, seed=options.seed
     )
+
+
+def cut_at(part: Part) -> tuple[float, int] | None:
+    """Threshold and smallest size where a side was made from probability maps, else None."""
+    kinds = {side.kind for pair in part.pairing.pairs for side in (pair.pred, pair.truth)}
+    how = part.result.plan.how
+    return (how.threshold, how.min_voxels) if 'probability' in kinds else None
 
 
 def curve_voxels(result: Result) -> int:

@@ -269,6 +269,15 @@ def test_threshold_makes_predictions_from_probabilities(data: Path, tmp_path: Pa
     assert value(tmp_path, 'shiva', 'fp_avg', 'pooled') == 1.25
 
 
+def test_threshold_that_took_effect_is_said(data: Path, tmp_path: Path) -> None:
+    done = command(*sides(data), '-o', tmp_path, *QUICK, '--pred-kind', 'probability')
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / 'evaluation.json').read_text())['settings']
+    assert (settings['threshold'], settings['min_size']) == (0.4, 1)
+    said = 'clusters of at least 1 voxel with a probability of at least 0.4'
+    assert said in (tmp_path / 'report.html').read_text()
+
+
 def test_truth_as_points_and_as_counts(data: Path, tmp_path: Path) -> None:
     points = ['participant_id\tx\ty\tz']
     counts = ['participant_id\tcount']
