@@ -16,7 +16,6 @@ from shivacmb.evaluate.evaluation import (
     Facts,
     Plan,
     Result,
-    ScanResult,
     score_pairs,
     summarise_scans,
     with_facts,
@@ -38,6 +37,7 @@ from shivacmb.evaluate.reading import HowToRead
 from shivacmb.evaluate.resampling import Paired
 from shivacmb.evaluate.rules import RULE_NAMES, RuleSet, rule_sets
 from shivacmb.evaluate.scores import ZeroRule
+from shivacmb.evaluate.strata import STRATA
 from shivacmb.evaluate.sweeps import MIN_VOXELS, Point, choose, froc, points
 from shivacmb.exceptions import DataError, NoInputError, UsageError
 
@@ -130,7 +130,46 @@ def run(options: Options, *, tell: Callable[[int, int], None] | None = None) -> 
     ShivaCMBError
         For input that cannot be used.
     """
+    _refuse_unknown_participants(options)
     return [_run_class(options, name, value, tell) for name, value in options.classes]
+
+
+def _refuse_unknown_participants(options: Options) -> None:
+    """Stop at labels that no side of any class has: they are mistyped."""
+    asked = {'--participant-label': options.participants, '--choose-on': options.choose_on}
+    if not any(asked.values()):
+        return
+    everybody = replace(options, participants=())
+    known = {
+        source.participant
+        for name, value in options.classes
+        for side, root in (('truth', options.truth), ('predictions', options.predictions))
+        for source in _sources(everybody, name, side, root, value)
+    }
+    for option, labels in asked.items():
+        unknown = [label for label in labels if label.removeprefix('sub-') not in known]
+        if unknown:
+            raise UsageError(
+                f'{option} names participants that neither <{options.predictions}> nor '
+                f'<{options.truth}> has: {some(unknown)}'
+            )
+
+
+def _refuse_unknown_strata(facts: Sequence[Facts], options: Options) -> None:
+    """Stop at names that no table, sidecar or stratum has."""
+    columns = {key for known in facts for key in (*known.person, *known.metadata)}
+    unknown = [name for name in options.strata if name not in columns]
+    if unknown:
+        raise UsageError(
+            f'--strata names what neither participants.tsv nor any sidecar has: {some(unknown)}. '
+            f'There is {", ".join(sorted(columns)) or "nothing; give --bids-dir"}'
+        )
+    strata = (*STRATA, *options.strata)
+    if options.table_by and options.table_by not in strata:
+        raise UsageError(
+            f'--table-by {options.table_by} is no stratum; one of {", ".join(strata)}, or name it '
+            'with --strata too'
+        )
 
 
 def _run_class(
@@ -145,8 +184,12 @@ def _run_class(
         empty = tuple(source.scan for source in pairing.only_truth)
         pairing = _with_empty(pairing)
     warnings = _missing(pairing, options, name)
+    facts = _facts(pairing, options)
+    _refuse_unknown_strata(facts, options)  # before the scores, which take long
     scans = score_pairs(pairing.pairs, plan, processes=options.processes, tell=tell)
-    scans = _add_facts(scans, options)
+    scans = [
+        with_facts(scan, known, options.strata) for scan, known in zip(scans, facts, strict=True)
+    ]
     result = summarise_scans(
         scans, plan, draws=options.draws, seed=options.seed, interval=options.interval
     )
@@ -276,16 +319,12 @@ def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     return said
 
 
-def _add_facts(scans: Sequence[ScanResult], options: Options) -> list[ScanResult]:
-    bids_dir = options.bids_dir or dataset_of(options.truth)
-    facts: Sequence[Facts] = find_facts(
-        [scan.pair for scan in scans],
-        bids_dir=bids_dir,
+def _facts(pairing: Pairing, options: Options) -> list[Facts]:
+    return find_facts(
+        pairing.pairs,
+        bids_dir=options.bids_dir or dataset_of(options.truth),
         folders=[options.truth, options.predictions],
     )
-    return [
-        with_facts(scan, known, options.strata) for scan, known in zip(scans, facts, strict=True)
-    ]
 
 
 def _add_sweep(part: Part, options: Options) -> None:

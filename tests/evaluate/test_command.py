@@ -260,7 +260,7 @@ def test_two_files_without_a_dataset(data: Path, tmp_path: Path) -> None:
     name = 'sub-01/anat/sub-01_desc-CMB_dseg.nii.gz'
     done = command(pred / name, truth / name, '-o', tmp_path, *QUICK, '--rules', 'shiva', 'ko')
     assert done.returncode == 0
-    assert {row['rule'] for row in rows(tmp_path / 'summary.tsv')} == {'shiva', 'ko'}
+    assert {row['rule'] for row in rows(tmp_path / 'summary.tsv')} == {'shiva', 'shiva-mm3', 'ko'}
 
 
 def test_threshold_makes_predictions_from_probabilities(data: Path, tmp_path: Path) -> None:
@@ -329,10 +329,16 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path) -> None:
         (['{pred}', '{truth}', '-o', '{out}', '--choose-on', '01'], 64, 'goes with --sweep'),
         (['{pred}', '{truth}', '-o', '{out}', '--min-size', '2'], 64, 'goes with --threshold'),
         (['{truth}', '{truth}', '-o', '{out}', '--threshold', '.5'], 64, 'needs probability maps'),
-        (['{pred}', '{truth}', '-o', '{out}', '--participant-label', '99'], 66, 'None of the'),
+        (['{pred}', '{truth}', '-o', '{out}', '--participant-label', '01', '99'], 64,
+         '--participant-label names participants that neither'),
+        (['{pred}', '{truth}', '-o', '{out}', '--strata', 'sex', 'hand'], 64, 'sidecar has: hand.'),
+        (['{pred}', '{truth}', '-o', '{out}', '--table-by', 'sex'], 64, '--table-by sex is no'),
         (['{pred}', '{truth}', '-o', '/proc/none'], 73, 'cannot write'),
-        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 66, 'no scan to'),
-    ],
+        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 64,
+         'has: 99'),
+        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '01', '02', '03', '04'],
+         66, 'no scan to'),
+    ],  # fmt: skip
 )
 def test_refusals(data: Path, tmp_path: Path, args: list[str], code: int, message: str) -> None:
     pred, truth = sides(data)
