@@ -130,7 +130,7 @@ def _build(
     sums = [np.bincount(owners, axis, minlength=count) for axis in axes]
     centres = np.stack(sums, axis=1) / np.maximum(sizes, 1)[:, None]
     scores = np.full(count, np.nan)
-    amounts = sizes.astype(np.float64)
+    amounts: Array = sizes.astype(np.float64)
     if probability is not None and count:
         inside = probability[axes].astype(np.float64)
         scores = np.maximum.reduceat(inside, np.flatnonzero(np.diff(owners, prepend=-1)))

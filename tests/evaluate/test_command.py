@@ -329,16 +329,25 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path) -> None:
         (['{pred}', '{truth}', '-o', '{out}', '--choose-on', '01'], 64, 'goes with --sweep'),
         (['{pred}', '{truth}', '-o', '{out}', '--min-size', '2'], 64, 'goes with --threshold'),
         (['{truth}', '{truth}', '-o', '{out}', '--threshold', '.5'], 64, 'needs probability maps'),
-        (['{pred}', '{truth}', '-o', '{out}', '--participant-label', '01', '99'], 64,
-         '--participant-label names participants that neither'),
-        (['{pred}', '{truth}', '-o', '{out}', '--strata', 'sex', 'hand'], 64, 'sidecar has: hand.'),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--participant-label', '01', '99'],
+            64,
+            '--participant-label names participants that neither',
+        ),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--strata', 'sex', 'hand'],
+            64,
+            'sidecar has: hand.',
+        ),
         (['{pred}', '{truth}', '-o', '{out}', '--table-by', 'sex'], 64, '--table-by sex is no'),
         (['{pred}', '{truth}', '-o', '/proc/none'], 73, 'cannot write'),
-        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 64,
-         'has: 99'),
-        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '01', '02', '03', '04'],
-         66, 'no scan to'),
-    ],  # fmt: skip
+        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 64, 'has: 99'),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '01', '02', '03', '04'],
+            66,
+            'no scan to',
+        ),
+    ],
 )
 def test_refusals(data: Path, tmp_path: Path, args: list[str], code: int, message: str) -> None:
     pred, truth = sides(data)
@@ -395,7 +404,9 @@ def test_second_set_is_paired_by_the_truth_and_its_gaps_are_said(copy: Path) -> 
     assert done.returncode == 0, done.stderr
     assert {row['n'] for row in rows(copy / 'o/comparison.tsv') if row['measure'] == 'fp'} == {'3'}
     assert 'CMB, second set: 1 scan(s) have no prediction: sub-02' in done.stderr
-    assert '1 of 4 scans are in one prediction set only and are not compared: sub-02' in done.stderr
+    assert (
+        '1 of 4 scans are in one prediction set only and are not compared: sub-02' in done.stderr
+    )
     strict = command(pred, truth, '-o', copy / 's', *QUICK, '--compare', second, '--strict')
     assert (strict.returncode, 'second set' in strict.stderr) == (65, True)
     (copy / 'n.tsv').write_text('participant_id\tcount\nsub-01\t3\n')

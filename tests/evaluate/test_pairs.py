@@ -230,9 +230,7 @@ def test_files_of_another_class_are_not_taken(tmp_path: Path) -> None:
 
 
 def test_points_can_say_that_there_are_none(tmp_path: Path) -> None:
-    many = write(
-        tmp_path / 'b.tsv', 'participant_id x y z\nsub-1 1 2 3\nsub-2 n/a n/a n/a\n'
-    )
+    many = write(tmp_path / 'b.tsv', 'participant_id x y z\nsub-1 1 2 3\nsub-2 n/a n/a n/a\n')
     found = find_sources(many, 'truth')
     assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 1), ('sub-2', 0)]
     assert read_points(write(tmp_path / 'a.tsv', 'x y z\nn/a n/a n/a\n')).points == ()
