@@ -224,6 +224,7 @@ def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
     translated = re.escape(pattern.rsplit('/', 1)[-1]).replace(r'\*', '(.*)').replace(r'\?', '(.)')
     match = re.fullmatch(translated, path.name)
     caught = '_'.join(part for part in match.groups() if part) if match else ''
+    caught = caught.removesuffix('.gz').removesuffix('.nii').removesuffix('.tsv')
     return Source(path, kind, caught or path.name.split('.')[0])
 
 
