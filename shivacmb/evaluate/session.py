@@ -339,8 +339,8 @@ def _add_sweep(part: Part, options: Options) -> None:
     without = [scan.scan for scan in part.result.scans if scan.sweep is None]
     if without:
         part.warnings.append(
-            f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans have '
-            f'no probability map: {some(without)}; the sweep is without them'
+            f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans '
+            f'have no probability map: {some(without)}; the sweep is without them'
         )
     chosen_on = {label.removeprefix('sub-') for label in options.choose_on}
     groups = {'all': scans}
@@ -409,8 +409,8 @@ def _add_comparison(
     theirs = {pair.truth.scan for pair in pairing.pairs}
     if mine ^ theirs:
         part.warnings.append(
-            f'{name}: {len(mine ^ theirs)} of {len(mine | theirs)} scans are in one prediction set '
-            f'only and are not compared: {some(sorted(mine ^ theirs))}'
+            f'{name}: {len(mine ^ theirs)} of {len(mine | theirs)} scans are in one prediction '
+            f'set only and are not compared: {some(sorted(mine ^ theirs))}'
         )
     others = score_pairs(pairing.pairs, plan, processes=options.processes)
     part.comparison = compare(

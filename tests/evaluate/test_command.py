@@ -427,3 +427,18 @@ def test_images_that_cannot_be_shown_cost_pictures_and_nothing_else(copy: Path) 
     assert 'sub-01: no pictures' in (copy / 'o/report.html').read_text()
     assert 'sub-01: no pictures' in (copy / 'o/evaluation.json').read_text()
     assert not (copy / 'o/figures/misses.png').exists()
+
+
+def test_page_of_two_plain_files_without_draws(data: Path, tmp_path: Path) -> None:
+    pred, truth = sides(data)
+    for side, name in ((pred, 'mine'), (truth, 'ref')):
+        target = tmp_path / f'{name}.nii.gz'
+        shutil.copy(side / 'sub-01/anat/sub-01_desc-CMB_dseg.nii.gz', target)
+    done = command(tmp_path / 'mine.nii.gz', tmp_path / 'ref.nii.gz', '-o', tmp_path / 'o', *QUICK,
+                   '--bootstrap', '0')  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [row['scan'] for row in rows(tmp_path / 'o/pairs.tsv')] == ['sub-mine']
+    page = (tmp_path / 'o/report.html').read_text()
+    assert 'from 0 draws' not in page
+    assert 'Without intervals' in page
+    assert 'are all counted here' in page
