@@ -248,7 +248,7 @@ def summary_text(parts: Sequence[Part], options: Options) -> str:
         )
         rows = page.rule_rows(result)
         if rows:
-            head = ('rule', 'empty', 'S mean', 'P mean', 'F1 mean', 'F1 med', 'S pool',
+            head = ('rule', 'empty', 'S mean', 'P mean', 'F1 mean', 'F1 med', 'Magn', 'S pool',
                     'P pool', 'F1 pool', 'F1 harm', 'FP/scan')  # fmt: skip
             lines.append(
                 '  '.join([f'{head[0]:<14}', f'{head[1]:<6}', *(f'{h:>7}' for h in head[2:])])

@@ -442,3 +442,9 @@ def test_page_of_two_plain_files_without_draws(data: Path, tmp_path: Path) -> No
     assert 'from 0 draws' not in page
     assert 'Without intervals' in page
     assert 'are all counted here' in page
+
+
+def test_page_shows_the_magnitude_accuracy(full: Path) -> None:
+    text = (full / 'report.html').read_text()
+    assert 'magnitude<br>of means' in text
+    assert f'<td>{value(full, "deepmir-mm", "magnitude", "of-means", "drop"):.2f}<small>' in text
