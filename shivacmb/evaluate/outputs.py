@@ -316,6 +316,22 @@ def write_tables(folder: Path, tables: Mapping[str, list[Line]]) -> list[Path]:
     return written
 
 
+def _measures(results: Sequence[Result]) -> dict[str, str]:
+    """What each measure means, under the name it has in the tables."""
+    names = {row.measure for result in results for rows in result.summary.values() for row in rows}
+    names |= {
+        figure.name for result in results for figure in (*result.patients, *result.agreement)
+    }
+    found = dict(MEASURES)
+    for name in sorted(names - found.keys()):
+        group, _, rest = name.partition('_')
+        if 'kappa' in name:
+            found[name] = MEASURES['kappa']
+        elif group in MEASURES:  # such as ko_sensitivity
+            found[name] = f'{rest.replace("_", " ").capitalize()}. {MEASURES[group]}'
+    return found
+
+
 def definitions(results: Sequence[Result]) -> dict[str, Any]:
     """What every rule and measure means, as it stands in the JSON."""
     rules = {rule.name: rule for result in results for rule in result.plan.rules}
@@ -342,7 +358,7 @@ def definitions(results: Sequence[Result]) -> dict[str, Any]:
             for name, rule in rules.items()
         },
         'zero_rules': ZERO_RULES,
-        'measures': MEASURES,
+        'measures': _measures(results),
     }
 
 

@@ -448,3 +448,9 @@ def test_page_shows_the_magnitude_accuracy(full: Path) -> None:
     text = (full / 'report.html').read_text()
     assert 'magnitude<br>of means' in text
     assert f'<td>{value(full, "deepmir-mm", "magnitude", "of-means", "drop"):.2f}<small>' in text
+
+
+def test_every_measure_of_the_tables_is_defined(full: Path) -> None:
+    told = json.loads((full / 'evaluation.json').read_text())['definitions']['measures']
+    for table in ('summary', 'agreement', 'comparison'):
+        assert {row['measure'] for row in rows(full / f'{table}.tsv')} <= set(told)
