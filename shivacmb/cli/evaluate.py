@@ -34,7 +34,8 @@ def register(commands: Any) -> None:
         help='score predictions against a truth under every published rule',
         description='Score predictions against a truth under every published rule. Each side is '
         'a folder of BIDS derivatives, a folder with --pred-pattern or --truth-pattern, one '
-        'image, or a table (points: x y z in scanner mm; counts: participant_id and count).',
+        'image, or a table (points: x y z in scanner mm, n/a for a participant without lesions; '
+        'counts: participant_id and count).',
         epilog='Example: shivacmb-tools evaluate OUT_DIR BIDS_DIR/derivatives/truth -o scores',
         allow_abbrev=False,
     )

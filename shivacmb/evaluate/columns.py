@@ -49,12 +49,12 @@ MEASURES = {
     'fp_cmb': 'False positives over lesions (SHIVA-CMB paper, FPcmb).',
     'dice_hits': (
         'Mean Dice over found lesions with the union of the predictions assigned to each; 0 '
-        'without a hit, n/a without lesions (VALDO).'
+        'without a hit, n/a without lesions and where a lesion is a point without extent (VALDO).'
     ),
     'count_difference': 'Absolute difference of the numbers of lesions (VALDO).',
     'volume_difference_mm3': (
         'Absolute difference of the volumes in mm3; predictions from a probability map count by '
-        'their probability (VALDO).'
+        'their probability (VALDO); n/a where a lesion is a point without extent.'
     ),
     'voxel_dice': 'Dice over all voxels where the truth is not empty (Ko 2024).',
     'ko': (

@@ -30,10 +30,19 @@ def compare(
     list of (rule, zero rule, measure, Paired)
         Scan by scan measures, then ``f1_pooled`` with the interval of its difference and no test.
     """
-    others = {scan.scan: scan for scan in second if scan.scores}
-    both = [(scan, others[scan.scan]) for scan in first if scan.scores and scan.scan in others]
+    # by the truth: the two sets need not name their scans alike
+    others = {scan.pair.truth.scan: scan for scan in second}
+    both = [
+        (scan, others[scan.pair.truth.scan]) for scan in first if scan.pair.truth.scan in others
+    ]
     if not both:
         raise NoInputError('The two prediction sets have no scan in common')
+    both = [pair for pair in both if pair[0].scores and pair[1].scores]
+    if not both:
+        raise NoInputError(
+            'The two prediction sets cannot be compared: only numbers of lesions are known, and '
+            '--compare needs their places on every side'
+        )
     bootstrap = Bootstrap.draw([scan.participant for scan, _ in both], draws, seed)
     rows: list[tuple[str, str, str, Paired]] = []
     for rule in plan.rules:

@@ -25,7 +25,7 @@ from shivacmb.evaluate.objects import Objects
 from shivacmb.evaluate.pairs import Pair
 from shivacmb.evaluate.reading import HowToRead, Sides, read_probability, read_sides
 from shivacmb.evaluate.resampling import Bootstrap
-from shivacmb.evaluate.rules import RuleSet, ScanScore, score_scan, voxel_dice
+from shivacmb.evaluate.rules import RuleSet, ScanScore, score_scan, used, voxel_dice
 from shivacmb.evaluate.strata import UNKNOWN, Share, scan_strata, shares, size_classes, size_names
 from shivacmb.evaluate.summaries import Row, summarise
 from shivacmb.evaluate.sweeps import FROC_THRESHOLDS, MIN_VOXELS, sweep_scan
@@ -181,8 +181,14 @@ def probability_path(pair: Pair, class_name: str) -> Path | None:
 
 def _sweep(pair: Pair, plan: Plan, truth: Objects) -> Array | None:
     rule = plan.main_rule
+    if not plan.sweep or rule is None:
+        return None
+    if pair.pred.stand_in:  # nothing at any threshold, and every lesion is missed
+        table = np.zeros((len(SWEEP_THRESHOLDS), len(MIN_VOXELS), 4), np.int64)
+        table[..., 1] = used(truth, rule).sum()
+        return table
     path = probability_path(pair, plan.class_name)
-    if not plan.sweep or rule is None or path is None:
+    if path is None:
         return None
     return sweep_scan(
         read_probability(path, truth, plan.how), truth.affine, truth, rule,
@@ -302,7 +308,8 @@ def _patients(scans: Sequence[ScanResult], interval: str, bootstrap: Bootstrap) 
     dice = np.array([scan.dice for scan in scans])
     known = int(np.isfinite(dice).sum())
     value = float(np.nanmean(dice)) if known else float('nan')
-    found.append(Figure('voxel_dice', value, *bootstrap.interval(bootstrap.means(dice)), n=known))
+    interval_of = bootstrap.of(np.isfinite(dice)).interval
+    found.append(Figure('voxel_dice', value, *interval_of(bootstrap.means(dice)), n=known))
     return found
 
 

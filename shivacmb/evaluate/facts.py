@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_scans
 from shivacmb.evaluate.evaluation import Facts
@@ -13,6 +13,7 @@ from shivacmb.evaluate.pairs import Pair, read_participants
 from shivacmb.exceptions import ShivaCMBError
 
 _PREPROC = ('T2starw', 'swi')
+_MODALITIES: tuple[Literal['t2s', 'swi'], ...] = ('t2s', 'swi')
 
 
 def dataset_of(truth: Path) -> Path | None:
@@ -53,15 +54,8 @@ def find_facts(
         if scan is not None:
             facts.append(Facts(scan.metadata, person, scan.contrast, Path(scan.path)))
             continue
-        suffix, image = next(
-            (
-                (suffix, path)
-                for suffix in _PREPROC
-                if (path := pair.pred.beside(f'desc-preproc_{suffix}.nii.gz')) is not None
-            ),
-            (None, None),
-        )
-        sidecar = image and _read_json(image.with_name(image.name.replace('.nii.gz', '.json')))
+        suffix, image = _preproc(pair)
+        sidecar = image and _sidecar(image)
         facts.append(Facts(sidecar or {}, person, suffix, image))
     return facts
 
@@ -69,27 +63,73 @@ def find_facts(
 def _raw_scans(bids_dir: Path | None, participants: list[str]) -> list[Scan]:
     if bids_dir is None:
         return []
-    try:
-        return list(
-            find_scans(
-                bids_dir, participants=sorted(set(participants)), require_description=False
+    found: dict[Path, Scan] = {}
+    for modality in _MODALITIES:  # of both contrasts together only one would be listed
+        try:
+            scans = find_scans(
+                bids_dir,
+                participants=sorted(set(participants)),
+                modality=modality,
+                require_description=False,
             ).scans
-        )
-    except ShivaCMBError:
-        return []  # pictures and strata are extras; scores do not need the raw data
+        except ShivaCMBError:
+            continue  # pictures and strata are extras; scores do not need the raw data
+        found.update({Path(scan.path): scan for scan in scans})
+    return list(found.values())
 
 
 def _raw(pair: Pair, scans: Sequence[Scan]) -> Scan | None:
     exact = [scan for scan in scans if scan.stem in (pair.pred.scan, pair.truth.scan)]
     if exact:
-        return exact[0]
+        return _made_from(pair, exact)
     session = pair.pred.session or pair.truth.session
     near = [
         scan
         for scan in scans
         if scan.participant == pair.truth.participant and scan.session == session
     ]
-    return near[0] if len(near) == 1 else None
+    return _made_from(pair, near)
+
+
+def _made_from(pair: Pair, candidates: Sequence[Scan]) -> Scan | None:
+    """The only candidate, or the one that the sidecar of either side names as its source.
+
+    T2starw and swi of one session have the same name but for the suffix, which is none of the
+    derivative's: without ``Sources`` nothing tells which of them was segmented.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    for side in (pair.pred, pair.truth):
+        names = {source.rsplit('/', 1)[-1] for source in _sources(side.path)}
+        named = [scan for scan in candidates if scan.name in names]
+        if len(named) == 1:
+            return named[0]
+    return None
+
+
+def _preproc(pair: Pair) -> tuple[str | None, Path | None]:
+    """Contrast and preprocessed image beside the prediction, where there is no doubt."""
+    if pair.pred.stand_in:
+        return None, None
+    found = [
+        (suffix, path)
+        for suffix in _PREPROC
+        if (path := pair.pred.beside(f'desc-preproc_{suffix}.nii.gz')) is not None
+    ]
+    if len(found) > 1:
+        mine = _sources(pair.pred.path)
+        found = [item for item in found if mine and _sources(item[1]) == mine]
+    return found[0] if len(found) == 1 else (None, None)
+
+
+def _sources(image: Path) -> list[str]:
+    listed = _sidecar(image).get('Sources')
+    return [str(item) for item in listed] if isinstance(listed, list) else []
+
+
+def _sidecar(image: Path) -> dict[str, Any]:
+    name = image.name.removesuffix('.gz').removesuffix('.nii')
+    return _read_json(image.with_name(f'{name}.json'))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

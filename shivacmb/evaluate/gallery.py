@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
 
 from shivacmb.evaluate.evaluation import Result, ScanResult
 from shivacmb.evaluate.objects import Objects
 from shivacmb.evaluate.reading import to_grid
+from shivacmb.exceptions import DataError
 from shivacmb.reports import canvas as c
 from shivacmb.reports.canvas import Canvas
 from shivacmb.reports.files import write_whole
@@ -81,6 +84,36 @@ def cases(result: Result, kind: str) -> list[Case]:
     )
 
 
+def drop_unreadable(found: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """Leave out the cases whose image cannot be shown, as far as the picture goes.
+
+    Parameters
+    ----------
+    found : sequence of Case
+        Of :func:`cases`.
+
+    Returns
+    -------
+    list of Case, list of str
+        What is left, and what is wrong with the images of the others, once each.
+    """
+    problems: dict[str, str | None] = {}
+    good = 0
+    for case in found:
+        name = case.scan.scan
+        if name not in problems:
+            try:
+                _read(Path(str(case.scan.facts.image)))
+                problems[name] = None
+            except DataError as error:
+                problems[name] = f'{name}: no pictures, {error}'
+        good += problems[name] is None
+        if good == MOST:
+            break
+    left = [case for case in found if problems.get(case.scan.scan) is None]
+    return left, [said for said in problems.values() if said]
+
+
 def draw_gallery(found: Sequence[Case], title: str, path: Path) -> Path:
     """Draw cards of axial, coronal and outlined axial views.
 
@@ -136,11 +169,29 @@ def _with_palette(path: Path) -> Path:
     return write_whole(path, stream.getvalue())
 
 
+def _read(path: Path) -> tuple[Array, Array]:
+    """Values and affine of a 3-D image; what is not finite becomes 0.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read or has several volumes.
+    """
+    try:
+        image: Any = nib.load(path)
+        values = np.asarray(image.dataobj, np.float32)
+    except (ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        raise DataError(f'<{path}> cannot be read ({error})') from error
+    if values.ndim < 3 or values.size != np.prod(values.shape[:3]) or not values.size:
+        shape = 'x'.join(map(str, values.shape))
+        raise DataError(f'<{path}> has the shape {shape} and is no single 3-D volume')
+    values = np.nan_to_num(values.reshape(values.shape[:3]), posinf=0.0, neginf=0.0)
+    return values, np.asarray(image.affine, np.float64)
+
+
 def _open(scan: ScanResult) -> tuple[Volumes, Array, Array]:
     """Image, truth and prediction in RAS voxel order."""
-    image: Any = nib.load(str(scan.facts.image))
-    values = np.asarray(image.dataobj, np.float32).reshape(image.shape[:3], order='F')
-    affine = np.asarray(image.affine, np.float64)
+    values, affine = _read(Path(str(scan.facts.image)))
     areas = [
         _area(objects, values.shape, affine) for objects in (scan.sides.truth, scan.sides.pred)
     ]

@@ -80,6 +80,11 @@ def _number(row: dict[str, str], column: str, path: Path) -> float:
     if not math.isfinite(value):
         raise DataError(
             f'The table <{path}> says "{row[column]}" under {column}, where a number belongs'
+            + (
+                '; a participant without lesions has one row with n/a under x, y and z'
+                if column in ('x', 'y', 'z')
+                else ''
+            )
         )
     return value
 
@@ -127,7 +132,10 @@ def count_rows(path: Path, column: str | None = None) -> list[Listed]:
 
 
 def point_rows(path: Path) -> list[Listed]:
-    """Read points of several scans, told apart by ``participant_id`` and ``session_id``."""
+    """Read points of several scans, told apart by ``participant_id`` and ``session_id``.
+
+    A row with n/a under x, y and z says that this participant has no lesions.
+    """
     header, rows = read_rows(path)
     groups: dict[tuple[str, str | None], list[dict[str, str]]] = {}
     for row in rows:
@@ -165,6 +173,14 @@ def _listed(
         )
     radius = next((name for name in RADIUS_COLUMNS if name in header), None)
     name = next((name for name in NAME_COLUMNS if name in header), None)
+    places = [row for row in rows if any(row[column] not in _NOTHING for column in 'xyz')]
+    if rows and places and len(places) < len(rows):
+        raise DataError(
+            f'The table <{path}> has rows with and without a place for '
+            f'{f"sub-{participant}" if participant else "one scan"}; a row with n/a under x, y '
+            'and z stands alone and says that there are no lesions'
+        )
+    rows = places
     return Listed(
         participant,
         session,

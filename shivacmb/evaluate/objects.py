@@ -42,10 +42,12 @@ class Objects:
         Which lesion, 0 to N - 1, each voxel belongs to.
     scores : (N,) array of float
         Largest probability inside the lesion, NaN when not known.
-    amount_mm3 : float
-        Volume of all voxels, those of a probability map weighed by their probability.
+    amounts_mm3 : (N,) array of float
+        Volumes, those of a probability map weighed by their probability; NaN without extent.
     points : bool
         Whether the lesions were given as points; size filters then do not apply.
+    cut : bool
+        Whether they are connected components, whose numbers no table knows.
     """
 
     shape: Shape3
@@ -57,12 +59,23 @@ class Objects:
     voxels: Array
     owners: Array
     scores: Array
-    amount_mm3: float
+    amounts_mm3: Array
     points: bool = False
+    cut: bool = False
 
     def __len__(self) -> int:
         """Return the number of lesions."""
         return len(self.names)
+
+    @property
+    def amount_mm3(self) -> float:
+        """Sum of the amounts; NaN with a lesion that has no extent."""
+        return float(self.amounts_mm3.sum())
+
+    @property
+    def without_extent(self) -> bool:
+        """Whether only the place of some lesion is known."""
+        return bool(np.isnan(self.volumes_mm3).any())
 
     @property
     def centres_mm(self) -> Array:
@@ -87,7 +100,7 @@ class Objects:
         return Objects(
             self.shape, self.affine, self.names[keep], self.sizes[keep], self.volumes_mm3[keep],
             self.centres[keep], self.voxels[inside], number[self.owners[inside]],
-            self.scores[keep], self.amount_mm3, self.points,
+            self.scores[keep], self.amounts_mm3[keep], self.points, self.cut,
         )  # fmt: skip
 
     def at_least(self, voxels: int) -> Objects:
@@ -117,15 +130,15 @@ def _build(
     sums = [np.bincount(owners, axis, minlength=count) for axis in axes]
     centres = np.stack(sums, axis=1) / np.maximum(sizes, 1)[:, None]
     scores = np.full(count, np.nan)
-    amount = float(len(voxels))
+    amounts: Array = sizes.astype(np.float64)
     if probability is not None and count:
         inside = probability[axes].astype(np.float64)
         scores = np.maximum.reduceat(inside, np.flatnonzero(np.diff(owners, prepend=-1)))
-        amount = float(inside.sum())
+        amounts = np.bincount(owners, inside, minlength=count)
     volume = voxel_mm3(affine)
     return Objects(
         shape, affine, names.astype(np.int64), sizes, sizes * volume, centres.reshape(-1, 3),
-        voxels, owners, scores, amount * volume,
+        voxels, owners, scores, amounts * volume,
     )  # fmt: skip
 
 
@@ -267,7 +280,7 @@ def from_points(
         shape, affine, np.arange(1, count + 1),
         np.where(sized, np.bincount(owner, minlength=count), 0),
         volumes, centres, flat, owner, np.full(count, np.nan),
-        float(np.nansum(volumes)), points=True,
+        volumes, points=True,
     )  # fmt: skip
 
 

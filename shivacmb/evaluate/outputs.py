@@ -316,15 +316,40 @@ def write_tables(folder: Path, tables: Mapping[str, list[Line]]) -> list[Path]:
     return written
 
 
+def _measures(results: Sequence[Result]) -> dict[str, str]:
+    """What each measure means, under the name it has in the tables."""
+    names = {row.measure for result in results for rows in result.summary.values() for row in rows}
+    names |= {
+        figure.name for result in results for figure in (*result.patients, *result.agreement)
+    }
+    found = dict(MEASURES)
+    for name in sorted(names - found.keys()):
+        group, _, rest = name.partition('_')
+        if 'kappa' in name:
+            found[name] = MEASURES['kappa']
+        elif group in MEASURES:  # such as ko_sensitivity
+            found[name] = f'{rest.replace("_", " ").capitalize()}. {MEASURES[group]}'
+    return found
+
+
 def definitions(results: Sequence[Result]) -> dict[str, Any]:
     """What every rule and measure means, as it stands in the JSON."""
     rules = {rule.name: rule for result in results for rule in result.plan.rules}
+    tolerances = {
+        name: {
+            result.plan.class_name: rule.tolerance
+            for result in results
+            for rule in result.plan.rules
+            if rule.name == name
+        }
+        for name in rules
+    }
     return {
         'rules': {
             name: {
                 'description': rule.description,
                 'source': rule.source,
-                'tolerance': None if math.isnan(rule.tolerance) else rule.tolerance,
+                'tolerance': _one_or_each(tolerances[name]),
                 'unit': None if math.isnan(rule.tolerance) else rule.unit,
                 'min_voxels': rule.min_voxels,
                 'over_mm3': rule.over_mm3,
@@ -333,8 +358,16 @@ def definitions(results: Sequence[Result]) -> dict[str, Any]:
             for name, rule in rules.items()
         },
         'zero_rules': ZERO_RULES,
-        'measures': MEASURES,
+        'measures': _measures(results),
     }
+
+
+def _one_or_each(by_class: Mapping[str, float]) -> Any:
+    """The number all classes share, or one for each class; None where there is none."""
+    different = set(by_class.values())
+    if any(math.isnan(value) for value in different):
+        return None
+    return different.pop() if len(different) == 1 else dict(by_class)
 
 
 def write_json(

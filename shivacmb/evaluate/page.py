@@ -21,6 +21,7 @@ _SECONDS = 60
 #: measure, aggregate: what the page shows of each rule
 SHOWN = (
     ('sensitivity', 'mean'), ('precision', 'mean'), ('f1_count', 'mean'), ('f1_count', 'median'),
+    ('magnitude', 'of-means'),
     ('sensitivity', 'pooled'), ('precision', 'pooled'), ('f1_count', 'pooled'),
     ('f1_harmonic', 'pooled'), ('fp_avg', 'pooled'),
 )  # fmt: skip

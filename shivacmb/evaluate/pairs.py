@@ -46,6 +46,8 @@ class Source:
         The other entities that tell scans apart, such as ``acq-high_run-1``.
     listed : Listed or None
         Points or number, when a table over several scans says them.
+    stand_in : bool
+        Whether this is a prediction without lesions in place of one that is missing.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Source:
     session: str | None = None
     entities: str = ''
     listed: Listed | None = None
+    stand_in: bool = False
 
     @property
     def scan(self) -> str:
@@ -71,10 +74,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Pair:
-    """A scan with both sides."""
+    """A scan with both sides; ``note`` says on what they agree where it is not everything."""
 
     pred: Source
     truth: Source
+    note: str = ''
 
     @property
     def scan(self) -> str:
@@ -186,13 +190,22 @@ def _by_names(
                 path
                 for path in files
                 if any(fnmatch.fnmatchcase(path.name, glob) for glob in globs)
-                and not (wanted == 'auto' and '_desc-' in path.name)
+                and ('{class}' in pattern or not _of_another(path, class_name))
                 and not (wanted == 'counts' and kind != 'counts' and path.parent != root)
             ]
             if named:
                 as_kind = kind if wanted == 'auto' and kind != 'auto' else wanted
+                if wanted == 'instances' and kind == 'auto':
+                    as_kind = 'auto'  # a map of 0 and 1 may have this name too
                 return [_source(path, as_kind, globs[0]) for path in named]
     return []
+
+
+def _of_another(path: Path, class_name: str) -> bool:
+    """Whether the name says that it is about something else."""
+    words = path.name.split('.')[0].split('_')
+    said = [word.split('-', 1) for word in words if '-' in word]
+    return any(key in ('desc', 'label') and value != class_name for key, value in said)
 
 
 def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
@@ -211,6 +224,7 @@ def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
     translated = re.escape(pattern.rsplit('/', 1)[-1]).replace(r'\*', '(.*)').replace(r'\?', '(.)')
     match = re.fullmatch(translated, path.name)
     caught = '_'.join(part for part in match.groups() if part) if match else ''
+    caught = caught.removesuffix('.gz').removesuffix('.nii').removesuffix('.tsv')
     return Source(path, kind, caught or path.name.split('.')[0])
 
 
@@ -267,7 +281,8 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
     """Bring both sides together.
 
     First by all entities that tell scans apart; then what is left by participant and session, and
-    by participant alone, where that leaves one candidate on each side.
+    by participant alone, where that leaves one candidate on each side. An entity that both sides
+    name has to be the same in every case.
 
     Parameters
     ----------
@@ -283,7 +298,7 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
             same = [other for other in right if _fits(first, other, how)]
             rivals = [other for other in left if same and _fits(other, same[0], how)]
             if len(same) == 1 and len(rivals) == 1:
-                pairs.append(Pair(first, same[0]))
+                pairs.append(Pair(first, same[0], _note(first, same[0], how)))
                 left.remove(first)
                 right.remove(same[0])
     pairs.sort(key=lambda pair: pair.scan)
@@ -294,9 +309,27 @@ def _is_bids(source: Source) -> bool:
     return source.path.name.startswith('sub-') or source.listed is not None
 
 
+def _note(first: Source, second: Source, how: str) -> str:
+    if how == 'same':
+        return ''
+    by = 'participant and session' if how == 'session' else 'participant'
+    return f'prediction {first.scan} and truth {second.scan} were paired by {by}'
+
+
+def _contradict(first: Source, second: Source) -> bool:
+    """Whether an entity that both sides name differs: run-1 is never run-2."""
+    one, other = (
+        dict(word.split('-', 1) for word in source.entities.split('_') if word)
+        for source in (first, second)
+    )
+    return any(one[key] != other[key] for key in one.keys() & other.keys())
+
+
 def _fits(first: Source, second: Source, how: str) -> bool:
     if how == 'same':
         return first.scan == second.scan
+    if _contradict(first, second):
+        return False
     if how == 'participant':
         # a side without sessions fits a participant's only session, never another session
         return first.participant == second.participant and None in (first.session, second.session)
@@ -317,9 +350,24 @@ def some(names: Iterable[str]) -> str:
 
 
 def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
-    """Rows of the first ``participants.tsv`` found, by label without ``sub-``."""
+    """Rows of the first ``participants.tsv`` found, by label without ``sub-``.
+
+    Raises
+    ------
+    DataError
+        If a participant is there twice.
+    """
     for folder in folders:
         if folder is not None and (folder / 'participants.tsv').is_file():
             _, rows = read_rows(folder / 'participants.tsv')
-            return {row.get('participant_id', '').removeprefix('sub-'): row for row in rows}
+            found: dict[str, dict[str, str]] = {}
+            for row in rows:
+                label = row.get('participant_id', '').removeprefix('sub-')
+                if label in found:
+                    raise DataError(
+                        f'The table <{folder / "participants.tsv"}> has two rows for sub-{label}; '
+                        'leave one'
+                    )
+                found[label] = row
+            return found
     return {}

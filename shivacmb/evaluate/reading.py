@@ -103,7 +103,7 @@ def open_image(path: Path, side: str) -> Any:
     if len(shape) != 3:
         raise DataError(
             f'<{path}> ({side}) has the shape {"x".join(map(str, image.shape))}; one 3-D volume '
-            'is needed: split the file, or give the class with --classes NAME=VALUE'
+            'is needed: write the volume of this class to a file of its own'
         )
     return image
 
@@ -150,7 +150,8 @@ def _objects(source: Source, image: Any, side: str, how: HowToRead) -> Objects:
         return from_mask(values == how.class_value, affine, how.connectivity)
     binary = source.kind == 'auto' and values.max(initial=0) <= 1
     if source.kind == 'mask' or binary or how.merge:
-        return from_mask(values, affine, how.connectivity)
+        found = from_mask(values, affine, how.connectivity)
+        return replace(found, cut=len(found) > 1)
     return from_labels(values, affine)
 
 
@@ -313,7 +314,7 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
             sizes[number] = 1
     found = from_labels(moved, affine)
     old = found.names - 1
-    return replace(found, names=objects.names[old], scores=objects.scores[old])
+    return replace(found, names=objects.names[old], scores=objects.scores[old], cut=objects.cut)
 
 
 def _free_voxel(
@@ -344,7 +345,7 @@ def _beside(
         source.path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv'
     )
     components = how.merge or how.class_value is not None or source.kind in _COMPONENTS
-    if components or not table.is_file():
+    if components or objects.cut or not table.is_file():
         return unknown, None  # components have no number that a table could know
     header, rows = read_rows(table)
     name = next((column for column in ('index', 'id', 'label') if column in header), None)

@@ -11,7 +11,7 @@ from typing import Any
 from shivacmb import __version__
 from shivacmb.bids import write_text
 from shivacmb.evaluate import figures, gallery, outputs, page, table3
-from shivacmb.evaluate.session import Options, Part, curve_voxels, tables
+from shivacmb.evaluate.session import Options, Part, curve_voxels, cut_at, tables
 
 _HEADLINE = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'fp')
 
@@ -40,22 +40,22 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
     for part in parts:
         files += _write_table3(part, options, several=len(parts) > 1)
     definitions = outputs.definitions([part.result for part in parts])
+    pictures: list[Path] = []
+    contents = []
+    for part in parts:  # before the JSON: the pictures may add warnings
+        content, drawn = _part_content(part, options, several=len(parts) > 1)
+        contents.append(content)
+        pictures += drawn
     outputs.write_json(
         folder,
         {
             'software': 'shivacmb', 'version': __version__, 'command': command,
-            'settings': _settings(options), 'definitions': definitions,
+            'settings': _settings(options, parts), 'definitions': definitions,
             'best': {part.result.plan.class_name: part.best for part in parts if part.best},
             'warnings': _warnings(parts),
         },
         lines,
     )  # fmt: skip
-    pictures: list[Path] = []
-    contents = []
-    for part in parts:
-        content, drawn = _part_content(part, options, several=len(parts) > 1)
-        contents.append(content)
-        pictures += drawn
     target = page.write_page(
         folder / 'report.html',
         {
@@ -73,14 +73,31 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
     return target
 
 
-def _settings(options: Options) -> dict[str, Any]:
-    """Settings without folders, so that the same data elsewhere give the same file."""
+def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:
+    """Settings without folders, so that the same data elsewhere give the same file.
+
+    Threshold and smallest size are those that took effect, null where no probability map was cut.
+    """
     left_out = ('predictions', 'truth', 'out_dir', 'compare', 'bids_dir', 'processes')
-    return {
+    settings = {
         item.name: getattr(options, item.name)
         for item in fields(options)
         if item.name not in left_out
     }
+    cuts = [cut for part in parts if (cut := cut_at(part)) is not None]
+    settings['threshold'], settings['min_size'] = cuts[0] if cuts else (None, None)
+    return settings
+
+
+def _cut_text(part: Part) -> str:
+    cut = cut_at(part)
+    if cut is None:
+        return ''
+    least = f'{cut[1]} voxel' + ('s' if cut[1] > 1 else '')
+    return (
+        f'Probability maps were cut into clusters of at least {least} with a probability of at '
+        f'least {cut[0]:g}.'
+    )
 
 
 def _warnings(parts: Sequence[Part]) -> list[str]:
@@ -130,6 +147,7 @@ def _part_content(
         'n_truth': int(truth.sum()),
         'n_pred': int(predicted.sum()),
         'unpaired': len(part.pairing.only_pred) + len(part.pairing.only_truth),
+        'cut': _cut_text(part),
         'rules': page.rule_rows(result),
         'table3': page.table_content(rows),
         'table3_note': table3.note(result) if rows else '',
@@ -177,6 +195,8 @@ def _galleries(part: Part, options: Options, folder: Path) -> list[tuple[str, Pa
     ):
         path = folder / f'{kind}.png'
         shown = gallery.cases(part.result, kind) if options.gallery else []
+        shown, problems = gallery.drop_unreadable(shown)
+        part.warnings += [said for said in problems if said not in part.warnings]
         if not shown:
             path.unlink(missing_ok=True)
             continue
@@ -228,7 +248,7 @@ def summary_text(parts: Sequence[Part], options: Options) -> str:
         )
         rows = page.rule_rows(result)
         if rows:
-            head = ('rule', 'empty', 'S mean', 'P mean', 'F1 mean', 'F1 med', 'S pool',
+            head = ('rule', 'empty', 'S mean', 'P mean', 'F1 mean', 'F1 med', 'Magn', 'S pool',
                     'P pool', 'F1 pool', 'F1 harm', 'FP/scan')  # fmt: skip
             lines.append(
                 '  '.join([f'{head[0]:<14}', f'{head[1]:<6}', *(f'{h:>7}' for h in head[2:])])

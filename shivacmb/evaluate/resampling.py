@@ -31,10 +31,13 @@ class Bootstrap:
         Draws by scans; the scans of a subject appear together.
     subjects : int
         Number of different subjects.
+    owners : (N,) array of int
+        Which subject each scan is of.
     """
 
     weights: Array
     subjects: int
+    owners: Array
 
     @classmethod
     def draw(cls, subjects: Sequence[str], draws: int, seed: int) -> Bootstrap:
@@ -54,12 +57,14 @@ class Bootstrap:
         rng = np.random.default_rng(seed)
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws) if count else None
         if times is None:
-            return cls(np.zeros((draws, 0), np.int64), 0)
-        return cls(np.asarray(times)[:, owner.reshape(-1)], count)
+            return cls(np.zeros((draws, 0), np.int64), 0, np.zeros(0, np.int64))
+        owner = owner.reshape(-1)
+        return cls(np.asarray(times)[:, owner], count, owner)
 
     def of(self, scans: Array) -> Bootstrap:
-        """Keep some scans; used for strata."""
-        return Bootstrap(self.weights[:, scans], self.subjects)
+        """Keep some scans; one subject alone then has no interval."""
+        owners = self.owners[scans]
+        return Bootstrap(self.weights[:, scans], len(np.unique(owners)), owners)
 
     def interval(self, draws: Array) -> Interval:
         """95 % percentile interval of values (B,), draws without a value left out."""
@@ -179,7 +184,7 @@ def compare_paired(first: Array, second: Array, bootstrap: Bootstrap) -> Paired:
         none = math.nan
         return Paired(none, none, none, none, none, none, none, 0)
     difference = np.where(both, np.asarray(second, float) - np.asarray(first, float), np.nan)
-    low, high = bootstrap.interval(bootstrap.means(difference))
+    low, high = bootstrap.of(both).interval(bootstrap.means(difference))
     signed, ranks = 1.0, 1.0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # small samples and ties: said in the dictionary

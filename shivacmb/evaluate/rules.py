@@ -80,11 +80,13 @@ class ScanScore:
         Which of all predictions and lesions take part.
     dice_hits : float
         Mean Dice over found lesions with all predictions that go to them (VALDO); NaN without
-        lesions and under rules that allow several partners, 0 with lesions and no hit.
+        lesions, under rules that allow several partners and where a lesion on either side is a
+        point without extent; 0 with lesions and no hit.
     count_difference : int
         Absolute difference of the numbers.
     volume_difference_mm3 : float
-        Absolute difference of the volumes, predictions weighed by probability if known.
+        Absolute difference of the volumes that take part, predictions weighed by probability if
+        known; NaN with a point without extent.
     """
 
     rule: str
@@ -235,6 +237,8 @@ def _dice_over_hits(
     """Mean Dice of found lesions and the union of the predictions that go to them."""
     if not len(truth) or rule.method not in ('nearest', 'optimal'):
         return math.nan
+    if pred.without_extent or truth.without_extent:
+        return math.nan
     if not match.tp_truth:
         return 0.0
     values = []
@@ -247,7 +251,11 @@ def _dice_over_hits(
 
 def voxel_dice(pred: Objects, truth: Objects) -> float:
     """Dice of all voxels (Ko 2024); NaN where the truth is empty or has no extent."""
-    if not len(truth) or truth.points or pred.points:
+    if not len(truth) or truth.points:
+        return math.nan
+    if not len(pred):
+        return 0.0  # a list without points is an empty map too
+    if pred.points:
         return math.nan
     common = np.intersect1d(pred.voxels, truth.voxels, assume_unique=True).size
     return 2 * common / (len(pred.voxels) + len(truth.voxels))

@@ -17,8 +17,8 @@ ZERO_RULES: dict[str, str] = {
         'n says how many remain.'
     ),
     'valdo': (
-        'No lesion: not defined, left out. Lesions but no prediction: F1 and Dice are 0 '
-        "(VALDO's code)."
+        'No lesion: no ratio is defined and the scan is left out of every mean. Lesions but no '
+        "prediction: sensitivity, F1 and Dice are 0, precision is not defined (VALDO's code)."
     ),
 }
 
@@ -129,7 +129,7 @@ def ratios(counts: Counts, zero_rule: ZeroRule) -> Ratios:
         if not c.n_pred and not c.n_truth:
             f1_count = f1_truth = 1.0
     if zero_rule == 'valdo' and not c.n_truth:
-        f1_count = f1_truth = math.nan
+        sensitivity = by_predictions = precision = f1_count = f1_truth = math.nan
     harmonic = _harmonic(sensitivity, precision)
     if zero_rule == 'valdo' and c.n_truth and not c.n_pred:
         harmonic = 0.0

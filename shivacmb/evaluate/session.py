@@ -16,7 +16,6 @@ from shivacmb.evaluate.evaluation import (
     Facts,
     Plan,
     Result,
-    ScanResult,
     score_pairs,
     summarise_scans,
     with_facts,
@@ -38,6 +37,7 @@ from shivacmb.evaluate.reading import HowToRead
 from shivacmb.evaluate.resampling import Paired
 from shivacmb.evaluate.rules import RULE_NAMES, RuleSet, rule_sets
 from shivacmb.evaluate.scores import ZeroRule
+from shivacmb.evaluate.strata import STRATA
 from shivacmb.evaluate.sweeps import MIN_VOXELS, Point, choose, froc, points
 from shivacmb.exceptions import DataError, NoInputError, UsageError
 
@@ -130,7 +130,46 @@ def run(options: Options, *, tell: Callable[[int, int], None] | None = None) -> 
     ShivaCMBError
         For input that cannot be used.
     """
+    _refuse_unknown_participants(options)
     return [_run_class(options, name, value, tell) for name, value in options.classes]
+
+
+def _refuse_unknown_participants(options: Options) -> None:
+    """Stop at labels that no side of any class has: they are mistyped."""
+    asked = {'--participant-label': options.participants, '--choose-on': options.choose_on}
+    if not any(asked.values()):
+        return
+    everybody = replace(options, participants=())
+    known = {
+        source.participant
+        for name, value in options.classes
+        for side, root in (('truth', options.truth), ('predictions', options.predictions))
+        for source in _sources(everybody, name, side, root, value)
+    }
+    for option, labels in asked.items():
+        unknown = [label for label in labels if label.removeprefix('sub-') not in known]
+        if unknown:
+            raise UsageError(
+                f'{option} names participants that neither <{options.predictions}> nor '
+                f'<{options.truth}> has: {some(unknown)}'
+            )
+
+
+def _refuse_unknown_strata(facts: Sequence[Facts], options: Options) -> None:
+    """Stop at names that no table, sidecar or stratum has."""
+    columns = {key for known in facts for key in (*known.person, *known.metadata)}
+    unknown = [name for name in options.strata if name not in columns]
+    if unknown:
+        raise UsageError(
+            f'--strata names what neither participants.tsv nor any sidecar has: {some(unknown)}. '
+            f'There is {", ".join(sorted(columns)) or "nothing; give --bids-dir"}'
+        )
+    strata = (*STRATA, *options.strata)
+    if options.table_by and options.table_by not in strata:
+        raise UsageError(
+            f'--table-by {options.table_by} is no stratum; one of {", ".join(strata)}, or name it '
+            'with --strata too'
+        )
 
 
 def _run_class(
@@ -145,13 +184,22 @@ def _run_class(
         empty = tuple(source.scan for source in pairing.only_truth)
         pairing = _with_empty(pairing)
     warnings = _missing(pairing, options, name)
+    facts = _facts(pairing, options)
+    _refuse_unknown_strata(facts, options)  # before the scores, which take long
     scans = score_pairs(pairing.pairs, plan, processes=options.processes, tell=tell)
-    scans = _add_facts(scans, options)
+    scans = [
+        with_facts(scan, known, options.strata) for scan, known in zip(scans, facts, strict=True)
+    ]
     result = summarise_scans(
         scans, plan, draws=options.draws, seed=options.seed, interval=options.interval
     )
     part = Part(result, pairing, empty=empty, warnings=warnings)
     part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
+    loose = [pair.note for pair in pairing.pairs if pair.note]
+    if loose:
+        part.warnings.append(
+            f'{name}: the names of {len(loose)} pair(s) do not agree in everything: {some(loose)}'
+        )
     if not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
@@ -182,7 +230,7 @@ def make_plan(options: Options, name: str, value: int | None) -> Plan:
         class_value=value,
         connectivity=options.connectivity,
         merge=options.merge,
-        threshold=options.threshold or 0.4,
+        threshold=0.4 if options.threshold is None else options.threshold,
         min_voxels=options.min_size or 1,
         resample=options.resample,
         point_radius_mm=options.point_radius_mm,
@@ -232,7 +280,12 @@ def _with_empty(pairing: Pairing) -> Pairing:
     """Give truths without a prediction a prediction without lesions."""
     added = tuple(
         Pair(
-            replace(source, kind='points', listed=Listed(source.participant, source.session, 0)),
+            replace(
+                source,
+                kind='points',
+                listed=Listed(source.participant, source.session, 0),
+                stand_in=True,
+            ),
             source,
         )
         for source in pairing.only_truth
@@ -250,6 +303,11 @@ def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     if pairing.only_pred:
         scans = some(source.scan for source in pairing.only_pred)
         said.append(f'{name}: {len(pairing.only_pred)} scan(s) have no truth: {scans}')
+        if any(pair.truth.kind == 'points' for pair in pairing.pairs):
+            said[-1] += (
+                ' (in a table of points a participant without lesions has a row with n/a under x, '
+                'y and z)'
+            )
     if not pairing.pairs:
         raise NoInputError(
             f'No scan has both sides. {" ".join(said)}. Names are compared by sub, ses and the '
@@ -261,27 +319,29 @@ def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     return said
 
 
-def _add_facts(scans: Sequence[ScanResult], options: Options) -> list[ScanResult]:
-    bids_dir = options.bids_dir or dataset_of(options.truth)
-    facts: Sequence[Facts] = find_facts(
-        [scan.pair for scan in scans],
-        bids_dir=bids_dir,
+def _facts(pairing: Pairing, options: Options) -> list[Facts]:
+    return find_facts(
+        pairing.pairs,
+        bids_dir=options.bids_dir or dataset_of(options.truth),
         folders=[options.truth, options.predictions],
     )
-    return [
-        with_facts(scan, known, options.strata) for scan, known in zip(scans, facts, strict=True)
-    ]
 
 
 def _add_sweep(part: Part, options: Options) -> None:
     """Operating points over all scans, or apart for choosing and for reporting."""
     scans = [scan for scan in part.result.scans if scan.sweep is not None]
-    if not scans:
+    if all(scan.pair.pred.stand_in for scan in scans):
         part.warnings.append(
             f'{part.result.plan.class_name}: no probability map beside the predictions, so there '
             'is no sweep'
         )
         return
+    without = [scan.scan for scan in part.result.scans if scan.sweep is None]
+    if without:
+        part.warnings.append(
+            f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans '
+            f'have no probability map: {some(without)}; the sweep is without them'
+        )
     chosen_on = {label.removeprefix('sub-') for label in options.choose_on}
     groups = {'all': scans}
     if chosen_on:
@@ -344,15 +404,25 @@ def _add_comparison(
     pairing = pair_up(_sources(second, name, 'predictions', second.predictions, value), truth)
     if options.missing_as_empty:
         pairing = _with_empty(pairing)
-    if pairing.only_truth:
+    part.warnings += _missing(pairing, second, f'{name}, second set')
+    mine = {scan.pair.truth.scan for scan in part.result.scans}
+    theirs = {pair.truth.scan for pair in pairing.pairs}
+    if mine ^ theirs:
         part.warnings.append(
-            f'{name}: {len(pairing.only_truth)} scan(s) have no second prediction: '
-            f'{some(source.scan for source in pairing.only_truth)}'
+            f'{name}: {len(mine ^ theirs)} of {len(mine | theirs)} scans are in one prediction '
+            f'set only and are not compared: {some(sorted(mine ^ theirs))}'
         )
     others = score_pairs(pairing.pairs, plan, processes=options.processes)
     part.comparison = compare(
         part.result.scans, others, plan, draws=options.draws, seed=options.seed
     )
+
+
+def cut_at(part: Part) -> tuple[float, int] | None:
+    """Threshold and smallest size where a side was made from probability maps, else None."""
+    kinds = {side.kind for pair in part.pairing.pairs for side in (pair.pred, pair.truth)}
+    how = part.result.plan.how
+    return (how.threshold, how.min_voxels) if 'probability' in kinds else None
 
 
 def curve_voxels(result: Result) -> int:
@@ -382,7 +452,10 @@ def tables(parts: Sequence[Part], options: Options) -> dict[str, list[outputs.Li
     roots = (options.predictions, options.truth)
     for part in parts:
         name = part.result.plan.class_name
-        notes = {scan.scan: scan.sides.notes for scan in part.result.scans}
+        notes = {
+            scan.scan: ([scan.pair.note] if scan.pair.note else []) + list(scan.sides.notes)
+            for scan in part.result.scans
+        }
         found['pairs'] += [
             {'class': name, **line}
             for line in outputs.pair_lines(part.pairing, notes, part.empty, roots)

@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 #: Edges of the diameter of the ball of equal volume, mm. Microbleeds measure 2 to 10 mm.
 SIZE_EDGES_MM = (0.0, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, math.inf)
 UNKNOWN = 'n/a'
+#: What every scan is asked for.
+STRATA = ('contrast', 'slice_thickness', 'field_strength', 'scanner', 'site')
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def shares(
             ],
             axis=1,
         )
-        drawn = bootstrap.pooled(columns, lambda sums: sums[:, 0] / sums[:, 1])
+        carriers = columns[:, 1] > 0  # the others add nothing to the sums
+        drawn = bootstrap.of(carriers).pooled(
+            columns[carriers], lambda sums: sums[:, 0] / sums[:, 1]
+        )
         found.append(Share(name, right, total, proportion_interval(right, total), drawn))
     return found
 

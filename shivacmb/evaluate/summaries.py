@@ -103,6 +103,7 @@ def _spread_rows(values: Array, measure: str, zero_rule: str, bootstrap: Bootstr
         return [Row(measure, kind, zero_rule, math.nan, *NOT_KNOWN) for kind in ('mean', 'median')]
     spread = float(known.std(ddof=1)) if n > 1 else math.nan
     q1, middle, q3 = (float(q) for q in np.percentile(known, [25, 50, 75]))
+    bootstrap, values = bootstrap.of(np.isfinite(values)), known
     mean_interval = bootstrap.interval(bootstrap.means(values))
     median_interval = bootstrap.interval(bootstrap.medians(values))
     return [

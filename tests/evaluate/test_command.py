@@ -283,6 +283,15 @@ def test_threshold_makes_predictions_from_probabilities(
     assert value(tmp_path, 'shiva', 'fp_avg', 'pooled') == 1.25
 
 
+def test_threshold_that_took_effect_is_said(data: Path, tmp_path: Path, command: Command) -> None:
+    done = command(*sides(data), '-o', tmp_path, *QUICK, '--pred-kind', 'probability')
+    assert done.returncode == 0, done.stderr
+    settings = json.loads((tmp_path / 'evaluation.json').read_text())['settings']
+    assert (settings['threshold'], settings['min_size']) == (0.4, 1)
+    said = 'clusters of at least 1 voxel with a probability of at least 0.4'
+    assert said in (tmp_path / 'report.html').read_text()
+
+
 def test_truth_as_points_and_as_counts(data: Path, tmp_path: Path, command: Command) -> None:
     points = ['participant_id\tx\ty\tz']
     counts = ['participant_id\tcount']
@@ -315,6 +324,10 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path, command: Command) ->
     assert [(row['class'], row['n_truth']) for row in found] == [('CMB', '1'), ('iron', '1')]
     text = (tmp_path / 'o' / 'report.html').read_text()
     assert 'figures/iron/counts.png' in text
+    assert 'Tolerance CMB 3 mm, iron 5 mm.' in text
+    told = json.loads((tmp_path / 'o' / 'evaluation.json').read_text())['definitions']['rules']
+    assert told['deepmir-mm']['tolerance'] == {'CMB': 3, 'iron': 5}
+    assert (told['optimal']['tolerance'], told['shiva']['tolerance']) == (5, None)
     assert (tmp_path / 'o' / 'table3_iron.md').is_file()
 
 
@@ -330,9 +343,24 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path, command: Command) ->
         (['{pred}', '{truth}', '-o', '{out}', '--choose-on', '01'], 64, 'goes with --sweep'),
         (['{pred}', '{truth}', '-o', '{out}', '--min-size', '2'], 64, 'goes with --threshold'),
         (['{truth}', '{truth}', '-o', '{out}', '--threshold', '.5'], 64, 'needs probability maps'),
-        (['{pred}', '{truth}', '-o', '{out}', '--participant-label', '99'], 66, 'None of the'),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--participant-label', '01', '99'],
+            64,
+            '--participant-label names participants that neither',
+        ),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--strata', 'sex', 'hand'],
+            64,
+            'sidecar has: hand.',
+        ),
+        (['{pred}', '{truth}', '-o', '{out}', '--table-by', 'sex'], 64, '--table-by sex is no'),
         (['{pred}', '{truth}', '-o', '/proc/none'], 73, 'cannot write'),
-        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 66, 'no scan to'),
+        (['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '99'], 64, 'has: 99'),
+        (
+            ['{pred}', '{truth}', '-o', '{out}', '--sweep', '--choose-on', '01', '02', '03', '04'],
+            66,
+            'no scan to',
+        ),
     ],
 )
 def test_refusals(
@@ -368,3 +396,85 @@ def test_bad_files_stop_with_both_names(copy: Path, command: Command) -> None:
     save(twin, labels([]))
     done = command(pred, truth, '-o', copy / 'o', *QUICK)
     assert (done.returncode, 'sub-03 is there twice' in done.stderr) == (65, True)
+
+
+def test_sweep_says_which_scans_have_no_map_and_counts_empty_ones(
+    copy: Path, command: Command
+) -> None:
+    pred, truth = sides(copy)
+    (pred / 'sub-03/anat/sub-03_label-CMB_probseg.nii.gz').unlink()
+    shutil.rmtree(pred / 'sub-01')
+    done = command(pred, truth, '-o', copy / 'o', *QUICK, '--sweep', '--missing-as-empty')
+    assert done.returncode == 0, done.stderr
+    assert '1 of 4 scans have no probability map: sub-03' in done.stderr
+    at = next(row for row in rows(copy / 'o/sweep.tsv') if row['threshold'] == '0.7')
+    assert (at['scans'], at['n_truth'], at['n_pred']) == ('3', '4', '0')  # sub-01, 02 and 04
+    counts = {row['scan']: row['voxel_dice'] for row in rows(copy / 'o/counts.tsv')}
+    assert (counts['sub-01'], counts['sub-02']) == ('0', 'n/a')
+
+
+def test_second_set_is_paired_by_the_truth_and_its_gaps_are_said(
+    copy: Path, command: Command
+) -> None:
+    pred, truth = sides(copy)
+    second = copy / 'second'
+    for name in ('sub-01', 'sub-03', 'sub-04'):  # other names than those of the first set
+        save(second / f'{name}_acq-x_desc-CMB_dseg.nii.gz', labels(SCANS[name][0]))
+    done = command(pred, truth, '-o', copy / 'o', *QUICK, '--compare', second)
+    assert done.returncode == 0, done.stderr
+    assert {row['n'] for row in rows(copy / 'o/comparison.tsv') if row['measure'] == 'fp'} == {'3'}
+    assert 'CMB, second set: 1 scan(s) have no prediction: sub-02' in done.stderr
+    assert (
+        '1 of 4 scans are in one prediction set only and are not compared: sub-02' in done.stderr
+    )
+    strict = command(pred, truth, '-o', copy / 's', *QUICK, '--compare', second, '--strict')
+    assert (strict.returncode, 'second set' in strict.stderr) == (65, True)
+    (copy / 'n.tsv').write_text('participant_id\tcount\nsub-01\t3\n')
+    counts = command(pred, copy / 'n.tsv', '-o', copy / 'c', *QUICK, '--compare', second)
+    assert (counts.returncode, 'only numbers of lesions are known' in counts.stderr) == (66, True)
+
+
+def test_images_that_cannot_be_shown_cost_pictures_and_nothing_else(
+    copy: Path, command: Command
+) -> None:
+    pred, truth = sides(copy)
+    raw = copy / 'bids'
+    save(raw / 'sub-01/anat/sub-01_T2starw.nii.gz', np.zeros((*SHAPE, 2), np.int16))
+    (raw / 'sub-04/anat/sub-04_T2starw.nii.gz').write_bytes(b'no image')
+    done = command(pred, truth, '-o', copy / 'o', '--pdf', 'none', '--bootstrap', '0',
+                   '--nprocs', '1')  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'sub-01: no pictures' in done.stderr
+    assert 'shape 32x32x20x2' in done.stderr
+    assert 'sub-01: no pictures' in (copy / 'o/report.html').read_text()
+    assert 'sub-01: no pictures' in (copy / 'o/evaluation.json').read_text()
+    assert not (copy / 'o/figures/misses.png').exists()
+
+
+def test_page_of_two_plain_files_without_draws(
+    data: Path, tmp_path: Path, command: Command
+) -> None:
+    pred, truth = sides(data)
+    for side, name in ((pred, 'mine'), (truth, 'ref')):
+        target = tmp_path / f'{name}.nii.gz'
+        shutil.copy(side / 'sub-01/anat/sub-01_desc-CMB_dseg.nii.gz', target)
+    done = command(tmp_path / 'mine.nii.gz', tmp_path / 'ref.nii.gz', '-o', tmp_path / 'o', *QUICK,
+                   '--bootstrap', '0')  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [row['scan'] for row in rows(tmp_path / 'o/pairs.tsv')] == ['sub-mine']
+    page = (tmp_path / 'o/report.html').read_text()
+    assert 'from 0 draws' not in page
+    assert 'Without intervals' in page
+    assert 'are all counted here' in page
+
+
+def test_page_shows_the_magnitude_accuracy(full: Path) -> None:
+    text = (full / 'report.html').read_text()
+    assert 'magnitude<br>of means' in text
+    assert f'<td>{value(full, "deepmir-mm", "magnitude", "of-means", "drop"):.2f}<small>' in text
+
+
+def test_every_measure_of_the_tables_is_defined(full: Path) -> None:
+    told = json.loads((full / 'evaluation.json').read_text())['definitions']['measures']
+    for table in ('summary', 'agreement', 'comparison'):
+        assert {row['measure'] for row in rows(full / f'{table}.tsv')} <= set(told)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shivacmb.evaluate.lists import count_rows, read_points, read_rows
-from shivacmb.evaluate.pairs import find_sources, pair_up, some
+from shivacmb.evaluate.pairs import find_sources, pair_up, read_participants, some
 from shivacmb.exceptions import DataError, NoInputError
 
 
@@ -39,7 +39,7 @@ def test_our_derivatives(tmp_path: Path) -> None:
     )
     found = find_sources(root, 'predictions')
     assert scans(found) == ['sub-1', 'sub-2_ses-a_acq-x_run-1', 'sub-2_ses-a_acq-x_run-2']
-    assert {source.kind for source in found} == {'instances'}
+    assert {source.kind for source in found} == {'auto'}
     assert found[0].beside('desc-brain_mask.nii.gz') is not None
     assert found[1].beside('desc-brain_mask.nii.gz') is None
     maps = find_sources(root, 'predictions', prefer_probability=True)
@@ -97,6 +97,11 @@ def test_same_scan_in_two_resolutions_is_a_twin(tmp_path: Path) -> None:
         (['sub-1_run-1', 'sub-1_run-2'], ['sub-1'], 0),
         (['sub-1_run-1', 'sub-1_run-2'], ['sub-1_run-2'], 1),
         (['sub-1_ses-a'], ['sub-1_ses-b'], 0),
+        (['sub-1_run-1'], ['sub-1_run-2'], 0),
+        (['sub-1_acq-x_run-1'], ['sub-1_run-2'], 0),
+        (['sub-1_acq-x_run-2'], ['sub-1_run-2'], 1),
+        (['sub-1_ses-a_echo-1'], ['sub-1_echo-2'], 0),
+        (['sub-1_acq-x_run-1', 'sub-1_acq-x_run-2'], ['sub-1_run-2', 'sub-1_run-1'], 2),
         (['sub-1'], ['sub-10'], 0),
     ],
 )
@@ -198,3 +203,46 @@ def test_bad_points(tmp_path: Path) -> None:
 def test_long_lists_are_cut() -> None:
     assert some(map(str, range(3))) == '0, 1, 2'
     assert some(map(str, range(11))) == '0, 1, 2, 3, 4, 5, 6, 7 and 3 more'
+
+
+def test_loose_pairs_say_so(tmp_path: Path) -> None:
+    sides = []
+    for side, names in (('p', ['sub-1_acq-x', 'sub-2']), ('t', ['sub-1', 'sub-2'])):
+        root = tree(tmp_path / side, *(f'{name}_desc-CMB_dseg.nii.gz' for name in names))
+        sides.append(find_sources(root, side))
+    assert [pair.note for pair in pair_up(*sides).pairs] == [
+        'prediction sub-1_acq-x and truth sub-1 were paired by participant and session',
+        '',
+    ]
+
+
+def test_files_of_another_class_are_not_taken(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path, 'sub-1/anat/sub-1_label-CMB_dseg.nii.gz', 'sub-1/sub-1_desc-CMB_lesions.tsv',
+        'group_desc-CMB_counts.tsv',
+    )  # fmt: skip
+    assert find_sources(root, 'truth')[0].path.name == 'sub-1_label-CMB_dseg.nii.gz'
+    with pytest.raises(NoInputError, match='No truth in'):
+        find_sources(root, 'truth', class_name='iron')
+    tree(tmp_path, 'sub-1/anat/sub-1_dseg.nii.gz')
+    (source,) = find_sources(root, 'truth', class_name='iron')
+    assert source.path.name == 'sub-1_dseg.nii.gz'
+
+
+def test_points_can_say_that_there_are_none(tmp_path: Path) -> None:
+    many = write(tmp_path / 'b.tsv', 'participant_id x y z\nsub-1 1 2 3\nsub-2 n/a n/a n/a\n')
+    found = find_sources(many, 'truth')
+    assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 1), ('sub-2', 0)]
+    assert read_points(write(tmp_path / 'a.tsv', 'x y z\nn/a n/a n/a\n')).points == ()
+    with pytest.raises(DataError, match='one row with n/a under x, y and z'):
+        read_points(write(tmp_path / 'c.tsv', 'x y z\n1 n/a 2\n'))
+    with pytest.raises(DataError, match='with and without a place'):
+        read_points(write(tmp_path / 'd.tsv', 'x y z\n1 2 2\nn/a n/a n/a\n'))
+
+
+def test_participant_twice_in_participants(tmp_path: Path) -> None:
+    write(tmp_path / 'participants.tsv', 'participant_id sex\nsub-1 F\nsub-2 M\n')
+    assert read_participants(None, tmp_path)['2']['sex'] == 'M'
+    write(tmp_path / 'participants.tsv', 'participant_id sex\nsub-1 F\n1 M\n')
+    with pytest.raises(DataError, match=r'participants.tsv> has two rows for sub-1'):
+        read_participants(tmp_path)

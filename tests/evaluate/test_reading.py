@@ -75,7 +75,7 @@ def test_whole_numbers_stored_as_float_are_fine(tmp_path: Path) -> None:
         (volume((2, 2, 2), values=[0.5], dtype=np.float32), 'not whole, so it is no label map'),
         (volume((2, 2, 2), values=[np.nan], dtype=np.float32), 'not numbers'),
         (volume((2, 2, 2), values=[-1]), 'negative numbers'),
-        (np.zeros((4, 4, 4, 2), np.uint8), r'shape 4x4x4x2; one 3-D volume'),
+        (np.zeros((4, 4, 4, 2), np.uint8), r'shape 4x4x4x2; one 3-D volume.*file of its own'),
         (np.zeros((4, 4), np.uint8), r'shape 4x4; one 3-D volume'),
     ],
 )
@@ -219,3 +219,17 @@ def test_probability_maps(tmp_path: Path, make_lesions: Any) -> None:
     bad = save(tmp_path / 'sub-2_label-CMB_probseg.nii.gz', values * 100)
     with pytest.raises(DataError, match='outside 0 to 1'):
         read_probability(bad, like, HOW)
+
+
+def test_name_of_instances_does_not_make_a_mask_one_lesion(tmp_path: Path) -> None:
+    masks = tmp_path / 'm'
+    path = save(masks / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (8, 8, 8)))
+    path.with_name('sub-1_desc-CMB_dseg.tsv').write_text('index\tzone\n1\tdeep\n2\tlobar\n')
+    sides = read_sides(one_pair(masks, masks), HOW)
+    assert (sides.n_pred, sides.n_truth) == (2, 2)
+    assert sides.truth_zones == ('n/a', 'n/a')  # the table's numbers are not the components'
+    said = read_sides(one_pair(masks, masks, truth_kind='instances'), HOW)
+    assert (said.n_pred, said.n_truth) == (2, 1)
+    touching = tmp_path / 'i'
+    save(touching / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (2, 2, 3), values=[1, 2]))
+    assert read_sides(one_pair(touching, touching), HOW).n_truth == 2

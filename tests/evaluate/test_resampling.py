@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from shivacmb.evaluate.resampling import Bootstrap, compare_paired, proportion_interval
+from shivacmb.evaluate.strata import shares
 
 
 def test_scans_of_a_subject_are_drawn_together() -> None:
@@ -95,3 +96,28 @@ def test_equal_sets_differ_by_nothing() -> None:
     found = compare_paired(values, values, Bootstrap.draw(['a', 'b', 'c'], 100, 1))
     assert (found.difference, found.low, found.high) == (0, 0, 0)
     assert (found.signed_rank_p, found.rank_sum_p) == (1, 1)
+
+
+def test_one_participant_of_several_has_no_interval() -> None:
+    drawn = Bootstrap.draw(['a', 'a', 'b', 'c'], 200, 0)
+    values = np.array([0.0, 1.0, 0.5, 0.2])
+    alone, two = drawn.of(np.array([True, True, False, False])), drawn.of(np.array([0, 1, 2]))
+    assert (alone.subjects, two.subjects) == (1, 2)
+    assert all(math.isnan(end) for end in alone.interval(alone.means(values[:2])))
+    assert math.isfinite(two.interval(two.means(values[:3]))[0])
+
+
+def test_shares_count_the_participants_that_carry_the_class() -> None:
+    drawn = Bootstrap.draw(['a', 'a', 'b', 'c'], 200, 0)
+    hits, scans = np.array([True, False, True, False]), np.array([0, 1, 2, 3])
+    one, many = shares(['x', 'x', 'y', 'y'], hits, scans, ['x', 'y'], drawn)
+    assert (one.total, many.total) == (2, 2)
+    assert all(math.isnan(end) for end in one.drawn)
+    assert many.drawn == (0, 1)
+
+
+def test_measure_of_one_participant_has_no_interval() -> None:
+    drawn = Bootstrap.draw(['a', 'a', 'b'], 200, 0)
+    first = np.array([0.0, 1.0, np.nan])
+    paired = compare_paired(first, first + 0.1, drawn)
+    assert (paired.scans, math.isnan(paired.low)) == (2, True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shivacmb.cli import evaluate as cli
-from shivacmb.evaluate import from_labels, from_probability, rule_sets, score_scan
+from shivacmb.evaluate import from_labels, from_points, from_probability, rule_sets, score_scan
 from shivacmb.evaluate.pairs import KINDS
 from shivacmb.evaluate.rules import RULE_NAMES, voxel_dice
 from shivacmb.evaluate.scores import ZERO_RULES, Counts, ratios
@@ -181,3 +181,43 @@ def test_parser_knows_the_same_names() -> None:
     assert cli.KINDS == KINDS
     assert tuple(ZERO_RULES) == cli.ZERO_RULES
     assert cli.CRITERIA == CRITERIA
+
+
+def test_no_prediction_has_a_voxel_dice_of_zero_however_it_is_said(make_lesions: Any) -> None:
+    truth = make_lesions(((5, 5, 5), (2, 1, 1)))
+    nothing = from_points(np.zeros((0, 3)), truth.shape, truth.affine)
+    point = from_points(np.array([[5.0, 5, 5]]), truth.shape, truth.affine)
+    assert voxel_dice(nothing, truth) == 0
+    assert math.isnan(voxel_dice(nothing, make_lesions()))
+    assert math.isnan(voxel_dice(point, truth))
+    assert math.isnan(voxel_dice(make_lesions(), point))
+
+
+def test_points_without_extent_have_no_dice_and_no_volume(make_lesions: Any) -> None:
+    lesion = make_lesions(((4, 4, 4), (3, 3, 3)))
+    place = np.array([[5.0, 5, 5]])
+    point = from_points(place, lesion.shape, lesion.affine)
+    ball = from_points(place, lesion.shape, lesion.affine, np.array([1.5]))
+    for pred, truth in ((lesion, point), (point, lesion)):
+        score = score_scan(rule('valdo-mm'), pred, truth)
+        assert score.counts.tp_truth == 1
+        assert math.isnan(score.dice_hits)
+        assert math.isnan(score.volume_difference_mm3)
+    sized = score_scan(rule('valdo-mm'), lesion, ball)
+    assert sized.dice_hits == pytest.approx(2 * 19 / (27 + 19))
+    assert sized.volume_difference_mm3 == pytest.approx(27 - 4 / 3 * np.pi * 1.5**3)
+
+
+def test_volume_is_that_of_the_lesions_that_take_part(make_lesions: Any) -> None:
+    truth = make_lesions(((2, 2, 2), (1, 1, 2)), ((10, 10, 10), (1, 1, 3)))
+    pred = make_lesions(((10, 10, 10), (1, 1, 5)))
+    assert score_scan(rule('shiva'), pred, truth).volume_difference_mm3 == 2
+    assert score_scan(rule('valdo-mm'), pred, truth).volume_difference_mm3 == 0
+
+
+def test_valdo_leaves_scans_without_lesions_out_of_every_mean() -> None:
+    for counts in (Counts(2, 0, 0, 0), Counts(0, 0, 0, 0)):
+        assert all(math.isnan(value) for value in vars(ratios(counts, 'valdo')).values())
+    found = ratios(Counts(0, 2, 0, 0), 'valdo')
+    assert (found.sensitivity, found.f1_count, found.f1_harmonic) == (0, 0, 0)
+    assert math.isnan(found.precision)
