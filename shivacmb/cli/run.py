@@ -71,12 +71,12 @@ def run_participants(settings: Settings) -> int:
 
 def search(settings: Settings) -> Found:
     """Find the scans, and say which participants have none."""
-    from shivacmb.bids import find_scans, parse_labels
+    from shivacmb.bids import check_mask_pattern, find_scans, parse_labels
 
     def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
         return parse_labels(values or None, prefix)
 
-    return find_scans(
+    found = find_scans(
         settings.bids_dir,
         participants=labels(settings.participant_label, 'sub-'),
         exclude=labels(settings.exclude_participant_label, 'sub-') or (),
@@ -85,6 +85,8 @@ def search(settings: Settings) -> Found:
         modality=settings.modality,
         require_description=not settings.skip_bids_validation,
     )
+    check_mask_pattern(settings.brain_mask, found.scans)
+    return found
 
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:

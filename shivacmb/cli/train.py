@@ -84,7 +84,7 @@ def _add_data(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--brain-mask', metavar='PATTERN',
-        help='path of brain masks with {participant}, {session}, {stem}',
+        help="path of brain masks with {participant} (without 'sub-'), {session}, {stem}",
     )  # fmt: skip
     group.add_argument('--participant-label', nargs='+', metavar='LABEL')
     group.add_argument('--exclude-participant-label', nargs='+', default=[], metavar='LABEL')

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb import __version__
-from shivacmb.bids import Scan, find_scans
+from shivacmb.bids import Scan, check_mask_pattern, find_scans
 from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
 from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
@@ -285,6 +285,7 @@ def measure_detectability(
     scans = find_scans(bids_dir, participants=participants, modality=modality).scans
     if not scans:
         raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
+    check_mask_pattern(mask_pattern, scans)
     try:
         (out_dir / 'scans').mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shivacmb.bids import Scan, find_brain_mask, find_scans
+from shivacmb.bids import Scan, check_mask_pattern, find_brain_mask, find_scans
 from shivacmb.bids.names import session_dir
 from shivacmb.bids.sidecars import split_name
 from shivacmb.exceptions import DatasetError, NoInputError, UsageError
@@ -209,6 +209,7 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
+    check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed = [], []
     for scan in found.scans:
         labels = [_label(scan, item, labels_dir, query.pattern) for item in query.classes]

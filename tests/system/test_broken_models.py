@@ -168,6 +168,13 @@ def test_mask_of_another_grid(app: Any, tools: Any, bids: Path, tmp_path: Path) 
     assert 'Traceback' not in done.stderr
 
 
+def test_one_mask_for_everybody(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
+    done = app.participant(bids, tmp_path / 'out', '--brain-mask', '/masks/one.nii.gz')
+    assert done.returncode == 64, done.stderr
+    assert 'add {participant}' in tools.sentence(done.stderr)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_mask_that_is_missing(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
     done = app.participant(
         bids, tmp_path / 'out', '--brain-mask', f'{tmp_path}/{{participant}}.nii.gz',
