@@ -96,8 +96,8 @@ def check_mask_pattern(pattern: str | None, scans: Sequence[Scan]) -> None:
     if fields.isdisjoint(('participant', 'stem')):
         raise UsageError(
             f'--brain-mask {pattern!r} is the same file for every participant: add '
-            "{participant} (the label without 'sub-') or {stem} (the beginning of the scan's file name), or "
-            'choose one participant with --participant-label'
+            "{participant} (the label without 'sub-') or {stem} (the beginning of the scan's file "
+            'name), or choose one participant with --participant-label'
         )
 
 
