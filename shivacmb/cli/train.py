@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import signal
 import sys
 import time
@@ -257,6 +259,7 @@ def run(args: argparse.Namespace) -> int:
             f'<{args.output}> exists; give another folder, or --overwrite to replace it'
         )
     task = task_from(args)
+    check_backend()
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
     from shivacmb.train.loop import PausedError
@@ -288,6 +291,33 @@ def run(args: argparse.Namespace) -> int:
         f'{own["false_positives_per_scan"]:g} false positives per scan'
     )
     return 0
+
+
+def check_backend() -> None:
+    """Refuse a backend that is not installed, before scans are prepared for it.
+
+    Nothing is imported: a library that is there and does not start is found out when it does.
+
+    Raises
+    ------
+    UsageError
+        The library that KERAS_BACKEND names, or Keras, is not installed.
+    """
+    from shivacmb.exceptions import UsageError
+    from shivacmb.train.backend import BACKENDS
+
+    wanted = os.environ.get('KERAS_BACKEND') or 'tensorflow'
+    if wanted not in BACKENDS:
+        raise UsageError(
+            f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
+        )
+    for name in (wanted, 'keras'):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f'training on the backend {wanted!r} needs {name}, which is not installed: '
+                f"`pip install '.[{wanted}]'`, or set KERAS_BACKEND to another of "
+                f'{", ".join(BACKENDS)}'
+            )
 
 
 def task_from(args: argparse.Namespace) -> Task:
