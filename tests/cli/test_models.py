@@ -113,6 +113,32 @@ def test_a_broken_model_does_not_hide_the_others(
     assert 'is not valid JSON' in captured.err
 
 
+def test_show_prints_training_and_metrics(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((source / 'model.json').read_text())
+    content['training'] = {'data': 'ten scans', 'shape': [2, 3], 'recipe': {'steps': 4}}
+    content['metrics'] = {'unseen': {'f1': 0.5, 'scans': 8}, 'folds': [{'f1': 1}], 'none': {}}
+    (source / 'model.json').write_text(json.dumps(content))
+    assert run('show', str(source)) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(
+        'training\n'
+        '  data    ten scans\n'
+        '  shape   2, 3\n'
+        '  recipe\n'
+        '    steps  4\n'
+        'metrics\n'
+        '  unseen\n'
+        '    f1     0.5\n'
+        '    scans  8\n'
+        '  folds\n'
+        '    0\n'
+        '      f1  1\n'
+        '  none    {}\n'
+    )
+
+
 def test_errors_reach_the_caller(source: Path) -> None:
     with pytest.raises(ModelError, match="there is no model 'x'"):
         run('show', 'x')
