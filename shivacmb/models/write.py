@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -104,7 +105,10 @@ def write_bundle(
 
 
 class staged:  # noqa: N801  used as a function, like contextlib.closing
-    """Context manager: a folder to fill, which becomes ``target`` at the end without an error."""
+    """Context manager: a folder to fill, which becomes ``target`` at the end without an error.
+
+    After one, nothing is left of it, not even the folders above that were made for it.
+    """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         self.target = target
@@ -115,6 +119,8 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
         if self.target.exists() and not self.overwrite:
             msg = f'<{self.target}> exists; remove it first, or choose another name'
             raise OutputError(msg)
+        above = (self.target.parent, *self.target.parent.parents)
+        self.made = [folder for folder in above if not folder.exists()]
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix=f'.{self.target.name}-', dir=self.target.parent)
@@ -138,6 +144,11 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
             raise OutputError(msg) from error
         finally:
             shutil.rmtree(self.holder, ignore_errors=True)
+            if not self.target.exists():
+                # those that something else lies in by now stay
+                with contextlib.suppress(OSError):
+                    for folder in self.made:
+                        folder.rmdir()
 
     def _move(self) -> None:
         old = self.holder / 'old'

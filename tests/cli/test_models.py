@@ -144,6 +144,22 @@ def test_errors_reach_the_caller(source: Path) -> None:
         run('show', 'x')
 
 
+def test_an_export_that_fails_leaves_no_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ModelError('reading it needs tensorflow')
+
+    monkeypatch.setattr('shivacmb.models.export.require_safe', lambda *_, **__: None)
+    monkeypatch.setattr('shivacmb.models.export.load_network', fails)
+    (tmp_path / 'mine').mkdir()
+    for folder in ('new/below', 'mine/below', 'mine'):
+        with pytest.raises(ModelError, match='needs tensorflow'):
+            run('export', str(source), '--to', 'savedmodel', '-o', str(tmp_path / folder))
+        assert not (tmp_path / 'new').exists()
+        assert not list((tmp_path / 'mine').iterdir())
+
+
 @pytest.mark.parametrize('arguments', [['add'], ['export', 'x', '--to', 'onnx', '-o', 'y'], []])
 def test_wrong_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match='2'):
