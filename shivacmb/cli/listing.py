@@ -47,9 +47,11 @@ def print_listing(found: Found, settings: Settings, detection: Detection, bundle
         for item in found.passed_over:
             lines.append(f'  {_relative(item.path, settings)}')
             lines.append(f'    {item.reason}')
-    if found.missing:
-        lines.append(f'{len(found.missing)} participant(s) without a usable scan')
-        lines += [f'  sub-{participant}' for participant in found.missing]
+    without = [label for label in found.missing if label not in found.absent]
+    if without:
+        lines.append(f'{len(without)} participant(s) without a usable scan')
+        lines += [f'  sub-{participant}' for participant in without]
+    lines += [f'no sub-{participant} in <{settings.bids_dir}>' for participant in found.absent]
     lines.append(
         f'model {bundle.name} {bundle.version}, toolkit {detection.toolkit}, engine '
         f'{detection.engine}, threshold {detection.threshold:g}, at least '

@@ -103,7 +103,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
     for participant in found.missing:
-        write_absence(settings.out_dir, participant, 'no usable scan')
+        reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
+        write_absence(settings.out_dir, participant, reason)
     prepared = [_prepare(settings, scan, detection, bundle) for scan in found.scans]
     todo, skipped = [], 0
     failures: dict[str, ShivaCMBError] = {}
@@ -320,14 +321,17 @@ def _conclude(
     settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
 ) -> int:
     """Print the summary and choose the exit code."""
-    if not settings.quiet:
+    if found.scans and not settings.quiet:
         from shivacmb.cli.summary import print_summary
 
         print_summary(settings.out_dir, found.scans, skipped)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
     for participant in found.missing:
-        say(f'sub-{participant} has no usable scan (see --dry-run)')
+        if participant in found.absent:
+            say(f'no sub-{participant} in <{settings.bids_dir}>')
+        else:
+            say(f'sub-{participant} has no usable scan (see --dry-run)')
     if not failures:
         asked = settings.participant_label or not found.scans
         return NoInputError.exit_code if found.missing and asked else 0
