@@ -5,7 +5,7 @@ from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
 from shivacmb.bids.group import GroupFiles, write_group
-from shivacmb.bids.masks import find_brain_mask
+from shivacmb.bids.masks import check_mask_pattern, find_brain_mask
 from shivacmb.bids.names import (
     clear_outputs,
     leftovers,
@@ -36,6 +36,7 @@ __all__ = [
     'PassedOver',
     'Scan',
     'ScanRecord',
+    'check_mask_pattern',
     'clear_outputs',
     'file_facts',
     'find_brain_mask',

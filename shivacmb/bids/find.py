@@ -96,6 +96,7 @@ def find_scans(
         tuple(scans),
         tuple(sorted(search.passed, key=lambda item: str(item.path))),
         tuple(sorted([*missing, *absent])),
+        tuple(absent),
     )
 
 

@@ -88,7 +88,7 @@ def write_group(out_dir: str | Path) -> GroupFiles:
     Raises
     ------
     NoInputError
-        When the folder holds no result of any participant.
+        When the folder holds no result of any participant, nor the logs of a run.
     OutputError
         When it cannot be read or written.
     """
@@ -102,10 +102,10 @@ def write_group(out_dir: str | Path) -> GroupFiles:
             columns.setdefault(name, entry)
         rows.extend(own)
         people.append(_participant_total(root, label, own))
-    if not people:
+    # folders alone are a run that has just begun, or no output folder (a dataset, say)
+    if not people or not (rows or (root / 'logs').is_dir()):
         raise NoInputError(
-            f'no result of any participant in <{root}>: run the participant level first, or give '
-            'its output folder'
+            f'no results in <{root}>; run the participant level first, or give its output folder'
         )
     counts = root / 'group_desc-CMB_counts.tsv'
     participants = root / 'participants.tsv'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 
 from shivacmb.bids.names import session_dir
 from shivacmb.bids.scan import Scan
@@ -69,6 +70,35 @@ def find_brain_mask(
         f'no brain mask (*_desc-brain_mask.nii.gz) for {scan.stem} in {where}; add it, or leave '
         '--derivatives out'
     )
+
+
+def check_mask_pattern(pattern: str | None, scans: Sequence[Scan]) -> None:
+    """Refuse a pattern that names the same mask for several participants.
+
+    Parameters
+    ----------
+    pattern : str or None
+        Of ``--brain-mask``.
+    scans : sequence of Scan
+        All scans it is for.
+
+    Raises
+    ------
+    UsageError
+        If it has neither ``{participant}`` nor ``{stem}`` and the scans are of several people.
+    """
+    if pattern is None or len({scan.participant for scan in scans}) < 2:
+        return
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(pattern)}
+    except ValueError:
+        return  # find_brain_mask says what is wrong with the braces
+    if fields.isdisjoint(('participant', 'stem')):
+        raise UsageError(
+            f'--brain-mask {pattern!r} is the same file for every participant: add '
+            "{participant} (the label without 'sub-') or {stem} (the beginning of the scan's file "
+            'name), or choose one participant with --participant-label'
+        )
 
 
 def _start(path: Path) -> str:

@@ -145,8 +145,11 @@ class Found:
         Files that could have been meant, sorted by path.
     missing
         Labels of the participants that were asked for, or listed, and have no scan.
+    absent
+        Those of ``missing`` that have no folder in the dataset.
     """
 
     scans: tuple[Scan, ...]
     passed_over: tuple[PassedOver, ...]
     missing: tuple[str, ...]
+    absent: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ def add_scan_options(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         '--brain-mask',
         metavar='PATTERN',
-        help='path of the masks with {participant}, {session} or {stem}',
+        help="path of the masks with {participant} (without 'sub-'), {session} or {stem}",
     )
     parser.add_argument(
         '--phase-sign',

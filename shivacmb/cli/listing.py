@@ -9,11 +9,14 @@ if TYPE_CHECKING:
 
     from shivacmb.bids import Found, Scan
     from shivacmb.cli.settings import Settings
+    from shivacmb.exceptions import ShivaCMBError
     from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection, ScanPlan
 
 
-def print_listing(found: Found, settings: Settings, detection: Detection, bundle: Bundle) -> None:
+def print_listing(
+    found: Found, settings: Settings, detection: Detection, bundle: Bundle
+) -> list[ShivaCMBError]:
     """Print the scans, why each was chosen, and what was passed over and why.
 
     Parameters
@@ -26,19 +29,24 @@ def print_listing(found: Found, settings: Settings, detection: Detection, bundle
         How the scans would be processed.
     bundle : Bundle
         The model.
+
+    Returns
+    -------
+    list of ShivaCMBError
+        Why scans would fail.
     """
-    from shivacmb.cli.plans import plan_scan
+    from shivacmb.cli.run import prepare
     from shivacmb.exceptions import ShivaCMBError
 
+    failures: list[ShivaCMBError] = []
     lines = [f'{len(found.scans)} scan(s) in <{settings.bids_dir}>']
     for scan in found.scans:
         lines.append(f'  {scan.relative_path}')
         lines.append(f'    {scan.contrast}: {scan.reason}')
-        try:
-            scan.check()
-            plan = plan_scan(settings, scan, detection, bundle)
-        except ShivaCMBError as error:
-            lines.append(f'    would fail: {error}')
+        _, plan = prepare(settings, scan, detection, bundle)
+        if isinstance(plan, ShivaCMBError):
+            failures.append(plan)
+            lines.append(f'    would fail: {plan}')
             continue
         lines.append(f'    {_state(settings, scan, plan)}')
         lines += [f'    note: {warning}' for warning in scan.warnings]
@@ -47,15 +55,20 @@ def print_listing(found: Found, settings: Settings, detection: Detection, bundle
         for item in found.passed_over:
             lines.append(f'  {_relative(item.path, settings)}')
             lines.append(f'    {item.reason}')
-    if found.missing:
-        lines.append(f'{len(found.missing)} participant(s) without a usable scan')
-        lines += [f'  sub-{participant}' for participant in found.missing]
+    without = [label for label in found.missing if label not in found.absent]
+    if without:
+        lines.append(f'{len(without)} participant(s) without a usable scan')
+        lines += [f'  sub-{participant}' for participant in without]
+    lines += [f'no sub-{participant} in <{settings.bids_dir}>' for participant in found.absent]
     lines.append(
         f'model {bundle.name} {bundle.version}, toolkit {detection.toolkit}, engine '
         f'{detection.engine}, threshold {detection.threshold:g}, at least '
         f'{detection.min_voxels} voxels'
     )
+    if failures:
+        lines.append(f'{len(failures)} of {len(found.scans)} would fail')
     print('\n'.join(lines))
+    return failures
 
 
 def _state(settings: Settings, scan: Scan, plan: ScanPlan) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from shivacmb.models import Bundle
 
@@ -152,7 +152,32 @@ def _show(args: argparse.Namespace) -> int:
     print(f'{bundle.name} {bundle.version}'.rstrip())
     print(f'folder        {bundle.path}')
     _print_summary(bundle)
+    for label, block in (('training', bundle.training), ('metrics', bundle.metrics)):
+        if block:
+            print(label)
+            print('\n'.join(_lines(block, '  ')))
     return 0
+
+
+def _lines(block: Mapping[str, Any], indent: str) -> list[str]:
+    """Lines of a block of model.json: one per value, those of a block in it further in."""
+    width = max(len(key) for key in block)
+    lines = []
+    for key, value in block.items():
+        if isinstance(value, dict) and value:
+            lines += [f'{indent}{key}', *_lines(value, f'{indent}  ')]
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            numbered = {str(number): item for number, item in enumerate(value)}
+            lines += [f'{indent}{key}', *_lines(numbered, f'{indent}  ')]
+        else:
+            lines.append(f'{indent}{key:<{width}}  {_text(value)}'.rstrip())
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ', '.join(_text(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _print_summary(bundle: Bundle) -> None:

@@ -171,8 +171,8 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         *_spellings('--brain-mask'),
         metavar='PATTERN',
-        help='precomputed masks: a path with {participant}, {session} or {stem}, e.g. '
-        "'/masks/sub-{participant}_mask.nii.gz'",
+        help="precomputed masks: a path with {participant} (without 'sub-'), {session} (without "
+        "'ses-') or {stem}, e.g. '/masks/sub-{participant}_mask.nii.gz'",
     )
     group.add_argument(
         '-d',

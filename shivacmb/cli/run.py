@@ -42,7 +42,8 @@ def run_participants(settings: Settings) -> int:
     Returns
     -------
     int
-        0 all done, 1 some scans failed, or the failure's own code when every scan failed alike.
+        0 all done, 1 some scans failed, or the failure's own code when every scan failed alike;
+        with ``--dry-run`` the same when every scan would fail, else 0.
     """
     from shivacmb.models import find_bundle
 
@@ -62,8 +63,8 @@ def run_participants(settings: Settings) -> int:
     if settings.dry_run:
         from shivacmb.cli.listing import print_listing
 
-        print_listing(found, settings, detection, bundle)
-        return 0
+        failures = print_listing(found, settings, detection, bundle)
+        return exit_code(failures, len(found.scans)) if len(failures) == len(found.scans) else 0
     check_writable(settings.out_dir)
     planning.verify_model(bundle, detection.engine)
     return _process(settings, found, detection, bundle)
@@ -71,12 +72,12 @@ def run_participants(settings: Settings) -> int:
 
 def search(settings: Settings) -> Found:
     """Find the scans, and say which participants have none."""
-    from shivacmb.bids import find_scans, parse_labels
+    from shivacmb.bids import check_mask_pattern, find_scans, parse_labels
 
     def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
         return parse_labels(values or None, prefix)
 
-    return find_scans(
+    found = find_scans(
         settings.bids_dir,
         participants=labels(settings.participant_label, 'sub-'),
         exclude=labels(settings.exclude_participant_label, 'sub-') or (),
@@ -85,6 +86,8 @@ def search(settings: Settings) -> Found:
         modality=settings.modality,
         require_description=not settings.skip_bids_validation,
     )
+    check_mask_pattern(settings.brain_mask, found.scans)
+    return found
 
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
@@ -101,8 +104,9 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
     for participant in found.missing:
-        write_absence(settings.out_dir, participant, 'no usable scan')
-    prepared = [_prepare(settings, scan, detection, bundle) for scan in found.scans]
+        reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
+        write_absence(settings.out_dir, participant, reason)
+    prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
     todo, skipped = [], 0
     failures: dict[str, ShivaCMBError] = {}
     for scan, plan in prepared:
@@ -166,7 +170,7 @@ def _retire(settings: Settings, found: Found) -> None:
             say(f'{record.stem} is {item.successor.stem} now; its earlier results were removed')
 
 
-def _prepare(
+def prepare(
     settings: Settings, scan: Scan, detection: Detection, bundle: Bundle
 ) -> tuple[Scan, ScanPlan | ShivaCMBError]:
     """Plan one scan; what is already known to be wrong with it is returned, not raised."""
@@ -318,18 +322,26 @@ def _conclude(
     settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
 ) -> int:
     """Print the summary and choose the exit code."""
-    if not settings.quiet:
+    if found.scans and not settings.quiet:
         from shivacmb.cli.summary import print_summary
 
         print_summary(settings.out_dir, found.scans, skipped)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
     for participant in found.missing:
-        say(f'sub-{participant} has no usable scan (see --dry-run)')
+        if participant in found.absent:
+            say(f'no sub-{participant} in <{settings.bids_dir}>')
+        else:
+            say(f'sub-{participant} has no usable scan (see --dry-run)')
     if not failures:
         asked = settings.participant_label or not found.scans
         return NoInputError.exit_code if found.missing and asked else 0
-    codes = {error.exit_code for error in failures.values()}
-    if len(failures) == len(found.scans) and len(codes) == 1:
+    return exit_code(list(failures.values()), len(found.scans))
+
+
+def exit_code(failures: Sequence[ShivaCMBError], scans: int) -> int:
+    """Exit code of a run over ``scans`` scans: 0 without failures, see ``run_participants``."""
+    codes = {error.exit_code for error in failures}
+    if len(failures) == scans and len(codes) == 1:
         return codes.pop()
-    return EXIT_SOME_FAILED
+    return EXIT_SOME_FAILED if failures else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import signal
 import sys
 import time
@@ -86,7 +88,7 @@ def _add_data(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--brain-mask', metavar='PATTERN',
-        help='path of brain masks with {participant}, {session}, {stem}',
+        help="path of brain masks with {participant} (without 'sub-'), {session}, {stem}",
     )  # fmt: skip
     group.add_argument('--participant-label', nargs='+', metavar='LABEL')
     group.add_argument('--exclude-participant-label', nargs='+', default=[], metavar='LABEL')
@@ -272,6 +274,7 @@ def run(args: argparse.Namespace) -> int:
         )
     require_replaceable(args.output)
     task = task_from(args)
+    check_backend()
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
     from shivacmb.train.loop import PausedError
@@ -328,6 +331,33 @@ def _work(args: argparse.Namespace) -> Path:
     given: Path | None = args.work
     output: Path = args.output
     return given or output.with_name(f'{output.name}.work')
+
+
+def check_backend() -> None:
+    """Refuse a backend that is not installed, before scans are prepared for it.
+
+    Nothing is imported: a library that is there and does not start is found out when it does.
+
+    Raises
+    ------
+    UsageError
+        The library that KERAS_BACKEND names, or Keras, is not installed.
+    """
+    from shivacmb.exceptions import UsageError
+    from shivacmb.train.backend import BACKENDS
+
+    wanted = os.environ.get('KERAS_BACKEND') or 'tensorflow'
+    if wanted not in BACKENDS:
+        raise UsageError(
+            f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
+        )
+    for name in (wanted, 'keras'):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(
+                f'training on the backend {wanted!r} needs {name}, which is not installed: '
+                f"`pip install '.[{wanted}]'`, or set KERAS_BACKEND to another of "
+                f'{", ".join(BACKENDS)}'
+            )
 
 
 def task_from(args: argparse.Namespace) -> Task:

@@ -120,5 +120,8 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
         return load_bundle(path)
     places = ', '.join(f'<{place}>' for place in search_path(models_dir))
     known = ', '.join(sorted(folders)) or 'none'
-    msg = f'there is no model {text!r}: it is no folder, and {places} hold: {known}'
+    msg = (
+        f'there is no model {text!r}: it is no folder, and {places} hold: {known}; '
+        'add one with "shivacmb-tools models add"'
+    )
     raise ModelError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -112,6 +113,7 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
     """Context manager: a folder to fill, which becomes ``target`` at the end without an error.
 
     A folder is replaced only when it holds one of ``marks``, so that nothing but a model is lost.
+    After an error nothing is left of it, not even the folders above that were made for it.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
             msg = f'<{self.target}> exists; remove it first, or choose another name'
             raise OutputError(msg)
         require_replaceable(self.target, self.marks)
+        above = (self.target.parent, *self.target.parent.parents)
+        self.made = [folder for folder in above if not folder.exists()]
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             made = tempfile.mkdtemp(prefix=f'.{self.target.name}-', dir=self.target.parent)
@@ -150,6 +154,11 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
             raise OutputError(msg) from error
         finally:
             shutil.rmtree(self.holder, ignore_errors=True)
+            if not self.target.exists():
+                # those that something else lies in by now stay
+                with contextlib.suppress(OSError):
+                    for folder in self.made:
+                        folder.rmdir()
 
     def _move(self) -> None:
         old = self.holder / 'old'

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shivacmb import __version__
-from shivacmb.bids import Scan, file_facts, find_brain_mask, find_scans, settings_hash
+from shivacmb.bids import (
+    Scan,
+    check_mask_pattern,
+    file_facts,
+    find_brain_mask,
+    find_scans,
+    settings_hash,
+)
 from shivacmb.exceptions import (
     DataError,
     NoInputError,
@@ -345,6 +352,7 @@ def measure_detectability(
     scans = find_scans(bids_dir, participants=participants, modality=modality).scans
     if not scans:
         raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
+    check_mask_pattern(mask_pattern, scans)
     try:
         (out_dir / 'scans').mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shivacmb.bids import Scan, find_scans, write_text
+from shivacmb.bids import Scan, check_mask_pattern, find_scans, write_text
 from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
@@ -127,6 +127,7 @@ def implant_dataset(
     scans = find_scans(bids_dir, participants=participants, modality=modality).scans
     if not scans:
         raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
+    check_mask_pattern(mask_pattern, scans)
     _prepare(bids_dir, out_dir, order)
     made: list[str] = []
     kept: list[str] = []

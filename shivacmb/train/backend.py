@@ -49,7 +49,7 @@ def start_backend(*, deterministic: bool) -> str:
     except ImportError as error:
         raise UsageError(
             f'training on the backend {wanted!r} needs it installed ({error}): '
-            f"`pip install 'shivacmb[{wanted}]'`, or set KERAS_BACKEND to another of "
+            f"`pip install '.[{wanted}]'`, or set KERAS_BACKEND to another of "
             f'{", ".join(BACKENDS)}'
         ) from error
     name = str(keras.backend.backend())

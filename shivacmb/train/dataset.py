@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shivacmb.bids import Scan, find_brain_mask, find_scans
+from shivacmb.bids import Scan, check_mask_pattern, find_brain_mask, find_scans
 from shivacmb.bids.names import session_dir
 from shivacmb.bids.rules import refusal_by_name
 from shivacmb.bids.sidecars import split_name
@@ -216,6 +216,7 @@ def find_labelled(
         for contrast in channel.contrasts
         if contrast in SCAN_CONTRASTS
     }
+    check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed = [], []
     for scan in found.scans:
         beside = [

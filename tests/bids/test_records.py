@@ -239,8 +239,16 @@ def test_description_names_container_and_source_and_is_written_once(
 
 
 def test_group_of_nothing(tmp_path):
-    with pytest.raises(NoInputError, match='no result of any participant'):
+    message = r'no results in <.*>; run the participant level first'
+    with pytest.raises(NoInputError, match=message):
         write_group(tmp_path)
+    # folders of participants without a run's logs are somebody's dataset
+    (tmp_path / 'sub-01/anat').mkdir(parents=True)
+    with pytest.raises(NoInputError, match=message):
+        write_group(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['sub-01']
+    (tmp_path / 'logs').mkdir()
+    assert write_group(tmp_path).scans == 0
     with pytest.raises(NoInputError, match='is no folder'):
         write_group(tmp_path / 'absent')
 

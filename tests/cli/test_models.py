@@ -113,9 +113,51 @@ def test_a_broken_model_does_not_hide_the_others(
     assert 'is not valid JSON' in captured.err
 
 
+def test_show_prints_training_and_metrics(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((source / 'model.json').read_text())
+    content['training'] = {'data': 'ten scans', 'shape': [2, 3], 'recipe': {'steps': 4}}
+    content['metrics'] = {'unseen': {'f1': 0.5, 'scans': 8}, 'folds': [{'f1': 1}], 'none': {}}
+    (source / 'model.json').write_text(json.dumps(content))
+    assert run('show', str(source)) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(
+        'training\n'
+        '  data    ten scans\n'
+        '  shape   2, 3\n'
+        '  recipe\n'
+        '    steps  4\n'
+        'metrics\n'
+        '  unseen\n'
+        '    f1     0.5\n'
+        '    scans  8\n'
+        '  folds\n'
+        '    0\n'
+        '      f1  1\n'
+        '  none    {}\n'
+    )
+
+
 def test_errors_reach_the_caller(source: Path) -> None:
     with pytest.raises(ModelError, match="there is no model 'x'"):
         run('show', 'x')
+
+
+def test_an_export_that_fails_leaves_no_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ModelError('reading it needs tensorflow')
+
+    monkeypatch.setattr('shivacmb.models.export.require_safe', lambda *_, **__: None)
+    monkeypatch.setattr('shivacmb.models.export.load_network', fails)
+    (tmp_path / 'mine').mkdir()
+    for folder in ('new/below', 'mine/below', 'mine'):
+        with pytest.raises(ModelError, match='needs tensorflow'):
+            run('export', str(source), '--to', 'savedmodel', '-o', str(tmp_path / folder))
+        assert not (tmp_path / 'new').exists()
+        assert not list((tmp_path / 'mine').iterdir())
 
 
 @pytest.mark.parametrize('arguments', [['add'], ['export', 'x', '--to', 'onnx', '-o', 'y'], []])

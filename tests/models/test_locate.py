@@ -34,7 +34,7 @@ def test_places_are_searched_in_order(
 
 def test_an_unknown_name_lists_the_known(make_bundle: Callable[..., Bundle]) -> None:
     shutil.copytree(make_bundle(1.0).path, user_models_dir() / 'known')
-    with pytest.raises(ModelError, match=r"there is no model 'nosuch'.*known"):
+    with pytest.raises(ModelError, match=r"there is no model 'nosuch'.*known.*models add\"$"):
         find_bundle('nosuch')
 
 

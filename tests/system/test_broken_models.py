@@ -168,6 +168,29 @@ def test_mask_of_another_grid(app: Any, tools: Any, bids: Path, tmp_path: Path) 
     assert 'Traceback' not in done.stderr
 
 
+def test_dry_run_in_which_every_scan_would_fail(
+    app: Any, tools: Any, bids: Path, tmp_path: Path
+) -> None:
+    masks = ('--brain-mask', f'{tmp_path}/{{participant}}.nii.gz')
+    done = app.participant(bids, tmp_path / 'out', '--dry-run', *masks)
+    assert done.returncode == 66, done.stderr
+    scans = done.stdout.count('would fail: no brain mask')
+    assert scans == 2
+    assert done.stdout.endswith('\n2 of 2 would fail\n')
+    tools.head(voxel_mm=(2.0, 2.0, 2.0)).to_filename(tmp_path / '01.nii.gz')
+    some = app.participant(bids, tmp_path / 'out', '--dry-run', *masks)
+    assert some.returncode == 0, some.stderr
+    assert some.stdout.endswith('\n1 of 2 would fail\n')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_one_mask_for_everybody(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
+    done = app.participant(bids, tmp_path / 'out', '--brain-mask', '/masks/one.nii.gz')
+    assert done.returncode == 64, done.stderr
+    assert 'add {participant}' in tools.sentence(done.stderr)
+    assert not (tmp_path / 'out').exists()
+
+
 def test_mask_that_is_missing(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
     done = app.participant(
         bids, tmp_path / 'out', '--brain-mask', f'{tmp_path}/{{participant}}.nii.gz',

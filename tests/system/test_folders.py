@@ -81,7 +81,12 @@ def test_no_participants(app: Any, tools: Any, tmp_path: Path) -> None:
 def test_absent_participant(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
     done = app.participant(bids, tmp_path / 'out', '--participant-label', '99')
     assert done.returncode == 66
-    assert 'sub-99 has no usable scan' in tools.sentence(done.stderr)
+    assert tools.sentence(done.stderr) == f'shivacmb: no sub-99 in <{bids}>'
+    # no table without a row
+    assert not done.stdout.strip()
+    shown = app.participant(bids, tmp_path / 'out', '--dry-run', '--participant-label', '99')
+    assert f'no sub-99 in <{bids}>' in shown.stdout
+    assert 'without a usable scan' not in shown.stdout
 
 
 def test_absent_participant_beside_one_that_is_there(
@@ -90,7 +95,7 @@ def test_absent_participant_beside_one_that_is_there(
     out = tmp_path / 'out'
     done = app.participant(bids, out, '--participant-label', 'sub-01', '99')
     assert done.returncode == 66
-    assert 'sub-99 has no usable scan' in tools.sentence(done.stderr)
+    assert f'no sub-99 in <{bids}>' in tools.sentence(done.stderr)
     assert tools.scan_rows(out)['sub-01']['status'] == 'ok'
 
 
