@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def checksums(root: Path) -> dict[str, str]:
 def problems(folder: Path) -> list[dict[str, Any]]:
     """Errors that the validator sees in a dataset and the derivatives in it."""
     done = subprocess.run(
-        ['bids-validator-deno', str(folder), '-r', '--json'],
+        [str(Path(sys.executable).with_name('bids-validator-deno')), str(folder), '-r', '--json'],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     report = json.loads(done.stdout)
