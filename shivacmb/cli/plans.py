@@ -284,11 +284,11 @@ def scan_facts(
     sources = []
     if mask is not None:
         sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
-    zones = _zones_model() if detection.zones else {}
+    zones = _builtin_model() if detection.zones else {}
     network = mask is None and mask_method in NETWORK_MASKS
     return {
         'mask_sources': sources,
-        'mask_model': [fold['sha256'] for fold in _zones_model()['Folds']] if network else [],
+        'mask_model': [fold['sha256'] for fold in _builtin_model()['Folds']] if network else [],
         'zones_model': zones,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
@@ -296,7 +296,7 @@ def scan_facts(
     }
 
 
-def _zones_model() -> dict[str, Any]:
+def _builtin_model() -> dict[str, Any]:
     """Facts of the built-in network for mask and zones."""
     from shivacmb.models import find_bundle
     from shivacmb.models.brain_mask import BUILTIN
