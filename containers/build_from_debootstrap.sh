@@ -2,7 +2,7 @@
 # Build the image without an image registry: a Debian base made with debootstrap, then the Dockerfile itself with buildah.
 # Needs root, the Debian packages debootstrap and buildah, a Debian mirror, a package index, and 6 GB where it works.
 #
-#   containers/build_from_debootstrap.sh [--flavour cpu|gpu] [--fsl] [--tag NAME] [--work DIR] [--keep-base]
+#   containers/build_from_debootstrap.sh [--flavour cpu|gpu] [--fsl non-commercial] [--tag NAME] [--work DIR] [--keep-base]
 #
 # The image lies in a store of its own, below DIR (default: a new folder below $TMPDIR), which is printed at the end.
 # pip's own settings on this machine (index, proxy, certificates) reach the build as secrets and stay out of the image.
@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
         --flavour) flavour=$2; shift 2 ;;
         --tag) tag=$2; shift 2 ;;
         --work) work=$2; shift 2 ;;
-        --fsl) fsl=1; shift ;;
+        --fsl) fsl=$2; shift 2 ;;
         --keep-base) keep_base=yes; shift ;;
         *) fail "unknown option <$1>; the first lines of this file say how it is called" 64 ;;
     esac
@@ -34,8 +34,9 @@ for program in debootstrap buildah; do
 done
 [ "$(id -u)" = 0 ] || fail 'debootstrap needs root' 77
 wheels=("$root"/dist/shivacmb-*.whl)
-[ "${#wheels[@]}" = 1 ] && [ -f "${wheels[0]}" ] || \
+if [ "${#wheels[@]}" != 1 ] || ! [ -f "${wheels[0]}" ]; then
     fail "expected one wheel in <$root/dist>, found: ${wheels[*]##*/}; empty dist/ and run: python -m build --wheel" 66
+fi
 
 [ -n "$work" ] || work=$(mktemp -d "${TMPDIR:-/tmp}/shivacmb-image-XXXXXX")
 mkdir -p "$work"
@@ -57,6 +58,7 @@ if ! [ -s "$work/base.tar" ]; then
         echo "deb $mirror $suite-updates main"
         echo "deb ${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security} $suite-security main"
     } > "$work/base/etc/apt/sources.list"
+    echo 'Acquire::Languages "none";' > "$work/base/etc/apt/apt.conf.d/99no-languages"
     mkdir -p "$work/base/etc/dpkg/dpkg.cfg.d"
     printf 'path-exclude /usr/share/%s/*\n' doc man locale > "$work/base/etc/dpkg/dpkg.cfg.d/slim"
     tar -C "$work/base" --numeric-owner -cf "$work/base.tar.part" \
