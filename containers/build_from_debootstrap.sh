@@ -97,4 +97,6 @@ store bud --isolation chroot --pull-never --layers=false \
 
 echo "image $tag in the store <$work/store>:"
 store images --format '{{.Name}}:{{.Tag}} {{.Size}}' "$tag"
-echo "try it with: containers/try.sh --work $work $tag"
+echo "try it:    containers/try.sh --work $work $tag"
+echo "export it: buildah --root $work/store --runroot $work/run push $tag docker-archive:$tag.tar:$tag"
+echo "remove it: umount $work/store/overlay; rm -rf $work"
