@@ -130,7 +130,7 @@ else
     mapfile -t environment < <(buildah "${stores[@]}" inspect --format '{{range .OCIv1.Config.Env}}{{println .}}{{end}}' \
         "$container" | grep '=')
     inside() { in_chroot "$@"; }
-    ok 'the files of the image are entered with chroot in namespaces of their own (podman cannot run here)'
+    ok 'the files of the image are entered with chroot, in namespaces of their own'
 fi
 
 [ "$(inside id -u)" = "$user" ] || fail 'the user is not the one asked for'
