@@ -4,7 +4,7 @@
 
 Builds both where DIR has none, looks into them, and installs them in an empty environment, where
 version, models and the demo have to work. ``clean`` installs wheel and sdist with all they depend
-on; ``borrowed`` installs the wheel alone, in an environment that sees the packages of this one, and
+on; ``borrowed`` installs the wheel alone in an environment that sees the packages of this one, and
 runs one scan. Exits with 1 at the first failure.
 """
 
