@@ -25,10 +25,12 @@ extensions = [
     'from_code',
     'mathml',
 ]
-myst_enable_extensions = ['deflist', 'dollarmath']
+myst_enable_extensions = ['colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 3
 exclude_patterns = ['_build', 'generated/parts', 'evaluation/*/table3.md']
 highlight_language = 'none'
+# quotes in texts of the commands are typed as they stand
+smartquotes = False
 
 # short names of types in docstrings (Scan, Lesion, path) mean several things: then no link
 suppress_warnings = ['ref.python']

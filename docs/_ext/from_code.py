@@ -357,6 +357,8 @@ def _bundles() -> list[Path]:
 
 
 def _card(folder: Path) -> str:
+    from shivacmb.models.locate import DEFAULT_MODEL
+
     bundle = json.loads((folder / 'model.json').read_text(encoding='utf-8'))
     grid, post = bundle['grid'], bundle['postprocess']
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
@@ -376,7 +378,8 @@ def _card(folder: Path) -> str:
         f'**Intended use.** {_text(bundle["intended_use"])}', '',
         _table(('', ''), [(name, _text(text)) for name, text in rows]), '',
         '## How well it does', '',
-        _nested(bundle.get('metrics', {})), '',
+        _metrics(bundle.get('metrics', {})), '',
+        _scores() if folder.name == DEFAULT_MODEL else '', '',
         '## How it was trained', '',
         _nested(bundle.get('training', {})), '',
         '## Files', '',
@@ -385,6 +388,44 @@ def _card(folder: Path) -> str:
             [(f'`{fold["file"]}`', f'`{fold["sha256"]}`') for fold in bundle['folds']],
         ),
     ]  # fmt: skip
+    return '\n'.join(lines)
+
+
+def _metrics(blocks: Mapping[str, Any], level: int = 3) -> str:
+    """Blocks of figures side by side, a column each; blocks of blocks one after the other."""
+    if not blocks or not all(isinstance(block, dict) for block in blocks.values()):
+        return _nested(blocks)
+    if any(isinstance(value, dict) for block in blocks.values() for value in block.values()):
+        parts = (
+            f'{"#" * level} {_text(name)}\n\n{_metrics(block, level + 1)}'
+            if isinstance(block, dict)
+            else f'{_text(name)}: {_text(str(block))}'
+            for name, block in blocks.items()
+        )
+        return '\n\n'.join(parts)
+    names = dict.fromkeys(key for block in blocks.values() for key in block if key != 'note')
+    rows = [
+        [
+            _text(name.replace('_', ' ')),
+            *(_text(str(block.get(name, ''))) for block in blocks.values()),
+        ]
+        for name in names
+    ]
+    table = _table(['', *(_text(key.replace('_', ' ')) for key in blocks)], rows)
+    notes = [
+        f'*{_text(key.replace("_", " "))}*: {_text(block["note"])}.'
+        for key, block in blocks.items()
+        if 'note' in block
+    ]
+    return '\n\n'.join([table, *notes])
+
+
+def _scores() -> str:
+    """Tables in the layout of the SHIVA-CMB paper that ``make evaluate`` left of this model."""
+    lines = ['## In the layout of the SHIVA-CMB paper', '']
+    for path in sorted((DOCS / 'evaluation').glob('*/table3.md')):
+        lines += [f'### {path.parent.name}', '', path.read_text(encoding='utf-8'), '']
+    lines += ['How these were made, and what to compare them with: [](../evaluation/README.md).']
     return '\n'.join(lines)
 
 
