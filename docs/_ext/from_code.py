@@ -121,7 +121,7 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     words = [parser.prog]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            words.append(action.metavar or 'COMMAND')
+            words.append(str(action.metavar or 'COMMAND'))
         elif action.option_strings and action.required:
             words.append(f'{action.option_strings[-1]} {_value(action)}')
         elif not action.option_strings:
