@@ -103,7 +103,9 @@ build/installed/.made: $(wildcard dist/*.whl)
 	touch $@
 
 sbom: $(VENV)-release/.made build/installed/.made  ## software bill of materials of the wheel in dist/ and all it installs
-	$(VENV)-release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+	sed "s/^dynamic = .*/version = \"$$(build/installed/bin/shivacmb --version | cut -d' ' -f2)\"/" pyproject.toml \
+	  > build/pyproject.toml
+	$(VENV)-release/bin/cyclonedx-py environment --pyproject build/pyproject.toml --mc-type application \
 	  --output-reproducible --validate --output-format JSON --output-file build/sbom.cdx.json build/installed/bin/python
 
 # Advisories that do not concern us, each with its reason: AUDIT_IGNORE := ID ...
