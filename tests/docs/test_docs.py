@@ -172,14 +172,19 @@ def test_shown_commands_are_commands(from_code: Any) -> None:
         for line in re.findall(
             r'^ {4,}(?:\w+=\S+ )*(shivacmb(?:-tools)? .*)$', text, re.MULTILINE
         ):
-            words = line.split('#')[0].split()
-            allowed = run
-            if words[0] == 'shivacmb-tools':
-                if words[1] not in known and not words[1].startswith('-'):
-                    wrong.append(f'{page.name}: {line}')
-                    continue
-                allowed = known.get(words[1], {'--version', '--help'})
-            options = {word.split('=')[0] for word in words if word.startswith('--')}
-            if options - allowed - {'--help', '--version'}:
+            typed, _, passed_on = re.sub(r'[>&|;].*', '', line.split('#')[0]).partition(' -- ')
+            words = typed.split()
+            if words[0] == 'shivacmb-tools' and words[1] not in {*known, '--version', '--help'}:
                 wrong.append(f'{page.name}: {line}')
+                continue
+            allowed = known.get(words[1], set()) if words[0] == 'shivacmb-tools' else run
+            options = [(word, allowed) for word in words] + [
+                (word, run) for word in passed_on.split()
+            ]
+            for word, those in options:
+                if word.startswith('--') and word.split('=')[0] not in those | {
+                    '--version',
+                    '--help',
+                }:
+                    wrong.append(f'{page.name}: {line}')
     assert wrong == []
