@@ -172,5 +172,7 @@ def test_publishing_is_for_tags_alone_and_asks_first() -> None:
     assert publish['if'] == "github.ref_type == 'tag'"
     assert publish['environment'] == 'release'
     assert {'build', 'check', 'docs', 'containers'} <= set(publish['needs'])
-    for other in set(jobs) - {'publish'}:
-        assert 'id-token' not in jobs[other].get('permissions', {})
+    assert "&& 'release'" in jobs['containers']['environment']
+    assert {'build', 'check', 'docs'} <= set(jobs['containers']['needs'])
+    for name in set(jobs) - {'publish', 'containers'}:
+        assert 'permissions' not in jobs[name]
