@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import logging
 import multiprocessing
 import os
@@ -29,6 +30,9 @@ SCANS_PER_GRAPH = 64
 # Workers beyond the processors: those that wait for the prediction process use none
 WAITING_WORKERS = 1
 POLL_SECONDS = 0.02
+# A scheduler is asked by everybody, and a file server shows a job's files late
+REMOTE_POLL_SECONDS = 2.0
+REMOTE_FILES_SECONDS = 30.0
 LAST_NODE = 'write_derivatives'
 SCAN_BY_SCAN = 'ScanByScan'
 LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
@@ -53,6 +57,8 @@ class Plugin:
 
     def start(self, status: Callable[[Any, str], None]) -> Any:
         """Make what nipype's ``Workflow.run`` takes as its plugin."""
+        # nipype's plugins for clusters want it, and containers and cron do not set it
+        os.environ.setdefault('LOGNAME', _user_name())
         return plugin_class(self.name)(plugin_args={**self.args, 'status_callback': status})
 
 
@@ -77,7 +83,17 @@ def plugin_class(name: str) -> Any:
     return found
 
 
-def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool) -> None:
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run with a user id that has no name
+        return str(os.getuid())
+
+
+def configure_nipype(
+    crash_dir: Path, *, verbose: int, stop_on_first_crash: bool, local: bool = True
+) -> None:
     """Set nipype up for this run: quiet, no network, no files in the user's home.
 
     Parameters
@@ -88,6 +104,8 @@ def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool
         2 and more lets nipype's own messages through.
     stop_on_first_crash : bool
         Stop instead of finishing the other scans.
+    local : bool
+        Whether nodes run on this machine; others are asked less often.
     """
     os.environ.setdefault('NO_ET', '1')
     os.environ.setdefault('NIPYPE_NO_ET', '1')
@@ -99,7 +117,8 @@ def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool
             'execution': {
                 'crashdump_dir': str(crash_dir),
                 'crashfile_format': 'txt',
-                'poll_sleep_duration': str(POLL_SECONDS),
+                'poll_sleep_duration': str(POLL_SECONDS if local else REMOTE_POLL_SECONDS),
+                'job_finished_timeout': str(REMOTE_FILES_SECONDS),
                 'remove_unnecessary_outputs': 'false',
                 'stop_on_first_crash': str(stop_on_first_crash).lower(),
                 'check_version': 'false',

@@ -103,6 +103,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     )
     from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
+    from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
 
     _tidy(settings.out_dir, found.scans)
@@ -128,7 +129,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         plugin = choose_plugin(settings, len(todo))
         run_dir = settings.out_dir / 'logs' / _run_name()
         run_dir.mkdir(parents=True)
-        failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+        with noted(run_dir, [plan.stem for plan in todo]):
+            failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
         remove_stale_staging(settings.out_dir / planning.STAGING)
     for scan, plan in prepared:
         if scan.stem in failures:
@@ -233,7 +235,10 @@ def run_plans(
         from shivacmb.cli.provenance import run_log, write_run_files
 
         engine.configure_nipype(
-            run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
+            run_dir,
+            verbose=settings.verbose,
+            stop_on_first_crash=settings.stop_on_first_crash,
+            local=plugin.local,
         )
         write_run_files(run_dir, settings, detection, bundle)
         size = plugin.scans_per_graph
