@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import functools
 import getpass
@@ -111,6 +112,8 @@ def configure_nipype(
     os.environ.setdefault('NIPYPE_NO_ET', '1')
     from nipype import config, logging as nipype_logging  # noqa: I001
 
+    # A % in a path is a %, not a reference to another option
+    config._config._interpolation = configparser.Interpolation()
     config.update_config(
         {
             'logging': {'log_to_file': 'false'},

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 
 
-def _needed(plan: ScanPlan) -> tuple[str, ...]:
+def needed(plan: ScanPlan) -> tuple[str, ...]:
     """What must still be there of a finished scan; figures may be rebuilt or left out."""
     images = [key for key in IMAGES if key != 'zones' or plan.facts['zones_model']]
     return (*images, *(f'{key}_json' for key in images), 'dseg_tsv')
@@ -118,7 +118,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
         elif not settings.overwrite and is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan)
+            settings.out_dir, scan, plan.facts['record']['settings_hash'], needed(plan)
         ):
             skipped += 1
             # A run killed right after it wrote the record has not written the table
@@ -315,7 +315,7 @@ def _record_failure(
             return
     elif isinstance(error, NotStartedError) or (
         not settings.overwrite
-        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan))
+        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], needed(plan))
     ):
         return
     clear_outputs(out_dir, scan)

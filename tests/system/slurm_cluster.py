@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from pathlib import Path
 
 PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel', 'scontrol', 'sinfo')
 START_S = 60
+END_S = 15
 #: A job that is requeued waits until its credential has run out.
 CREDENTIAL_S = 5
 
@@ -67,7 +66,9 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([os.environ.get('PATH', ''), '/usr/sbin', '/sbin'])
         kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(('SLURM', 'SBAT'))
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(('SLURM', 'SBAT'))
         }
         return {**kept, 'PATH': path, 'SLURM_CONF': str(self.root / 'slurm.conf')}
 
@@ -93,18 +94,17 @@ class Cluster:
 
     def stop(self) -> None:
         """End jobs and daemons; the machine is as it was."""
-        if any(daemon.poll() is None for daemon in self._daemons):
-            self.call('scancel', '--quiet', '--signal=KILL', '--full', '--user=root', check=False)
+        if self._daemons and all(daemon.poll() is None for daemon in self._daemons):
+            # What a job started outlives slurmd, so it has to go first
+            self.call('scancel', '--quiet', '--full', '--signal=KILL', '--user=root', check=False)
             self.call('scancel', '--quiet', '--user=root', check=False)
+            end = time.monotonic() + END_S
+            while self.call('squeue', '-h', check=False).strip() and time.monotonic() < end:
+                time.sleep(0.2)
         for daemon in reversed(self._daemons):
-            if daemon.poll() is None:
-                daemon.send_signal(signal.SIGTERM)
+            daemon.terminate()
         for daemon in self._daemons:
-            try:
-                daemon.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+            _wait_or_kill(daemon)
         self._daemons.clear()
 
     def call(self, *words: str, check: bool = True, cwd: Path | None = None) -> str:
@@ -189,6 +189,14 @@ class Cluster:
             'PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP',
         ]
         (self.root / 'slurm.conf').write_text('\n'.join(lines) + '\n', 'utf-8')
+
+
+def _wait_or_kill(daemon: subprocess.Popen[bytes]) -> None:
+    try:
+        daemon.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
 
 
 def _free_ports(count: int) -> list[int]:
