@@ -9,8 +9,10 @@ import getpass
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -203,6 +205,40 @@ def read_plugin(path: Path) -> Plugin:
     return plugin
 
 
+def check_plugin(plugin: Plugin, settings: Settings) -> None:
+    """Refuse what a plugin that sends nodes to other machines cannot do.
+
+    Raises
+    ------
+    UsageError
+        If it would not wait for its jobs, or has no folder that all machines share.
+    """
+    if plugin.local:
+        return
+    if plugin.name.endswith('Graph') or plugin.name == 'CondorDAGMan':
+        raise UsageError(
+            f'--use-plugin: {plugin.name} submits jobs and does not wait for their results; use '
+            f'{plugin.name.removesuffix("Graph") if plugin.name != "CondorDAGMan" else "Condor"}, '
+            'or an array job (shivacmb-tools slurm)'
+        )
+    if settings.work_dir is None:
+        raise UsageError(
+            f'--use-plugin with {plugin.name} needs --work-dir: a folder that every node can '
+            'reach under the same path'
+        )
+    # nipype puts it into command lines and configuration files as it is
+    if re.search(r'[\s%]', f'{settings.work_dir.absolute()}'):
+        raise UsageError(
+            f'--use-plugin with {plugin.name}: the path of --work-dir <{settings.work_dir}> must '
+            'have no space and no %; choose another'
+        )
+    if '%' in str(settings.out_dir):
+        raise UsageError(
+            f'--use-plugin with {plugin.name}: the path of OUT_DIR <{settings.out_dir}> must have '
+            'no %; choose another'
+        )
+
+
 def run_graph(
     plans: list[ScanPlan],
     detection: Detection,
@@ -264,13 +300,16 @@ def run_graph(
     _shield_workers()
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
+    runner: Any = None
     with _in_folder(work_dir):
         try:
-            workflow.run(plugin=plugin.start(watch.status))
+            runner = plugin.start(watch.status)
+            workflow.run(plugin=runner)
         except Exception as error:  # noqa: BLE001  each scan says below what happened to it
             crash = error
         except BaseException:
             _end_workers()
+            _cancel_jobs(plugin, runner)
             raise
     failures = {}
     for plan in plans:
@@ -354,6 +393,14 @@ def _end_workers() -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
+
+
+def _cancel_jobs(plugin: Plugin, runner: Any) -> None:
+    """Cancel the SLURM jobs of an interrupted run; they would write into removed folders."""
+    jobs = [str(job) for job in getattr(runner, '_pending', None) or {}]
+    if plugin.name == 'SLURM' and jobs:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(['scancel', *jobs], timeout=30, capture_output=True, check=False)
 
 
 @contextlib.contextmanager

@@ -55,9 +55,9 @@ def run_participants(settings: Settings) -> int:
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.use_plugin is not None:
-        from shivacmb.cli.engine import read_plugin
+        from shivacmb.cli.engine import check_plugin, read_plugin
 
-        read_plugin(settings.use_plugin)
+        check_plugin(read_plugin(settings.use_plugin), settings)
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 

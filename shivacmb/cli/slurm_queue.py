@@ -36,6 +36,27 @@ def jobs_in_queue(jobs: Sequence[str]) -> dict[str, str] | None:
     return states
 
 
+def waiting_tasks(arrays: Sequence[str]) -> dict[str, int]:
+    """Count the tasks of array jobs that have not started.
+
+    Parameters
+    ----------
+    arrays : sequence of str
+        Values of ``$SLURM_ARRAY_JOB_ID``.
+
+    Returns
+    -------
+    dict
+        Number by array, without those that have none.
+    """
+    counts: dict[str, int] = {}
+    words = ['squeue', '--noheader', '--array', '--states=PENDING', '--format=%F']
+    for start in range(0, len(arrays), _AT_ONCE):
+        for line in _ask([*words, f'--jobs={",".join(arrays[start : start + _AT_ONCE])}']) or []:
+            counts[line.strip()] = counts.get(line.strip(), 0) + 1
+    return counts
+
+
 def endings(jobs: Sequence[str]) -> dict[str, str]:
     """Ask ``sacct`` how jobs ended, where the site keeps accounts.
 

@@ -17,6 +17,8 @@ RUNTIMES = ('apptainer', 'singularity', 'docker', 'podman')
 SCRATCH = '${SLURM_TMPDIR:-${TMPDIR:-/tmp}}'
 GROUP_LOG = 'group-%A.log'
 TASK_LOG = '%A_%a.log'
+TOLD = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID')
+BOUND = (('bids_dir', ':ro'), ('out_dir', ''), ('work', ''))
 
 
 @dataclass(frozen=True)
@@ -236,26 +238,34 @@ def _app(place: Place) -> list[str]:
     """Lines of the function that becomes the app."""
     if place.image is None:
         return [f'exec {shlex.quote(place.program)} "$@"']
-    engine = place.runtime
-    if engine in ('docker', 'podman'):
-        option, separator = '--volume', ':'
-        user = '--userns=keep-id' if engine == 'podman' else '--user "$(id -u):$(id -g)"'
-        gpu = '--device nvidia.com/gpu=all' if engine == 'podman' else '--gpus all'
-        start = f'exec {engine} run --rm --init --network=none --read-only --tmpfs /tmp {user}'
-        start += ' --cpus "${SLURM_CPUS_PER_TASK:-1}"'
+    if place.runtime in ('docker', 'podman'):
+        lines, bind = _docker(place), '--volume'
     else:
-        option, separator = '--bind', ':'
-        gpu = '--nv'
-        start = f'exec {engine} run --cleanenv --containall'
-    lines = [start + (f' {gpu}' if place.gpu else '')]
-    lines += [f'{option} "$bids_dir:$bids_dir:ro"', f'{option} "$out_dir:$out_dir"']
-    lines.append(f'{option} "$work:$work"')
+        gpu = ' --nv' if place.gpu else ''
+        lines, bind = [f'exec {place.runtime} run --cleanenv --containall{gpu}'], '--bind'
+    # The log of a run names its job, by which status finds it
+    lines += [f'--env {name}="${{{name}-}}"' for name in TOLD]
+    lines += [f'{bind} "${name}:${name}{mode}"' for name, mode in BOUND]
     for path, writable in place.binds:
         check_bind(path)
-        mode = '' if writable else f'{separator}ro'
-        lines.append(f'{option} {shlex.quote(f"{path}:{path}{mode}")}')
+        lines.append(f'{bind} ' + shlex.quote(f'{path}:{path}' + ('' if writable else ':ro')))
     lines.append('"$image" "$@"')
-    return [lines[0] + ' \\', *(f'    {line} \\' for line in lines[1:-1]), f'    {lines[-1]}']
+    return ' \\\n    '.join(lines).splitlines()
+
+
+def _docker(place: Place) -> list[str]:
+    """Start of the command of Docker or Podman: no network, nothing written but what is bound."""
+    podman = place.runtime == 'podman'
+    words = [
+        f'exec {place.runtime} run --rm --init',
+        '--network=none --read-only --tmpfs /tmp',
+        '--userns=keep-id' if podman else '--user "$(id -u):$(id -g)"',
+        # Docker's containers are not SLURM's children, and know nothing of its limits
+        '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
+    ]
+    if place.gpu:
+        words.append('--device nvidia.com/gpu=all' if podman else '--gpus all')
+    return words
 
 
 def check_bind(path: Any) -> None:

@@ -88,6 +88,12 @@ def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
     return sorted(states, key=lambda item: (item.participant, item.session or '', item.scan))
 
 
+def queued_tasks(states: Iterable[ScanState]) -> dict[str, int]:
+    """Count the tasks that still wait, by the array jobs that scans were last seen in."""
+    arrays = {item.job.partition('_')[0] for item in states if item.job and '_' in item.job}
+    return slurm_queue.waiting_tasks(sorted(arrays)) if arrays else {}
+
+
 def _ok(record: ScanRecord | None) -> bool:
     return record is not None and record.status == 'ok'
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli import types
+from shivacmb.cli.main import say
 from shivacmb.exceptions import NoInputError, TemporaryError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the state of each scan; return the exit code."""
-    from shivacmb.cli.states import scan_states
+    from shivacmb.cli.states import queued_tasks, scan_states
 
     if not args.out_dir.is_dir():
         raise NoInputError(f'no such folder: <{args.out_dir}>; give the OUT_DIR of shivacmb')
@@ -84,6 +85,11 @@ def run(args: argparse.Namespace) -> int:
     printers[args.format](states, [item for item in states if item.state in wanted], args)
     if args.format == 'table' and found is not None and found.missing:
         print(f'{len(found.missing)} participant(s) without a usable scan')
+    if any(item.state in TO_RESUBMIT for item in states):
+        for array, number in queued_tasks(states).items():
+            say(
+                f'{number} task(s) of SLURM job {array} still wait; submit again when it has ended'
+            )
     return exit_code(states)
 
 

@@ -176,11 +176,12 @@ class Cluster:
             'SelectType=select/cons_tres',
             'SelectTypeParameters=CR_CPU',
             'SchedulerType=sched/backfill',
-            'SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=2,requeue_delay=1',
+            'SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=2',
             'SlurmdParameters=config_overrides',
             'ReturnToService=2',
             'KillWait=5',
             'CompleteWait=0',
+            'MinJobAge=3600',
             *(
                 f'NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} '
                 f'CPUs={self.cpus} RealMemory=64000'
