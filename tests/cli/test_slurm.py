@@ -90,6 +90,7 @@ class Script:
     def slurm(self, number: int) -> dict[str, str]:
         return {
             'SLURM_ARRAY_TASK_ID': str(number),
+            'SLURM_ARRAY_JOB_ID': '5',
             'SLURM_JOB_ID': '7',
             'SLURM_CPUS_PER_TASK': '3',
         }

@@ -176,7 +176,7 @@ class Cluster:
             'SelectType=select/cons_tres',
             'SelectTypeParameters=CR_CPU',
             'SchedulerType=sched/backfill',
-            'SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=2',
+            'SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=2,sched_interval=2',
             'SlurmdParameters=config_overrides',
             'ReturnToService=2',
             'KillWait=5',

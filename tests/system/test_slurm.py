@@ -140,7 +140,9 @@ def test_array_killed_drained_and_submitted_again(
     # sub-02 dies as under the out-of-memory killer, while its node and another one work
     victim = wait_for(lambda: run_notes(out).get(KILLED), 'the start of the victim')
     cluster.call('scontrol', 'update', 'nodename=node3', 'state=drain', 'reason=test')
-    state = app.run('status', out, '--format', 'json', program='shivacmb-tools')
+    state = app.run(
+        'status', out, '--bids-dir', bids, '--format', 'json', program='shivacmb-tools'
+    )
     seen = {item['scan']: item for item in json.loads(state.stdout)['scans']}
     assert seen[f'sub-{KILLED}']['state'] == 'running'
     assert 'still wait; submit again' in state.stderr
@@ -192,7 +194,7 @@ def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
         'case "$SLURM_ARRAY_TASK_ID-${SLURM_RESTART_COUNT:-0}" in\n'
         '0-0) exit 75 ;;\n'
         '1-*) exit 75 ;;\n'
-        '2-0) scancel --batch --signal=USR1 "$SLURM_JOB_ID"; sleep 60 & wait ;;\n'
+        '2-0) scancel --batch --signal=USR1 "${SLURM_ARRAY_JOB_ID}_2"; sleep 60 & wait ;;\n'
         'esac\n'
     )
     fake.chmod(0o755)
