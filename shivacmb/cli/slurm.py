@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli.main import check_folders, say
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
-from shivacmb.cli.slurm_options import PER_TASK, add_command
+from shivacmb.cli.slurm_options import PER_TASK, add_command, seconds
 from shivacmb.cli.slurm_script import Job, Place, Resources, check_bind, render
 from shivacmb.exceptions import ModelError, OutputError, UsageError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # A scan takes some ten seconds on four processors; busy nodes and file servers take their share
 MINUTES_TO_START, MINUTES_PER_SCAN = 10, 2
+MODELS = 'SHIVACMB_MODELS'
 # What makes no sense in a task, and what the script says itself
 _NOT_PASSED = {
     'participant_label': 'give --participant-label before --, so that it can be shared out',
@@ -48,15 +50,26 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(typed)
     check_folders(settings)
     if settings.device == 'auto':
+        # The login node would choose another one than the node that does the work
         typed.device = 'gpu' if (args.gres or '').startswith('gpu') else 'cpu'
-        settings = settings_of(typed)
+    if args.container is not None and settings.models_dir is None and MODELS in os.environ:
+        # Containers do not get the environment
+        typed.models_dir = Path(os.environ[MODELS]).absolute()
+    settings = settings_of(typed)
     scans = _choose(settings, args)
     if not scans:
         say('every scan is finished with these settings; nothing to submit')
         return 0
     job = _job(args, typed, scans)
+    resources = _resources(args, job, scans)
+    # SLURM may send the signal a minute early
+    if seconds(resources.time) <= args.grace + 60:
+        raise UsageError(
+            f'--time {resources.time} leaves no time before the app is told to stop (--grace '
+            f'{args.grace}, and up to 60 s earlier); give more time or a shorter --grace'
+        )
     place = _place(args, settings, typed)
-    text = render(job, _resources(args, job, scans), place)
+    text = render(job, resources, place)
     _make_folders(job)
     if args.list is not None:
         from shivacmb.bids import write_text

@@ -185,6 +185,19 @@ def slurm_time(value: str) -> str:
     return value
 
 
+def seconds(time: str) -> int:
+    """Seconds of a time limit: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = time.rpartition('-')
+    parts = [int(part) for part in rest.split(':')]
+    if dash:
+        hours, minutes, secs = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, secs = parts
+    else:
+        hours, minutes, secs = 0, *(*parts, 0)[:2]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + secs
+
+
 def slurm_memory(value: str) -> str:
     """Memory as sbatch takes it."""
     if not re.fullmatch(r'\d+[KMGT]?', value, re.IGNORECASE):

@@ -18,6 +18,7 @@ from shivacmb.bids import ScanRecord, find_scans, output_paths, write_record
 from shivacmb.cli import plans
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
 from shivacmb.cli.run import needed, prepare
+from shivacmb.cli.slurm_options import seconds
 from shivacmb.models import find_bundle
 
 LABELS = tuple(f'{index:02d}' for index in range(1, 8))
@@ -229,7 +230,7 @@ def test_try_later_is_queued_again(
     env = {'SLURM_RESTART_COUNT': restarts} if restarts else {}
     done = make(*options).task(0, CODE='75', **env)
     assert done.returncode == 75
-    assert ('scontrol requeue 7' in done.stdout) is queued
+    assert ('scontrol requeue 5_0' in done.stdout) is queued
 
 
 @pytest.mark.parametrize(('number', 'queued'), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
@@ -248,7 +249,7 @@ def test_signals_reach_the_app(make: Any, number: signal.Signals, *, queued: boo
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert out.startswith('term\n')
-    assert ('scontrol requeue 7' in out) is queued
+    assert ('scontrol requeue 5_0' in out) is queued
     assert not list(script.tmp.iterdir())
 
 
@@ -323,6 +324,7 @@ REFUSED = {
     ('--', '--dry-run'): 'run shivacmb --dry-run itself',
     ('--per-task', '1', '--max-tasks', '3'): '--per-task 1 makes 7 tasks, and --max-tasks is 3; '
     'take at least 3 per task',
+    ('--time', '3'): '--time 3 leaves no time before the app is told to stop (--grace 120',
     ('--container', 'a', '--venv', '/v'): 'give one of --container, --venv and --conda',
     ('--bind', '/x'): '--bind is for --container',
     ('--venv', '/nowhere'): '--venv </nowhere> has no bin/shivacmb',
@@ -451,3 +453,23 @@ def test_derivatives_and_files_become_absolute(
             ['--brain-mask', f'{tmp_path}/m/{{stem}}.nii'],
         )
     )
+
+
+@pytest.mark.parametrize(
+    ('time_limit', 'expected'),
+    [('5', 300), ('5:30', 330), ('1:00:05', 3605), ('1-2', 93600), ('1-2:30', 95400),
+     ('2-0:0:1', 172801)],
+)  # fmt: skip
+def test_time_limits_in_seconds(time_limit: str, expected: int) -> None:
+    assert seconds(time_limit) == expected
+
+
+def test_container_knows_where_models_are(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('SHIVACMB_MODELS', str(tmp_path / 'models'))
+    script = make('--container', 'docker://x')
+    assert script.task(0).returncode == 0
+    words = script.seen.read_text().splitlines()
+    assert f'{tmp_path}/models:{tmp_path}/models:ro' in words
+    assert words[words.index('--models-dir') + 1] == str(tmp_path / 'models')
