@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # A scan takes some ten seconds on four processors; busy nodes and file servers take their share
 MINUTES_TO_START, MINUTES_PER_SCAN = 10, 2
 MODELS = 'SHIVACMB_MODELS'
+_DECIDED = ('participant_label', 'exclude_participant_label')
 # What makes no sense in a task, and what the script says itself
 _NOT_PASSED = {
     'participant_label': 'give --participant-label before --, so that it can be shared out',
@@ -121,6 +122,8 @@ def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
 
 
 def _job(args: argparse.Namespace, typed: argparse.Namespace, scans: Sequence[Scan]) -> Job:
+    from shivacmb.bids import parse_labels
+
     participants = list(dict.fromkeys(scan.participant for scan in scans))
     least = -(-len(participants) // args.max_tasks)
     per_task = args.per_task or max(PER_TASK, least)
@@ -130,7 +133,10 @@ def _job(args: argparse.Namespace, typed: argparse.Namespace, scans: Sequence[Sc
             f"--max-tasks is {args.max_tasks}; take at least {least} per task, or give the site's "
             'limit (scontrol show config | grep MaxArraySize)'
         )
-    passed = {name: value for name, value in vars(typed).items() if name != 'participant_label'}
+    # Who is processed has been decided here; lists in files may not be seen by the nodes
+    passed = {name: value for name, value in vars(typed).items() if name not in _DECIDED}
+    if 'session_label' in passed:
+        passed['session_label'] = list(parse_labels(passed['session_label'], 'ses-') or ())
     return Job(
         bids_dir=args.bids_dir,
         out_dir=args.out_dir,

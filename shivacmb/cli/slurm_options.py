@@ -76,10 +76,19 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         help='time limit of a task, e.g. 2:00:00 (default: from the number of scans)',
     )
     group.add_argument(
-        '--mem', type=slurm_memory, default='8G', metavar='SIZE', help='of a task (default: 8G)'
+        '--mem',
+        type=slurm_memory,
+        default='8G',
+        metavar='SIZE',
+        help='memory of a task (default: 8G)',
     )
     group.add_argument(
-        '-c', '--cpus', type=types.positive_int, default=4, metavar='N', help='(default: 4)'
+        '-c',
+        '--cpus',
+        type=types.positive_int,
+        default=4,
+        metavar='N',
+        help='processors of a task (default: 4)',
     )
     group.add_argument(
         '--gres',
@@ -119,7 +128,9 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
 def _add_place(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('where shivacmb is (default: in this Python environment)')
     group.add_argument('--container', metavar='IMAGE', help='image file, or name of an image')
-    group.add_argument('--runtime', choices=RUNTIMES, default='apptainer', help='of the container')
+    group.add_argument(
+        '--runtime', choices=RUNTIMES, default='apptainer', help='program that runs it'
+    )
     group.add_argument(
         '--bind',
         action='append',

@@ -473,3 +473,12 @@ def test_container_knows_where_models_are(
     words = script.seen.read_text().splitlines()
     assert f'{tmp_path}/models:{tmp_path}/models:ro' in words
     assert words[words.index('--models-dir') + 1] == str(tmp_path / 'models')
+
+
+def test_lists_in_files_are_read_here(make: Any, tmp_path: Path) -> None:
+    out = tmp_path / 'leave-out.txt'
+    out.write_text('01\n02\n')
+    script = make('--per-task', 9, passed=('--exclude-participant-label', out))
+    assert script.task(0).returncode == 0
+    assert script.labels() == list(LABELS[2:])
+    assert 'leave-out' not in script.text

@@ -211,7 +211,7 @@ def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
         ['exit code 75', 'exit code 75'],
         ['exit code 143', 'exit code 0'],
     ]
-    assert 'told to stop' in logs[2]
+    assert 'told to stop before the time limit' in logs[2]
 
 
 def test_plugin_of_nipype(app: Any, tools: Any, cluster: Any, bids: Path, serial: Path) -> None:
