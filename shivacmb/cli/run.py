@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 
 
-def needed(plan: ScanPlan) -> tuple[str, ...]:
+def _needed(plan: ScanPlan) -> tuple[str, ...]:
     """What must still be there of a finished scan; figures may be rebuilt or left out."""
     images = [key for key in IMAGES if key != 'zones' or plan.facts['zones_model']]
     return (*images, *(f'{key}_json' for key in images), 'dseg_tsv')
@@ -118,7 +118,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
         elif not settings.overwrite and is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash'], needed(plan)
+            settings.out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan)
         ):
             skipped += 1
             # A run killed right after it wrote the record has not written the table
@@ -188,6 +188,14 @@ def prepare(
     except OSError as error:
         name = error.filename or scan.path
         return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
+
+
+def is_done(settings: Settings, scan: Scan, plan: ScanPlan) -> bool:
+    """Tell whether a run with these settings would pass over a scan, as it is finished."""
+    from shivacmb.bids import is_finished
+
+    hashed = plan.facts['record']['settings_hash']
+    return is_finished(settings.out_dir, scan, hashed, _needed(plan))
 
 
 def run_plans(
@@ -315,7 +323,7 @@ def _record_failure(
             return
     elif isinstance(error, NotStartedError) or (
         not settings.overwrite
-        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], needed(plan))
+        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan))
     ):
         return
     clear_outputs(out_dir, scan)

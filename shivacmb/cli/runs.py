@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import is_alive
+from shivacmb.exceptions import OutputError
 
 LOG_NAME = 'run.log'
 START, END = 'run started ', 'run ended '
@@ -80,6 +81,11 @@ def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
         Folder of this run alone.
     scans : sequence of str
         Stems of what it is about to process.
+
+    Raises
+    ------
+    OutputError
+        If the log cannot be written.
     """
     array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
     start = {
@@ -91,7 +97,13 @@ def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
         'task': f'{array}_{index}' if array and index else None,
         'scans': list(scans),
     }
-    _append(run_dir, START + json.dumps(start))
+    try:
+        _append(run_dir, START + json.dumps(start))
+    except OSError as error:
+        raise OutputError(
+            f'cannot write <{run_dir / LOG_NAME}> ({error.strerror}): free space, or give an '
+            'output folder that you may write to'
+        ) from error
     how = FINISHED
     try:
         yield
@@ -113,8 +125,11 @@ def _append(run_dir: Path, text: str) -> None:
 
 def read_runs(out_dir: Path) -> list[RunNote]:
     """Return the runs that left a note in OUT, sorted by the time they started."""
+    logs = out_dir / 'logs'
     runs = []
-    for folder in sorted((out_dir / 'logs').glob('run-*')):
+    # A run over one participant may lie with the participant's records
+    folders = [*logs.glob('run-*'), *logs.glob('sub-*/run-*')]
+    for folder in sorted(folders, key=lambda path: path.name):
         note = _read(folder)
         if note is not None:
             runs.append(note)

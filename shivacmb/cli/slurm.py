@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
     """Find the scans that are to be done, and say what was left out."""
-    from shivacmb.bids import is_finished
     from shivacmb.cli import plans
-    from shivacmb.cli.run import needed, prepare, search
+    from shivacmb.cli.run import is_done, prepare, search
     from shivacmb.exceptions import ShivaCMBError
     from shivacmb.models import find_bundle
 
@@ -109,9 +108,7 @@ def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
         _, plan = prepare(settings, scan, detection, bundle)
         if isinstance(plan, ShivaCMBError):
             broken += 1
-        elif is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash'], needed(plan)
-        ):
+        elif is_done(settings, scan, plan):
             continue
         todo.append(scan)
     if len(todo) < len(found.scans):

@@ -17,7 +17,7 @@ import pytest
 from shivacmb.bids import ScanRecord, find_scans, output_paths, write_record
 from shivacmb.cli import plans
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
-from shivacmb.cli.run import needed, prepare
+from shivacmb.cli.run import _needed, prepare
 from shivacmb.cli.slurm_options import seconds
 from shivacmb.models import find_bundle
 
@@ -365,7 +365,7 @@ def finish(bids: Path, out: Path, bundle: Path, label: str, *words: str) -> None
     for scan in find_scans(bids, participants=[label]).scans:
         _, plan = prepare(settings, scan, detection, model)
         values = {'warnings': (), **plan.facts['record']}  # type: ignore[union-attr]
-        for key in needed(plan):  # type: ignore[arg-type]
+        for key in _needed(plan):  # type: ignore[arg-type]
             path = output_paths(out, scan)[key]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b'')

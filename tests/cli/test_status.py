@@ -19,6 +19,7 @@ from shivacmb.bids import ScanRecord, output_paths, write_record
 from shivacmb.bids.records import write_absence
 from shivacmb.cli import runs, slurm_queue, states
 from shivacmb.cli.interrupts import Terminated
+from shivacmb.exceptions import OutputError
 
 Tools = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -171,6 +172,24 @@ def test_the_last_run_counts(out: Path, queue: Any) -> None:
     assert by_scan(out)['sub-02'][0] == 'running'
     queue.clear()
     assert by_scan(out)['sub-02'] == ('failed', 'the image is constant')
+
+
+def test_logs_beside_the_records_are_found(out: Path, queue: Any) -> None:
+    silent(run(out, '1', 'sub-01', job='1'))
+    (out / 'logs' / 'sub-01').mkdir()
+    (out / 'logs' / 'run-1').rename(out / 'logs' / 'sub-01' / 'run-1')
+    run(out, '0', 'sub-01', job='2')
+    queue['2'] = 'RUNNING'
+    # the later run counts, wherever its log lies
+    assert by_scan(out)['sub-01'][0] == 'stopped'
+
+
+def test_no_room_for_the_log(out: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r'cannot write <.*run.log> .*free space'),
+        runs.noted(out / 'nowhere', ['sub-01']),
+    ):
+        pass
 
 
 def test_a_scan_is_done_while_its_run_goes_on(out: Path, queue: Any) -> None:

@@ -86,7 +86,7 @@ def idle(cluster: Any) -> None:
 def run_notes(out: Path) -> dict[str, Any]:
     """First line of the log of each run, by the participant it is about."""
     notes = {}
-    for path in out.glob('logs/run-*/run.log'):
+    for path in out.glob('logs/**/run-*/run.log'):
         text = path.read_text().partition('\n')[0].partition('run started ')[2]
         if text:
             note = json.loads(text)
