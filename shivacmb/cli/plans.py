@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -125,7 +126,7 @@ def versions(detection: Detection) -> dict[str, str]:
     """Versions of everything that takes part in a result."""
     found = {'shivacmb': __version__}
     for package in PACKAGES:
-        found[package] = metadata.version(package)
+        found[package] = _version(package)
     found[detection.engine] = _engine_version(detection.engine)
     if detection.toolkit == 'fsl':
         version_file = Path(os.environ['FSLDIR']) / 'etc' / 'fslversion'
@@ -133,11 +134,17 @@ def versions(detection: Detection) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def _version(package: str) -> str:
+    """Version of an installed package; looking it up takes milliseconds, for every scan."""
+    return metadata.version(package)
+
+
 def _engine_version(engine: str) -> str:
     """Version of an engine, also where TensorFlow came as its CPU build."""
     for package in (engine, f'{engine}-cpu'):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version(package)
+            return _version(package)
     return 'unknown'
 
 

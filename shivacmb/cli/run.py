@@ -55,9 +55,9 @@ def run_participants(settings: Settings) -> int:
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.use_plugin is not None:
-        from shivacmb.cli.engine import read_plugin
+        from shivacmb.cli.engine import check_plugin, read_plugin
 
-        read_plugin(settings.use_plugin)
+        check_plugin(read_plugin(settings.use_plugin), settings)
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
@@ -105,6 +105,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     )
     from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
+    from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
 
     _tidy(settings.out_dir, found.scans)
@@ -139,7 +140,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         plugin = choose_plugin(settings, len(todo))
         run_dir = settings.out_dir / 'logs' / _run_name()
         run_dir.mkdir(parents=True)
-        failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+        with noted(run_dir, [plan.stem for plan in todo]):
+            failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
         remove_stale_staging(settings.out_dir / planning.STAGING)
     for scan, plan in prepared:
         if scan.stem in failures:
@@ -199,6 +201,14 @@ def prepare(
         return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
 
 
+def is_done(settings: Settings, scan: Scan, plan: ScanPlan) -> bool:
+    """Tell whether a run with these settings would pass over a scan, as it is finished."""
+    from shivacmb.bids import is_finished
+
+    hashed = plan.facts['record']['settings_hash']
+    return is_finished(settings.out_dir, scan, hashed, _needed(plan))
+
+
 def run_plans(
     settings: Settings,
     todo: list[ScanPlan],
@@ -244,7 +254,10 @@ def run_plans(
         from shivacmb.cli.provenance import run_log, write_run_files
 
         engine.configure_nipype(
-            run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
+            run_dir,
+            verbose=settings.verbose,
+            stop_on_first_crash=settings.stop_on_first_crash,
+            local=plugin.local,
         )
         write_run_files(run_dir, settings, detection, bundle)
         size = plugin.scans_per_graph
