@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 EXIT_UNKNOWN_LEVEL = 17
 EXIT_IO = 74
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -73,7 +75,11 @@ def guarded(command: Any) -> int:
     except OSError as error:
         if 'SHIVACMB_DEBUG' in os.environ:
             raise
-        say(f'{error.strerror or error} <{error.filename}>; check the path, the disk and rights')
+        where = f' <{error.filename}>' if error.filename else ''
+        if error.errno in FULL_OR_READ_ONLY:
+            say(f'{error.strerror}{where}; free space, or write to another folder')
+            return OutputError.exit_code
+        say(f'{error.strerror or error}{where}; check the path, the disk and rights')
         return EXIT_IO
     except Exception as error:
         if 'SHIVACMB_DEBUG' in os.environ:

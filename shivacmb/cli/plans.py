@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 from dataclasses import asdict
@@ -214,7 +213,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     ShivaCMBError
         If the model does not take this contrast, or a brain mask that was asked for is missing.
     """
-    from shivacmb.bids import ScanRecord, find_brain_mask, leftovers, output_paths
+    from shivacmb.bids import ScanRecord, file_facts, find_brain_mask, leftovers, output_paths
 
     check_contrast(bundle, scan.contrast, scan.path)
     mask = find_brain_mask(scan, settings.derivatives, settings.brain_mask)
@@ -225,13 +224,11 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         reason=scan.reason,
         warnings=list(scan.warnings),
     )
-    status = scan.path.stat()
     record = ScanRecord.of(
         scan,
         status='ok',
         **record_values(detection, bundle, hash_of(facts, settings.mask)),
-        input_size=status.st_size,
-        input_mtime_ns=status.st_mtime_ns,
+        **file_facts(scan.path, checksum=False),
     )
     facts['record'] = asdict(record)
     return ScanPlan(
@@ -241,6 +238,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
         replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
+        overwrite=settings.overwrite,
         out_dir=str(settings.out_dir),
         facts=facts,
     )
@@ -283,7 +281,9 @@ def scan_facts(
     """Facts that do not depend on which scan it is, and the mask's checksum."""
     sources = []
     if mask is not None:
-        sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
+        from shivacmb.imaging import read_source
+
+        sources.append(f'{mask.name} sha256:{read_source(mask)[1].sha256}')
     zones = _builtin_model() if detection.zones else {}
     network = mask is None and mask_method in NETWORK_MASKS
     return {

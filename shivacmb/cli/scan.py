@@ -157,5 +157,6 @@ def _plan(
         outputs=outputs,
         staging=str(staging_folder(args.out_dir, f'.{stem}')),
         replaces=tuple(outputs.values()),
+        overwrite=True,
         facts=facts,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -36,7 +36,7 @@ class _CheckImageInputSpec(BaseInterfaceInputSpec):
 class _CheckImageOutputSpec(TraitedSpec):
     out_file = File(desc='the scan, 3-D float32 and finite, on its own grid')
     warnings = traits.List(traits.Str, desc='what a user should know about this scan')
-    sha256 = traits.Str(desc='checksum of the file as found')
+    source = traits.Dict(desc='checksum, size and times of the file as it was read')
 
 
 class CheckImage(ScanInterface):
@@ -49,9 +49,10 @@ class CheckImage(ScanInterface):
         loaded = load_scan(Path(self.inputs.in_file))
         out_file = cwd / 'checked.nii'
         loaded.image.to_filename(out_file)
-        sha256 = hashlib.sha256(Path(self.inputs.in_file).read_bytes()).hexdigest()
         self._results.update(
-            out_file=str(out_file), warnings=list(loaded.warnings), sha256=sha256
+            out_file=str(out_file),
+            warnings=list(loaded.warnings),
+            source={f'input_{key}': value for key, value in asdict(loaded.source).items()},
         )
 
 

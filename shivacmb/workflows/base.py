@@ -97,6 +97,7 @@ def init_scan_wf(
     preproc_wf = init_preproc_wf(
         detection=detection,
         brain_mask=plan.brain_mask,
+        brain_mask_sha256=plan.mask_sha256,
         service=service,
         omp_nthreads=omp_nthreads,
     )
@@ -109,6 +110,7 @@ def init_scan_wf(
             out_dir=plan.out_dir,
             staging=plan.staging,
             replaces=list(plan.replaces),
+            overwrite=plan.overwrite,
             threads=omp_nthreads,
         ),
         name='write_derivatives',
@@ -136,7 +138,7 @@ def init_scan_wf(
         ]),
         (preproc_wf, write_derivatives, [
             ('outputnode.scan_file', 'scan_file'),
-            ('outputnode.input_sha256', 'input_sha256'),
+            ('outputnode.source', 'source'),
             ('outputnode.warnings', 'warnings'),
             ('outputnode.iso_file', 'iso_file'),
             ('outputnode.mask_file', 'mask_file'),

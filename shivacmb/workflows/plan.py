@@ -75,6 +75,8 @@ class ScanPlan:
         Scratch folder of this scan and process, on the file system of the outputs.
     replaces : tuple of str
         Files of earlier runs to remove just before the new ones take their place.
+    overwrite : bool
+        Write the scan also where another run has finished it with the same settings meanwhile.
     out_dir : str
         Root of the BIDS derivatives whose tables get the scan's row; '' for a single file.
     facts : dict
@@ -88,10 +90,18 @@ class ScanPlan:
     outputs: dict[str, str]
     staging: str
     replaces: tuple[str, ...] = ()
+    overwrite: bool = False
     out_dir: str = ''
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def node_name(self) -> str:
         """Name of the scan's workflow: nipype allows letters, digits and underscores."""
-        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem)
+        # '+', which BIDS allows in labels, must not read like '-' and '_'
+        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem.replace('+', '__'))
+
+    @property
+    def mask_sha256(self) -> str:
+        """Checksum that the precomputed mask had when the scan was planned; '' without one."""
+        sources = self.facts.get('mask_sources', [])
+        return str(sources[0]).rpartition('sha256:')[2] if sources else ''

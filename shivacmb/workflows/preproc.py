@@ -17,7 +17,7 @@ INPUT_FIELDS = ('in_file',)
 OUTPUT_FIELDS = (
     'scan_file',
     'warnings',
-    'input_sha256',
+    'source',
     'iso_file',
     'mask_file',
     'zones_file',
@@ -34,6 +34,7 @@ def init_preproc_wf(
     *,
     detection: Detection,
     brain_mask: Path | None = None,
+    brain_mask_sha256: str = '',
     service: str = '',
     omp_nthreads: int = 1,
     name: str = 'preproc_wf',
@@ -49,6 +50,8 @@ def init_preproc_wf(
         Toolkit, mask method, grid and intensity settings.
     brain_mask : Path, optional
         A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    brain_mask_sha256 : str
+        Checksum that it must have, if not empty.
     service : str
         Address of a running ``PredictionService`` that holds the network of the brain mask;
         without it the node loads the network in its own process, once.
@@ -68,8 +71,8 @@ def init_preproc_wf(
         The scan, 3-D float32, on its own grid.
     warnings
         What a user should know about the scan.
-    input_sha256
-        Checksum of the scan as found.
+    source
+        Checksum, size and times of the scan as it was read.
     iso_file
         Reoriented isotropic image.
     mask_file
@@ -124,6 +127,7 @@ def init_preproc_wf(
     mask_wf = init_mask_wf(
         method='given' if brain_mask is not None else detection.mask,
         given_file=brain_mask,
+        given_sha256=brain_mask_sha256,
         voxel_mm=detection.voxel_mm,
         zones=detection.zones,
         service=service,
@@ -144,7 +148,7 @@ def init_preproc_wf(
         (check_image, outputnode, [
             ('out_file', 'scan_file'),
             ('warnings', 'warnings'),
-            ('sha256', 'input_sha256'),
+            ('source', 'source'),
         ]),
         (iso[0], outputnode, [(iso[1], 'iso_file')]),
         (mask_wf, outputnode, [
@@ -167,6 +171,7 @@ def init_mask_wf(
     *,
     method: str,
     given_file: Path | None = None,
+    given_sha256: str = '',
     voxel_mm: float = 1.0,
     zones: bool = True,
     service: str = '',
@@ -184,6 +189,8 @@ def init_mask_wf(
         How to find the brain.
     given_file : Path, optional
         The precomputed mask, with ``method='given'``.
+    given_sha256 : str
+        Checksum that it must have, if not empty.
     voxel_mm : float
         Isotropic voxel size, mm.
     zones : bool
@@ -218,7 +225,9 @@ def init_mask_wf(
     common = {'zones': zones, 'threads': omp_nthreads, 'service': service}
     if method == 'given':
         mask = pe.Node(
-            GivenMask(given_file=str(given_file), voxel_mm=voxel_mm, **common),
+            GivenMask(
+                given_file=str(given_file), sha256=given_sha256, voxel_mm=voxel_mm, **common
+            ),
             name='mask',
             mem_gb=0.5,
         )

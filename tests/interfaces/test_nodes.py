@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -90,7 +91,9 @@ def test_check_reorient_resample_give_what_the_functions_give(scan: Path, here: 
     from shivacmb.imaging import reorient_to_std, resample_isotropic
 
     checked = CheckImage(in_file=str(scan)).run().outputs
-    assert len(checked.sha256) == 64
+    content = scan.read_bytes()
+    assert checked.source['input_sha256'] == hashlib.sha256(content).hexdigest()
+    assert checked.source['input_size'] == len(content)
     assert checked.warnings == []
     std = Reorient(in_file=checked.out_file).run().outputs.out_file
     iso = nib.load(Resample(in_file=std, voxel_mm=2.0).run().outputs.out_file)
