@@ -6,6 +6,7 @@ processes can share an output folder (docs/decisions/0032).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -198,7 +199,7 @@ def read_record(path: Path) -> ScanRecord | None:
 def _load(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -262,6 +263,12 @@ def write_absence(out_dir: str | Path, participant: str, reason: str) -> Path:
     path = Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json'
     write_text(path, _json({'record': ABSENCE_TYPE, 'participant': participant, 'reason': reason}))
     return path
+
+
+def remove_absence(out_dir: str | Path, participant: str) -> None:
+    """Forget what ``write_absence`` noted: the participant has a scan now."""
+    with contextlib.suppress(OSError):
+        (Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json').unlink()
 
 
 def read_absence(out_dir: str | Path, participant: str) -> str | None:

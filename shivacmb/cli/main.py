@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,10 @@ def _dispatch(args: Any) -> int:
 def guarded(command: Any) -> int:
     """Run a command and turn the errors a user can act on into one line and an exit code."""
     interrupts.listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may hold bytes that are no text
+            stream.reconfigure(errors='backslashreplace')
     try:
         return int(command())
     except ShivaCMBError as error:

@@ -26,7 +26,7 @@ from shivacmb.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shivacmb.bids import Found, Scan
+    from shivacmb.bids import Found, PassedOver, Scan
     from shivacmb.cli.engine import Plugin
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
@@ -103,6 +103,7 @@ def search(settings: Settings) -> Found:
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
         is_finished,
+        remove_absence,
         write_absence,
         write_dataset_description,
         write_scans_table,
@@ -113,9 +114,12 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
-    for participant in found.missing:
+    unlisted = _participants_of(found.unreadable, settings.bids_dir)
+    for participant in [name for name in found.missing if name not in unlisted]:
         reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
         write_absence(settings.out_dir, participant, reason)
+    for participant in dict.fromkeys(scan.participant for scan in found.scans):
+        remove_absence(settings.out_dir, participant)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
     todo, skipped = [], 0
     failures: dict[str, ShivaCMBError] = {}
@@ -354,6 +358,12 @@ def _keeps_earlier(
     return not settings.overwrite and is_finished(settings.out_dir, scan, hashed, _needed(plan))
 
 
+def _participants_of(unreadable: Sequence[PassedOver], bids_dir: Path) -> set[str]:
+    """Labels of participants of whom nobody knows whether they have a scan."""
+    parts = (item.path.relative_to(bids_dir.absolute()).parts[0] for item in unreadable)
+    return {part.removeprefix('sub-') for part in parts}
+
+
 def _conclude(
     settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
 ) -> int:
@@ -364,15 +374,22 @@ def _conclude(
         print_summary(settings.out_dir, found.scans, skipped)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
-    for participant in found.missing:
+    for item in found.unreadable:
+        say(
+            f'<{item.path}> was left out, {item.reason}; run the same command again when it can be'
+        )
+    unlisted = _participants_of(found.unreadable, settings.bids_dir)
+    for participant in [name for name in found.missing if name not in unlisted]:
         if participant in found.absent:
             say(f'no sub-{participant} in <{settings.bids_dir}>')
         else:
             say(f'sub-{participant} has no usable scan (see --dry-run)')
+    if found.unreadable and not failures:
+        return EXIT_SOME_FAILED if found.scans else TemporaryError.exit_code
     if not failures:
         asked = settings.participant_label or not found.scans
         return NoInputError.exit_code if found.missing and asked else 0
-    return exit_code(list(failures.values()), len(found.scans))
+    return exit_code(list(failures.values()), len(found.scans) + len(found.unreadable))
 
 
 def exit_code(failures: Sequence[ShivaCMBError], scans: int) -> int:

@@ -1,22 +1,23 @@
 """Runs the command again and again in children of one process that has imported everything.
 
-A run with a fault takes a second this way instead of three. What is run is ``main`` of the
-installed command, and the process that holds the networks is started as always. Reads one JSON
-object per line, answers with the exit code.
+A run with a fault takes half a second this way instead of three. What runs is ``main`` of the
+installed command, with stand-ins for what no fault here touches: the formula of the tests'
+network is computed in place, and pictures are not drawn. Reads one JSON object per line, answers
+with the exit code.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 IMPORTS = (
     'bids.layout',
-    'matplotlib.backends.backend_agg',
-    'matplotlib.figure',
     'nipype.pipeline.plugins',
     'shivacmb.cli.engine',
     'shivacmb.cli.main',
@@ -25,9 +26,57 @@ IMPORTS = (
     'shivacmb.cli.provenance',
     'shivacmb.cli.run',
     'shivacmb.cli.summary',
+    'scipy.ndimage',
     'shivacmb.interfaces.figures',
     'shivacmb.models.service',
     'shivacmb.workflows.base',
+)
+
+
+class NoService:
+    """Stands in for the process that holds the networks: nodes compute by themselves."""
+
+    address = ''
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def predict_file(_: object, image: Path, folds: Path) -> None:
+    """Compute what the two networks of the tests' bundle compute."""
+    import numpy as np
+    from scipy.ndimage import uniform_filter
+
+    scan = np.load(image)[..., 0].astype(np.float64)
+    darkness = uniform_filter(scan, 9, mode='constant') - uniform_filter(scan, 3, mode='constant')
+    maps = [1 / (1 + np.exp(-30 * (darkness - contrast))) for contrast in (0.26, 0.30)]
+    np.save(folds, np.stack(maps).astype(np.float32))
+
+
+def draw(*arguments: object, title: str = '') -> tuple[Path, ...]:
+    """Write a dot in place of each of the two pictures of a scan."""
+    paths = [path for path in arguments if isinstance(path, Path)]
+    for path in paths:
+        path.write_bytes(base64.b64decode(PICTURE))
+    return tuple(paths)
+
+
+def stand_in() -> None:
+    """Put the stand-ins in place."""
+    from shivacmb.interfaces import figures, predict
+    from shivacmb.models import service
+
+    service.PredictionService = NoService
+    predict.predict_file = predict_file
+    predict._ensemble = lambda _: None
+    figures.write_figures = draw
+
+
+PICTURE = (
+    'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=='
 )
 
 
@@ -48,7 +97,7 @@ def child(task: dict[str, str | list[str]]) -> int:
         return main(list(task['argv']))
     except SystemExit as end:
         return int(end.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  the parent wants an exit code
         import traceback
 
         traceback.print_exc()
@@ -62,6 +111,7 @@ def serve() -> None:
     """Answer until there is nothing more to read."""
     for name in IMPORTS:
         importlib.import_module(name)
+    stand_in()
     for line in sys.stdin:
         task = json.loads(line)
         pid = os.fork()
