@@ -173,8 +173,8 @@ class Nursery:
             env=environment,
         )
 
-    def run(self, *args: Any) -> Outcome:
-        """Run ``shivacmb`` with these arguments."""
+    def run(self, *args: Any, **env: str) -> Outcome:
+        """Run ``shivacmb`` with these arguments and changes of the environment."""
         if self._process is None:
             self._process = self._start()
         process = self._process
@@ -183,8 +183,7 @@ class Nursery:
             'argv': [str(arg) for arg in args],
             'stdout': str(out),
             'stderr': str(err),
-            'tmp': str(self.tmp),
-            'token': self.token,
+            'env': {'TMPDIR': str(self.tmp), 'SHIVACMB_TEST_TOKEN': self.token, **env},
         }
         assert process.stdin is not None
         assert process.stdout is not None
@@ -194,14 +193,16 @@ class Nursery:
         assert answer, 'the nursery died'
         return Outcome(int(answer), out.read_text(), err.read_text())
 
-    def participant(self, bids: Path, out: Path, *args: Any) -> Outcome:
+    def participant(self, bids: Path, out: Path, *args: Any, **env: str) -> Outcome:
         """Run the participant level with the model of the tests, in one process."""
-        return self.run(bids, out, 'participant', '--model', self.bundle, '--nprocs', '1', *args)
+        return self.run(
+            bids, out, 'participant', '--model', self.bundle, '--nprocs', '1', *args, **env
+        )
 
     def close(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
 
@@ -231,7 +232,7 @@ def pair(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a dataset of two small scans."""
     root = tools.dataset(tmp_path_factory.mktemp('pair') / 'bids')
     for seed, label in enumerate(('01', '02')):
-        tools.place(root, f'sub-{label}_T2starw', tools.head(seed=seed))
+        tools.place(root, f'sub-{label}_T2starw', tools.head(seed=seed, voxel_mm=(2.0, 2.0, 2.0)))
     return root
 
 

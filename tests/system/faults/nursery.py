@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 IMPORTS = (
     'bids.layout',
@@ -80,15 +81,14 @@ PICTURE = (
 )
 
 
-def child(task: dict[str, str | list[str]]) -> int:
+def child(task: dict[str, Any]) -> int:
     """Run one command as if it had been started anew."""
     os.setsid()
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         target = os.open(str(task[name]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(target, number)
         os.close(target)
-    os.environ['TMPDIR'] = str(task['tmp'])
-    os.environ['SHIVACMB_TEST_TOKEN'] = str(task['token'])
+    os.environ.update(task['env'])
     tempfile.tempdir = None
     sys.argv = ['shivacmb', *task['argv']]
     from shivacmb.cli.main import main
