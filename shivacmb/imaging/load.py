@@ -198,7 +198,8 @@ def _read_values(
     dtype = np.dtype(_REAL_TYPES[int(header['datatype'])]).newbyteorder(header.endianness)
     offset = float(header['vox_offset'])
     least = int(header['sizeof_hdr'])
-    if not np.isfinite(offset) or (offset != 0 and not least <= offset <= 2**31):
+    possible = offset == 0 or (least <= offset <= 2**31 and offset.is_integer())
+    if not possible:
         msg = f'<{path}> has an impossible data offset ({offset:g}) in its header; {_AGAIN}'
         raise DataError(msg)
     start = int(offset) or least + 4

@@ -300,6 +300,12 @@ def check_honest(tools: Any, out: Path, expected: dict[str, str], done: Iterable
 
 
 @pytest.fixture(scope='session')
+def full() -> bool:
+    """Return whether every fault is wanted, not a sample."""
+    return FULL
+
+
+@pytest.fixture(scope='session')
 def honest() -> Any:
     return check_honest
 
