@@ -297,7 +297,9 @@ def _work_dir(settings: Settings, run_name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix='shivacmb-work-'))
     work_dir = settings.work_dir / f'shivacmb-{run_name}-{os.getpid()}'
     try:
-        work_dir.mkdir(parents=True)
+        # nipype keeps its own pickles in it: nobody else may write there
+        work_dir.parent.mkdir(parents=True, exist_ok=True)
+        work_dir.mkdir(mode=0o700)
     except OSError as error:
         raise OutputError(
             f'cannot make the work folder <{work_dir}>: {error.strerror}; choose another '
