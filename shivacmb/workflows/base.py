@@ -98,6 +98,8 @@ def init_scan_wf(
         detection=detection,
         brain_mask=plan.brain_mask,
         brain_mask_sha256=plan.mask_sha256,
+        channels=plan.channels,
+        channels_sha256=plan.channel_sha256,
         service=service,
         omp_nthreads=omp_nthreads,
     )

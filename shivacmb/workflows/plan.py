@@ -73,6 +73,8 @@ class ScanPlan:
         Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
     staging : str
         Scratch folder of this scan and process, on the file system of the outputs.
+    channels : tuple of Path
+        Images on the grid of the scan for the further channels of the network.
     replaces : tuple of str
         Files of earlier runs to remove just before the new ones take their place.
     overwrite : bool
@@ -89,6 +91,7 @@ class ScanPlan:
     brain_mask: Path | None
     outputs: dict[str, str]
     staging: str
+    channels: tuple[Path, ...] = ()
     replaces: tuple[str, ...] = ()
     overwrite: bool = False
     out_dir: str = ''
@@ -103,5 +106,12 @@ class ScanPlan:
     @property
     def mask_sha256(self) -> str:
         """Checksum that the precomputed mask had when the scan was planned; '' without one."""
-        sources = self.facts.get('mask_sources', [])
-        return str(sources[0]).rpartition('sha256:')[2] if sources else ''
+        return next(iter(self._checksums('mask_sources')), '')
+
+    @property
+    def channel_sha256(self) -> tuple[str, ...]:
+        """Checksums that the images of further channels had when the scan was planned."""
+        return self._checksums('channel_sources')
+
+    def _checksums(self, key: str) -> tuple[str, ...]:
+        return tuple(str(item).rpartition('sha256:')[2] for item in self.facts.get(key, []))

@@ -255,3 +255,20 @@ def test_only_scratch_folders_of_dead_runs_here_are_removed(tmp_path: Path) -> N
     remove_stale_staging(tmp_path)
     assert sorted(tmp_path.glob('*@*')) == sorted([mine, elsewhere])
     remove_stale_staging(tmp_path / 'absent')
+
+
+def test_mask_that_is_another_by_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a run are known by the mask's checksum."""
+    from shivacmb.exceptions import TemporaryError
+    from shivacmb.interfaces.brain_mask import GivenMask
+
+    monkeypatch.chdir(tmp_path)
+    mask = nib.Nifti1Image(np.ones((60, 60, 60), np.uint8), np.eye(4))
+    mask.to_filename(tmp_path / 'mask.nii')
+    inputs = {key: str(tmp_path / 'mask.nii') for key in ('given_file', 'scan_file', 'iso_file')}
+    with pytest.raises(TemporaryError, match=r'mask\.nii> was changed while it was read'):
+        GivenMask(**inputs, sha256='0' * 64).run()
+    digest = hashlib.sha256((tmp_path / 'mask.nii').read_bytes()).hexdigest()
+    assert GivenMask(**inputs, sha256=digest).run().outputs.method == 'given'
