@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import shutil
 from dataclasses import asdict
@@ -225,6 +224,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     from shivacmb.bids import (
         ChannelFinder,
         ScanRecord,
+        file_facts,
         find_brain_mask,
         leftovers,
         output_paths,
@@ -244,13 +244,11 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         reason=scan.reason,
         warnings=list(scan.warnings),
     )
-    status = scan.path.stat()
     record = ScanRecord.of(
         scan,
         status='ok',
         **record_values(detection, bundle, hash_of(facts, settings.mask)),
-        input_size=status.st_size,
-        input_mtime_ns=status.st_mtime_ns,
+        **file_facts(scan.path, checksum=False),
     )
     facts['record'] = asdict(record)
     return ScanPlan(
@@ -261,6 +259,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
         channels=channels,
         replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
+        overwrite=settings.overwrite,
         out_dir=str(settings.out_dir),
         facts=facts,
     )
@@ -319,7 +318,9 @@ def scan_facts(
 
 
 def _with_checksum(path: Path) -> str:
-    return f'{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'
+    from shivacmb.imaging import read_source
+
+    return f'{path.name} sha256:{read_source(path)[1].sha256}'
 
 
 def _builtin_model() -> dict[str, Any]:
