@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ SCANS_PER_GRAPH = 64
 WAITING_WORKERS = 1
 POLL_SECONDS = 0.02
 LAST_NODE = 'write_derivatives'
+PREDICT_NODE = 'predict'
 SCAN_BY_SCAN = 'ScanByScan'
 LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
 
@@ -304,13 +306,26 @@ class _Watch:
             self.failed.setdefault(plan.stem, node.fullname)
         if state != 'start' and node.fullname in self._started:
             seconds = time.monotonic() - self._started.pop(node.fullname)
-            self._log.info('%s %s %s %.2f s', plan.stem, parts[-1], state, seconds)
+            used = self._used(parts) if parts[-1] == PREDICT_NODE else ''
+            self._log.info('%s %s %s %.2f s%s', plan.stem, parts[-1], state, seconds, used)
         # The serial plugin also reports the end of nodes that it skipped after a failure
         if state == 'end' and parts[-1] == LAST_NODE and plan.stem not in self.failed:
             self.done.add(plan.stem)
             if not self._keep_work:
                 shutil.rmtree(self._root / plan.node_name, ignore_errors=True)
         self._on_scan(plan, {'node': parts[-1], 'state': state})
+
+    def _used(self, parts: list[str]) -> str:
+        """On what a scan was predicted, and why not on what was asked for."""
+        from shivacmb.interfaces.predict import PREDICTION_FILE
+
+        try:
+            text = self._root.joinpath(*parts[1:], PREDICTION_FILE).read_text('utf-8')
+        except OSError:
+            return ''
+        said = json.loads(text)
+        note = f'; {said["note"]}' if said['note'] else ''
+        return f' on {said["device"]} ({said["engine"]}, {said["precision"]}){note}'
 
 
 @functools.cache
