@@ -13,6 +13,8 @@ from shivacmb.bids.names import (
     output_paths,
     record_path,
     report_path,
+    run_folder,
+    run_folders,
     scans_table_paths,
 )
 from shivacmb.bids.records import (
@@ -55,6 +57,8 @@ __all__ = [
     'remove_stale',
     'replacing',
     'report_path',
+    'run_folder',
+    'run_folders',
     'scans_table_paths',
     'settings_hash',
     'write_absence',

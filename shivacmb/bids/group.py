@@ -101,16 +101,19 @@ def write_group(out_dir: str | Path) -> GroupFiles:
     people: list[dict[str, Any]] = []
     records: list[ScanRecord] = []
     columns = {**_IDENTITY, **COLUMNS}
-    labels = _labels(root)
+    folders, labels = _labels(root)
     with ThreadPoolExecutor(READERS, thread_name_prefix='group') as readers:
         for label, (read, own, extra) in zip(
             labels, readers.map(lambda label: _participant_rows(root, label), labels), strict=True
         ):
             for name, entry in extra.items():
                 columns.setdefault(name, entry)
+            total = _participant_total(root, label, own)
+            if label not in folders and total['status'] == 'unfinished':
+                continue  # nothing but the log of a run
             records.extend(read)
             rows.extend(own)
-            people.append(_participant_total(root, label, own))
+            people.append(total)
     # folders alone are a run that has just begun, or no output folder (a dataset, say)
     if not people or not (rows or (root / 'logs').is_dir()):
         raise NoInputError(
@@ -141,13 +144,14 @@ def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
 
 
-def _labels(root: Path) -> list[str]:
-    """Participants that have a folder among the results or the records."""
+def _labels(root: Path) -> tuple[set[str], list[str]]:
+    """Participants that have a folder among the results, and those and the ones in the logs."""
     if not root.is_dir():
         raise NoInputError(
             f'<{root}> is no folder: give the output folder of the participant level'
         )
-    return sorted(_labels_in(root) | _labels_in(root / 'logs'))
+    folders = _labels_in(root)
+    return folders, sorted(folders | _labels_in(root / 'logs'))
 
 
 def _labels_in(folder: Path) -> set[str]:
