@@ -10,10 +10,13 @@ reads the pixels of images at the group level, everything else is as a run leave
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_CHECKSUM = re.compile(r'"input_sha256": "([0-9a-f]{64})"')
 TEXT = frozenset({'.json', '.tsv', '.html'})
 
 
@@ -25,6 +28,7 @@ class Template:
     texts: tuple[tuple[str, str], ...]
     links: tuple[tuple[str, Path], ...]
     folders: frozenset[str]
+    checksums: frozenset[str]
 
 
 def read_template(source: Path, label: str) -> Template:
@@ -46,7 +50,11 @@ def read_template(source: Path, label: str) -> Template:
             links.append((name, path))
     names = [name for name, _ in (*texts, *links)]
     return Template(
-        label, tuple(texts), tuple(links), frozenset(name.rpartition('/')[0] for name in names)
+        label,
+        tuple(texts),
+        tuple(links),
+        frozenset(name.rpartition('/')[0] for name in names),
+        frozenset(found for _, text in texts for found in _CHECKSUM.findall(text)),
     )
 
 
@@ -54,6 +62,13 @@ def _renamed(text: str, old: str, new: str) -> str:
     return text.replace(f'sub-{old}', f'sub-{new}').replace(
         f'"participant": "{old}"', f'"participant": "{new}"'
     )
+
+
+def _other_image(text: str, checksums: frozenset[str], label: str) -> str:
+    """Give every participant an image of its own, as far as the checksum says."""
+    for checksum in checksums:
+        text = text.replace(checksum, hashlib.sha256((checksum + label).encode()).hexdigest())
+    return text
 
 
 def add(target: Path, template: Template, label: str) -> None:
@@ -64,6 +79,7 @@ def add(target: Path, template: Template, label: str) -> None:
         os.link(path, target / _renamed(name, template.label, label))
     for name, text in sorted(template.texts, key=lambda item: item[0].startswith('logs/')):
         content = _renamed(text, template.label, label)
+        content = _other_image(content, template.checksums, label)
         (target / _renamed(name, template.label, label)).write_text(content, encoding='utf-8')
 
 

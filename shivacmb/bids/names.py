@@ -95,8 +95,8 @@ def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
         ``preproc``, ``net``, ``brain_mask``, ``probseg``, ``probseg_sd``, ``lesion_mask``,
         ``zones``, ``dseg`` (images) and each with ``_json`` (sidecar); ``dseg_tsv`` (lesion
         table); ``zones_tsv`` (names of the zones, one file for all scans); ``record``;
-        ``overview``, ``lesions`` (figures). The scan table and the report page belong to the session:
-        ``scans_table_paths``, ``report_path``.
+        ``overview``, ``lesions`` (figures). The scan table and the report page belong to the
+        session: ``scans_table_paths``, ``report_path``.
     """
     paths: dict[str, Path] = {}
     for key, (res, label, desc, suffix) in IMAGES.items():
