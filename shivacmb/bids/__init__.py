@@ -15,6 +15,8 @@ from shivacmb.bids.names import (
     output_paths,
     record_path,
     report_path,
+    run_folder,
+    run_folders,
     scans_table_paths,
 )
 from shivacmb.bids.records import (
@@ -63,6 +65,8 @@ __all__ = [
     'replacing',
     'report_path',
     'retract',
+    'run_folder',
+    'run_folders',
     'scan_lock',
     'scans_table_paths',
     'settings_hash',

@@ -37,7 +37,7 @@ One folder for each participant. In `anat/`, named after the input image:
 | `*_desc-preproc_*.nii.gz` | image on standard axes, cubic voxels |
 | `*_res-net_desc-preproc_*.nii.gz` | what the network received |
 | `*_desc-brain_mask.nii.gz` | brain mask, grid of the input |
-| `*_desc-zones_dseg.nii.gz`, `.tsv` | zones of the brain and their names, grid of the input |
+| `*_desc-zones_dseg.nii.gz` | zones of the brain, named in `desc-zones_dseg.tsv` at the root |
 | `*_label-CMB_probseg.nii.gz` | probability, mean of the ensemble, grid of the input |
 | `*_label-CMB_desc-ensSD_probseg.nii.gz` | its standard deviation over the ensemble |
 | `*_label-CMB_mask.nii.gz` | mask of all microbleeds, grid of the input |
@@ -48,7 +48,7 @@ One folder for each participant. In `anat/`, named after the input image:
 `sub-*_scans.tsv` has one row for each scan: outcome, number and volume of the microbleeds, burden
 class, numbers by group of zones, settings. A failed scan has a row with the reason, and its
 `*_desc-CMB_dseg.json` says it too. `docs/` holds the reports, `logs/` one record for each scan,
-from which the tables are made.
+from which the tables are made, and what tells of each run: settings, environment, log.
 
 After the group level: `participants.tsv` (totals of each participant),
 `group_desc-CMB_counts.tsv` (all scans in one table) and `group_desc-CMB_summary.json`. They show

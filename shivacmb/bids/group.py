@@ -6,13 +6,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import session_dir, session_prefix
-from shivacmb.bids.records import read_absence, read_records
+from shivacmb.bids.records import ScanRecord, read_absence, read_records
 from shivacmb.bids.tables import (
     COLUMNS,
     dictionary_of,
@@ -23,6 +24,8 @@ from shivacmb.bids.tables import (
 )
 from shivacmb.exceptions import NoInputError, OutputError
 
+#: Participants read side by side: on a file server nearly all of the time is waiting for it.
+READERS = 8
 BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
 _IDENTITY: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'Participant.'},
@@ -60,7 +63,7 @@ _PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class GroupFiles:
-    """Files that ``write_group`` wrote, and how many scans they cover."""
+    """Files that ``write_group`` wrote, how many scans they cover, and what it read."""
 
     counts: Path
     participants: Path
@@ -69,6 +72,7 @@ class GroupFiles:
     ok: int
     failed: int
     same_image: tuple[tuple[str, ...], ...] = ()
+    records: tuple[ScanRecord, ...] = field(default=(), repr=False)
 
 
 def write_group(out_dir: str | Path) -> GroupFiles:
@@ -95,13 +99,21 @@ def write_group(out_dir: str | Path) -> GroupFiles:
     root = Path(out_dir)
     rows: list[dict[str, Any]] = []
     people: list[dict[str, Any]] = []
+    records: list[ScanRecord] = []
     columns = {**_IDENTITY, **COLUMNS}
-    for label in _labels(root):
-        own, extra = _participant_rows(root, label)
-        for name, entry in extra.items():
-            columns.setdefault(name, entry)
-        rows.extend(own)
-        people.append(_participant_total(root, label, own))
+    folders, labels = _labels(root)
+    with ThreadPoolExecutor(READERS, thread_name_prefix='group') as readers:
+        for label, (read, own, extra) in zip(
+            labels, readers.map(lambda label: _participant_rows(root, label), labels), strict=True
+        ):
+            for name, entry in extra.items():
+                columns.setdefault(name, entry)
+            total = _participant_total(root, label, own)
+            if label not in folders and total['status'] == 'unfinished':
+                continue  # nothing but the log of a run
+            records.extend(read)
+            rows.extend(own)
+            people.append(total)
     # folders alone are a run that has just begun, or no output folder (a dataset, say)
     if not people or not (rows or (root / 'logs').is_dir()):
         raise NoInputError(
@@ -124,6 +136,7 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         ok=facts['scans']['ok'],
         failed=facts['scans']['failed'],
         same_image=tuple(tuple(names) for names in facts['same_image']),
+        records=tuple(records),
     )
 
 
@@ -131,13 +144,14 @@ def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + '\n'
 
 
-def _labels(root: Path) -> list[str]:
-    """Participants that have a folder among the results or the records."""
+def _labels(root: Path) -> tuple[set[str], list[str]]:
+    """Participants that have a folder among the results, and those and the ones in the logs."""
     if not root.is_dir():
         raise NoInputError(
             f'<{root}> is no folder: give the output folder of the participant level'
         )
-    return sorted(_labels_in(root) | _labels_in(root / 'logs'))
+    folders = _labels_in(root)
+    return folders, sorted(folders | _labels_in(root / 'logs'))
 
 
 def _labels_in(folder: Path) -> set[str]:
@@ -158,21 +172,21 @@ def _labels_in(folder: Path) -> set[str]:
 
 def _participant_rows(
     root: Path, label: str
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Rows of one participant's scans, and the columns they have."""
+) -> tuple[list[ScanRecord], list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Records of one participant, the rows of its scans, and the columns they have."""
     records = read_records(root, label)
     if not records:
         rows = list(_rows_from_tables(root, label))
         names = dict.fromkeys(name for row in rows for name in row)
-        return rows, {name: {'Description': f'Further result "{name}".'} for name in names}
+        return [], rows, {name: {'Description': f'Further result "{name}".'} for name in names}
     for session in sorted({item.session for item in records}, key=lambda item: item or ''):
         # a folder that the user removed stays removed
         if session_dir(root, label, session).is_dir():
-            write_scans_table(root, label, session)
+            write_scans_table(root, label, session, known=records)
     rows = [_identity(label, item.session, item.stem) | row_of(item) for item in records]
     for row in rows:
         row['filename'] = _from_root(root, label, row)
-    return rows, dictionary_of(records)
+    return records, rows, dictionary_of(records)
 
 
 def _identity(label: str, session: str | None, stem: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ with the suffix ``swi`` by a line of .bidsignore.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -93,9 +94,9 @@ def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
     dict
         ``preproc``, ``net``, ``brain_mask``, ``probseg``, ``probseg_sd``, ``lesion_mask``,
         ``zones``, ``dseg`` (images) and each with ``_json`` (sidecar); ``dseg_tsv`` (lesion
-        table); ``zones_tsv`` (names of the zones); ``record``; ``overview``, ``lesions``
-        (figures). The scan table and the report page belong to the session:
-        ``scans_table_paths``, ``report_path``.
+        table); ``zones_tsv`` (names of the zones, one file for all scans); ``record``;
+        ``overview``, ``lesions`` (figures). The scan table and the report page belong to the
+        session: ``scans_table_paths``, ``report_path``.
     """
     paths: dict[str, Path] = {}
     for key, (res, label, desc, suffix) in IMAGES.items():
@@ -110,7 +111,8 @@ def output_paths(out_dir: str | Path, scan: HasOutputs) -> dict[str, Path]:
                 extension=extension,
             )
     paths['dseg_tsv'] = output_path(out_dir, scan, desc='CMB', suffix='dseg', extension='.tsv')
-    paths['zones_tsv'] = output_path(out_dir, scan, desc='zones', suffix='dseg', extension='.tsv')
+    # the same for every scan: by the inheritance principle one table at the root names them all
+    paths['zones_tsv'] = Path(out_dir) / 'desc-zones_dseg.tsv'
     paths['record'] = record_path(out_dir, scan)
     figures = Path(out_dir) / 'docs' / 'figures' / f'sub-{scan.participant}'
     for figure in ('overview', 'lesions'):
@@ -131,6 +133,35 @@ def scans_filename(scan: HasOutputs, *, ok: bool) -> str:
 def record_path(out_dir: str | Path, scan: HasOutputs) -> Path:
     """Path of the record from which the tables are made."""
     return Path(out_dir) / 'logs' / f'sub-{scan.participant}' / f'{scan.stem}.json'
+
+
+def run_folder(out_dir: str | Path, name: str, participants: Collection[str]) -> Path:
+    """Folder of one run's settings, log and crash files.
+
+    That of a run over one participant, of which a job array makes thousands, lies with the
+    participant's records; others lie in ``logs/`` itself (docs/decisions/0112).
+
+    Parameters
+    ----------
+    out_dir
+        Root of the derivatives.
+    name
+        Of the run, ``run-...``.
+    participants
+        Labels without prefix.
+    """
+    logs = Path(out_dir) / 'logs'
+    if len(participants) == 1:
+        (label,) = participants
+        return logs / f'sub-{label}' / name
+    return logs / name
+
+
+def run_folders(out_dir: str | Path) -> list[Path]:
+    """Folders of all runs, by the time they started."""
+    logs = Path(out_dir) / 'logs'
+    found = [*logs.glob('run-*'), *logs.glob('sub-*/run-*')]
+    return sorted(found, key=lambda path: path.name)
 
 
 def scans_table_paths(
@@ -154,7 +185,10 @@ def leftovers(out_dir: str | Path, scan: HasOutputs) -> list[Path]:
     """
     paths = output_paths(out_dir, scan)
     record = paths.pop('record')
+    # belongs to all scans
+    del paths['zones_tsv']
     others = list(paths.values())
+    others.append(output_path(out_dir, scan, desc='zones', suffix='dseg', extension='.tsv'))
     others += [
         output_path(out_dir, scan, suffix=suffix, res=res, desc='preproc', extension=extension)
         for suffix in ('T2starw', 'swi')

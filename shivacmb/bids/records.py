@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -208,10 +209,15 @@ def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
     """Return every record of a participant, sorted by session and stem."""
     folder = Path(out_dir) / 'logs' / f'sub-{participant}'
     try:
-        paths = sorted(folder.glob('sub-*.json'))
+        # one listing; a glob would ask about every entry once more
+        names = os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []
-    records = (read_record(path) for path in paths)
+    records = (
+        read_record(folder / name)
+        for name in sorted(names)
+        if name.startswith('sub-') and name.endswith('.json')
+    )
     kept = [item for item in records if item is not None and item.participant == participant]
     return sorted(kept, key=lambda item: (item.session or '', item.stem))
 

@@ -115,6 +115,7 @@ def write_scans_table(
     session: str | None,
     *,
     attempts: int = 100,
+    known: Sequence[ScanRecord] | None = None,
 ) -> Path | None:
     """Rebuild ``sub-X[_ses-Y]_scans.tsv`` and ``.json`` from the records of a session.
 
@@ -123,6 +124,16 @@ def write_scans_table(
     read again, and the table is written again until it agrees. Whoever renames last has, after
     that, read records that include those of all who wrote before; whoever adds a record later
     writes the table later (docs/decisions/0032).
+
+    Parameters
+    ----------
+    out_dir, participant, session
+        Whose table.
+    attempts
+        Rounds before giving up.
+    known
+        The participant's records, where they have just been read: a table that agrees with them
+        needs no second reading.
 
     Returns
     -------
@@ -136,7 +147,10 @@ def write_scans_table(
     """
     table, dictionary = scans_table_paths(out_dir, participant, session)
     for _ in range(attempts):
-        records = [item for item in read_records(out_dir, participant) if item.session == session]
+        if known is None:
+            known = read_records(out_dir, participant)
+        records = [item for item in known if item.session == session]
+        known = None
         if not records:
             return None
         columns = dictionary_of(records)

@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import functools
 import getpass
+import json
 import logging
 import multiprocessing
 import os
@@ -37,6 +38,7 @@ POLL_SECONDS = 0.02
 REMOTE_POLL_SECONDS = 2.0
 REMOTE_FILES_SECONDS = 30.0
 LAST_NODE = 'write_derivatives'
+PREDICT_NODE = 'predict'
 SCAN_BY_SCAN = 'ScanByScan'
 LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
 
@@ -365,13 +367,26 @@ class _Watch:
             self.failed.setdefault(plan.stem, node.fullname)
         if state != 'start' and node.fullname in self._started:
             seconds = time.monotonic() - self._started.pop(node.fullname)
-            self._log.info('%s %s %s %.2f s', plan.stem, parts[-1], state, seconds)
+            used = self._used(parts) if parts[-1] == PREDICT_NODE else ''
+            self._log.info('%s %s %s %.2f s%s', plan.stem, parts[-1], state, seconds, used)
         # The serial plugin also reports the end of nodes that it skipped after a failure
         if state == 'end' and parts[-1] == LAST_NODE and plan.stem not in self.failed:
             self.done.add(plan.stem)
             if not self._keep_work:
                 shutil.rmtree(self._root / plan.node_name, ignore_errors=True)
         self._on_scan(plan, {'node': parts[-1], 'state': state})
+
+    def _used(self, parts: list[str]) -> str:
+        """On what a scan was predicted, and why not on what was asked for."""
+        from shivacmb.interfaces.predict import PREDICTION_FILE
+
+        try:
+            text = self._root.joinpath(*parts[1:], PREDICTION_FILE).read_text('utf-8')
+        except OSError:
+            return ''
+        said = json.loads(text)
+        note = f'; {said["note"]}' if said['note'] else ''
+        return f' on {said["device"]} ({said["engine"]}, {said["precision"]}){note}'
 
 
 @functools.cache

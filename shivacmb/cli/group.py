@@ -10,6 +10,9 @@ from shivacmb.exceptions import NoInputError
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
 
+#: Scans named in one message; group_desc-CMB_summary.json lists them all.
+MOST_NAMES = 10
+
 
 def run_group(settings: Settings) -> int:
     """Gather all scans of OUT_DIR; the raw data are not touched.
@@ -35,10 +38,13 @@ def run_group(settings: Settings) -> int:
     if settings.reports_only:
         write_all_pages(settings.out_dir)
     written = write_group(settings.out_dir)
-    write_index_page(settings.out_dir)
+    write_index_page(settings.out_dir, written.records)
     for scans in written.same_image:
+        named = ' and '.join(scans[:MOST_NAMES])
+        if len(scans) > MOST_NAMES:
+            named += f' and {len(scans) - MOST_NAMES} more'
         say(
-            f'{" and ".join(scans)} are the same image and count separately; if one was renamed, '
+            f'{named} are the same image and count separately; if one was renamed, '
             'remove its old results from OUT_DIR and OUT_DIR/logs'
         )
     if not settings.quiet:

@@ -65,11 +65,33 @@ def write_page(out_dir: Path, participant: str, session: str | None) -> None:
         write_session_page(out_dir, participant, session, reports, version=__version__)
 
 
-def write_index_page(out_dir: Path) -> None:
-    """Write ``docs/index.html`` over the pages that are there."""
-    from shivacmb.reports import write_index
+def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
+    """Write ``docs/index.html`` over the pages that are there.
 
-    write_index(out_dir, version=__version__)
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    records : iterable of ScanRecord
+        Records that have been read already, whose pages need not be opened.
+    """
+    from shivacmb.reports import ScanReport, page_summary, write_index
+
+    sessions: dict[tuple[str, str | None], list[ScanReport]] = {}
+    for record in records:
+        sessions.setdefault((record.participant, record.session), []).append(
+            ScanReport(
+                stem=record.stem,
+                status='complete' if record.status == 'ok' else record.status,
+                reason=record.reason or '',
+                count=record.cmb_count,
+                burden_class=record.burden_class,
+                volume_mm3=record.cmb_volume_mm3,
+                warnings=record.warnings,
+            )
+        )
+    known = [page_summary(*labels, reports) for labels, reports in sessions.items()]
+    write_index(out_dir, version=__version__, known=known)
 
 
 def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:

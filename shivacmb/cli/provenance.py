@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import platform
@@ -48,14 +49,16 @@ def run_log(run_dir: Path) -> Iterator[logging.Logger]:
 
 
 def write_run_files(
-    run_dir: Path, settings: Settings, detection: Detection, bundle: Bundle
+    run_dir: Path, log_dir: Path, settings: Settings, detection: Detection, bundle: Bundle
 ) -> None:
-    """Write ``settings.toml``, ``environment.toml`` and ``CITATION.md`` of a run.
+    """Write ``settings.toml``, with a table of the environment, and the methods text of a run.
 
     Parameters
     ----------
     run_dir : Path
         The run's own folder, so that array tasks share no file.
+    log_dir : Path
+        Where the methods text goes, under a name made from its content.
     settings : Settings
         Of the run.
     detection : Detection
@@ -67,7 +70,9 @@ def write_run_files(
 
     from shivacmb.bids import write_text
 
-    write_text(run_dir / 'settings.toml', settings.to_toml())
+    methods = methods_text(detection, bundle) + '\n'
+    # one file for all runs with these settings: ten thousand tasks need not write it each
+    name = f'CITATION-{hashlib.sha256(methods.encode()).hexdigest()[:8]}.md'
     environment = {
         'python': sys.version.split()[0],
         'platform': platform.platform(),
@@ -76,7 +81,9 @@ def write_run_files(
         'omp_nthreads': settings.omp_nthreads,
         'slurm_job_id': os.environ.get('SLURM_JOB_ID', ''),
         'slurm_array_task_id': os.environ.get('SLURM_ARRAY_TASK_ID', ''),
+        'citation': name,
         'versions': versions(detection),
     }
-    write_text(run_dir / 'environment.toml', tomli_w.dumps(environment))
-    write_text(run_dir / 'CITATION.md', methods_text(detection, bundle) + '\n')
+    text = settings.to_toml() + '\n' + tomli_w.dumps({'environment': environment})
+    write_text(run_dir / 'settings.toml', text)
+    write_text(log_dir / name, methods)

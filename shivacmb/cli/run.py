@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shivacmb import __version__
-from shivacmb.bids.names import IMAGES
+from shivacmb.bids.names import IMAGES, run_folder
 from shivacmb.cli import plans as planning
 from shivacmb.cli.main import check_writable, say
 from shivacmb.exceptions import (
@@ -148,7 +148,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         )
     if todo:
         plugin = choose_plugin(settings, len(todo))
-        run_dir = _make_run_dir(settings.out_dir)
+        participants = {plan.facts['record']['participant'] for plan in todo}
+        run_dir = _make_run_dir(settings.out_dir, participants)
         with noted(run_dir, [plan.stem for plan in todo]):
             failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
         remove_stale_staging(settings.out_dir / planning.STAGING)
@@ -269,7 +270,8 @@ def run_plans(
             stop_on_first_crash=settings.stop_on_first_crash,
             local=plugin.local,
         )
-        write_run_files(run_dir, settings, detection, bundle)
+        log_dir = run_dir if settings.analysis_level == 'scan' else settings.out_dir / 'logs'
+        write_run_files(run_dir, log_dir, settings, detection, bundle)
         size = plugin.scans_per_graph
         with progress(todo, quiet=settings.quiet) as on_scan, run_log(run_dir) as log:
             for start in range(0, len(todo), size):
@@ -298,8 +300,8 @@ def run_plans(
     return failures
 
 
-def _make_run_dir(out_dir: Path) -> Path:
-    run_dir = out_dir / 'logs' / _run_name()
+def _make_run_dir(out_dir: Path, participants: set[str]) -> Path:
+    run_dir = run_folder(out_dir, _run_name(), participants)
     try:
         run_dir.mkdir(parents=True)
     except OSError as error:

@@ -125,11 +125,10 @@ def _append(run_dir: Path, text: str) -> None:
 
 def read_runs(out_dir: Path) -> list[RunNote]:
     """Return the runs that left a note in OUT, sorted by the time they started."""
-    logs = out_dir / 'logs'
+    from shivacmb.bids import run_folders
+
     runs = []
-    # A run over one participant may lie with the participant's records
-    folders = [*logs.glob('run-*'), *logs.glob('sub-*/run-*')]
-    for folder in sorted(folders, key=lambda path: path.name):
+    for folder in run_folders(out_dir):
         note = _read(folder)
         if note is not None:
             runs.append(note)

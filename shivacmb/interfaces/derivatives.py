@@ -13,7 +13,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from shivacmb.bids import (
     ScanRecord,
@@ -118,8 +118,8 @@ def write_derivatives(
     facts : dict
         ``ScanPlan.facts``.
     found : dict
-        ``mask_method``, ``warnings`` and ``voxels_outside`` of this run, and of the file that it
-        read ``input_sha256``, ``input_size`` and times.
+        ``mask_method``, ``warnings``, ``voxels_outside`` and ``prediction`` (library and device)
+        of this run, and of the file that it read ``input_sha256``, ``input_size`` and times.
     staging : Path
         Scratch folder on the same file system as the outputs.
     replaces : sequence of Path
@@ -163,6 +163,7 @@ def write_derivatives(
             'cmb_volume_mm3': totals.volume_mm3,
             'burden_class': totals.burden_class,
             **groups,
+            'engine': found['prediction']['engine'],
             'brain_mask': found['mask_method'],
             'mask_volume_ml': float((mask > 0).sum()) * facts['parameters']['voxel_mm'] ** 3 / 1e3,
             'brain_voxels_outside_box': found['voxels_outside'],
@@ -241,6 +242,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     mask_method = traits.Str(mandatory=True, desc='how the mask came about')
     warnings = traits.List(traits.Str, mandatory=True, desc='what a user should know')
     voxels_outside = traits.Int(mandatory=True, desc='voxels of brain outside the box')
+    prediction = traits.Dict(mandatory=True, desc='library, device and arithmetic of the networks')
     source = traits.Dict(mandatory=True, desc='checksum, size and times of the scan as read')
     outputs = traits.Dict(mandatory=True, desc='absolute path for each output key')
     facts = traits.Dict(mandatory=True, desc='what was known before the run')
@@ -290,6 +292,7 @@ class WriteDerivatives(ScanInterface):
             'mask_method': inputs.mask_method,
             'warnings': [*inputs.facts.get('warnings', []), *inputs.warnings],
             'voxels_outside': inputs.voxels_outside,
+            'prediction': dict(inputs.prediction),
         }
         record = write_derivatives(
             files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Trai
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.models.service import EnsembleRequest, predict_file, request_prediction
 
+#: Beside the node's output, for the run's log.
+PREDICTION_FILE = 'prediction.json'
+
 
 class _PredictInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc='.npy of float32 [X, Y, Z, C], scaled')
@@ -19,7 +23,7 @@ class _PredictInputSpec(BaseInterfaceInputSpec):
     device = traits.Enum('auto', 'cpu', 'gpu', usedefault=True, nohash=True, desc='where to run')
     threads = traits.Int(1, usedefault=True, nohash=True, desc='processor threads')
     trust_model = traits.Bool(
-        False,  # noqa: FBT003
+        False,
         usedefault=True,
         nohash=True,
         desc='load networks that carry Python code',
@@ -31,6 +35,7 @@ class _PredictInputSpec(BaseInterfaceInputSpec):
 
 class _PredictOutputSpec(TraitedSpec):
     out_file = File(desc='.npy of float32 [F, X, Y, Z]: probability from each fold')
+    prediction = traits.Dict(desc='library, device and arithmetic that were used')
 
 
 @lru_cache(maxsize=1)
@@ -48,10 +53,11 @@ class Predict(ScanInterface):
         inputs = self.inputs
         folds = cwd / 'folds.npy'
         if inputs.service:
-            request_prediction(inputs.service, Path(inputs.in_file), folds)
+            prediction = request_prediction(inputs.service, Path(inputs.in_file), folds)
         else:
             request = EnsembleRequest(
                 inputs.bundle, inputs.engine, inputs.device, inputs.threads, inputs.trust_model
             )
-            predict_file(_ensemble(request), Path(inputs.in_file), folds)
-        self._results['out_file'] = str(folds)
+            prediction = predict_file(_ensemble(request), Path(inputs.in_file), folds)
+        (cwd / PREDICTION_FILE).write_text(json.dumps(prediction), encoding='utf-8')
+        self._results.update(out_file=str(folds), prediction=prediction)

@@ -69,6 +69,12 @@ def image_sidecar(
         sidecar['Parameters'] = {'mask_method': found['mask_method']}
     if key in ('probseg', 'probseg_sd', 'lesion_mask', 'zones', 'dseg'):
         sidecar['SpatialReference'] = 'orig'
+    if key in ('probseg', 'probseg_sd', 'lesion_mask', 'dseg'):
+        sidecar['Prediction'] = {
+            name.title().replace('_', ''): value
+            for name, value in found['prediction'].items()
+            if value != ''
+        }
     if key == 'lesion_mask':
         sidecar.update(Type='Lesion', Manual=False)
     if key == 'dseg':

@@ -72,6 +72,7 @@ class OpenVINOEngine:
         }
         if threads is not None:
             settings['INFERENCE_NUM_THREADS'] = threads
+        self._request: Any = None
         try:
             self._request = core.compile_model(graph, 'CPU', settings).create_infer_request()
         except RuntimeError as error:
@@ -94,6 +95,10 @@ class OpenVINOEngine:
         self._request.infer({0: np.ascontiguousarray(image)}, share_inputs=True)
         count = len(self._request.results)
         return [self._request.get_output_tensor(index).data for index in range(count)]
+
+    def close(self) -> None:
+        """Drop the networks and their buffers."""
+        self._request = None
 
 
 def _merge(openvino: Any, core: Any, forms: list[Path], bundle: Bundle) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.exceptions import ModelError, TemporaryError
+from shivacmb.exceptions import ModelError
 from shivacmb.models.networks import import_tensorflow, load_network, predictor
 
 if TYPE_CHECKING:
@@ -87,19 +88,12 @@ class TensorFlowEngine:
             self._predictors.append(predictor(network, path))
 
     def predict(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Run all folds on one image; see :meth:`OpenVINOEngine.predict`.
+        """Run all folds on one image; see :meth:`OpenVINOEngine.predict`."""
+        with self._tensorflow.device(self._place):
+            return [predict(image) for predict in self._predictors]
 
-        Raises
-        ------
-        TemporaryError
-            The memory of the GPU, or of the machine, is exhausted.
-        """
-        try:
-            with self._tensorflow.device(self._place):
-                return [predict(image) for predict in self._predictors]
-        except self._tensorflow.errors.ResourceExhaustedError as error:
-            msg = (
-                f'out of memory on the {self.device} while predicting; wait until it is free, '
-                'or use --device cpu'
-            )
-            raise TemporaryError(msg) from error
+    def close(self) -> None:
+        """Drop the networks; TensorFlow keeps their memory for those that it loads next."""
+        self._predictors = []
+        with contextlib.suppress(ImportError):
+            importlib.import_module('keras').utils.clear_session()

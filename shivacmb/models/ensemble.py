@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError, UsageError
 from shivacmb.models.convert import network_shape
+from shivacmb.models.ladder import GPU_PAUSE_S, FoldByFold, Ladder, Rung
+from shivacmb.models.memory import is_out_of_memory
 from shivacmb.models.networks import has_tensorflow, import_tensorflow
 
 if TYPE_CHECKING:
@@ -45,6 +48,9 @@ class Engine(Protocol):
     def predict(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run every fold on [1, X, Y, Z, C]; return as many [1, X, Y, Z, K]."""
 
+    def close(self) -> None:
+        """Drop the networks and give their memory back."""
+
 
 class Ensemble:
     """The folds of one bundle, loaded once for however many scans.
@@ -69,6 +75,7 @@ class Ensemble:
             'device': self.engine.device,
             'precision': self.engine.precision,
             'folds': len(self.bundle.folds),
+            'note': getattr(self.engine, 'note', ''),
         }
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -93,7 +100,7 @@ class Ensemble:
             The batch does not fit the bundle; or a fold fails, or returns another shape than the
             bundle says, or values that are not finite. There is never a result of fewer folds.
         TemporaryError
-            Memory is exhausted.
+            Memory is exhausted, on smaller work and on the CPU too.
         """
         batch = np.asarray(batch, dtype=np.float32)
         wanted = network_shape(self.bundle)
@@ -242,18 +249,69 @@ def load_ensemble(
         A fold is missing, altered, unsafe, or does not fit the bundle.
     UsageError
         ``engine`` and ``device`` contradict each other.
+    TemporaryError
+        Memory ran out while loading, on the CPU too.
     """
     if threads is not None and threads < 1:
         raise UsageError(f'the number of threads must be at least 1, not {threads}')
-    runner: Engine
-    if choose_engine(engine, device) == 'openvino':
-        from shivacmb.models.engine_openvino import OpenVINOEngine
+    chosen = choose_engine(engine, device)
+    make = _Maker(chosen, device, threads, precision, trust_model=trust_model)
+    return Ensemble(bundle, Ladder(_rungs(bundle, make)))
 
-        runner = OpenVINOEngine(
-            bundle, threads=threads, precision=precision, trust_model=trust_model
-        )
-    else:
+
+@dataclass(frozen=True)
+class _Maker:
+    """Loads engines with what was asked for."""
+
+    engine: str
+    device: str
+    threads: int | None
+    precision: str
+    _: KW_ONLY
+    trust_model: bool
+
+    def __call__(self, bundle: Bundle) -> Engine:
+        if self.engine == 'openvino':
+            from shivacmb.models.engine_openvino import OpenVINOEngine
+
+            return OpenVINOEngine(
+                bundle,
+                threads=self.threads,
+                precision=self.precision,
+                trust_model=self.trust_model,
+            )
         from shivacmb.models.engine_tensorflow import TensorFlowEngine
 
-        runner = TensorFlowEngine(bundle, device=device, threads=threads, trust_model=trust_model)
-    return Ensemble(bundle, runner)
+        return TensorFlowEngine(
+            bundle, device=self.device, threads=self.threads, trust_model=self.trust_model
+        )
+
+    def on_cpu(self, bundle: Bundle) -> Engine:
+        """Take the CPU's own engine, or where it cannot read the folds, the same one there."""
+        try:
+            return replace(self, engine='openvino', device='cpu')(bundle)
+        except ModelError as error:
+            if is_out_of_memory(error):
+                raise
+        return replace(self, device='cpu')(bundle)
+
+
+def _rungs(bundle: Bundle, make: _Maker) -> list[Rung]:
+    """List the ways to run a bundle, best first."""
+    if make.engine == 'tensorflow' and make.device != 'cpu' and _sees_gpu(make.device):
+        return [
+            Rung('the GPU', 'gpu', lambda: make(bundle)),
+            Rung('the GPU, fold by fold', 'gpu', lambda: FoldByFold(bundle, make), GPU_PAUSE_S),
+            Rung('the CPU', 'cpu', lambda: make.on_cpu(bundle)),
+        ]
+    rungs = [Rung('the CPU', 'cpu', lambda: make(bundle))]
+    if len(bundle.folds) > 1:
+        rungs.append(Rung('the CPU, fold by fold', 'cpu', lambda: FoldByFold(bundle, make)))
+    return rungs
+
+
+def _sees_gpu(device: str) -> bool:
+    """Tell whether TensorFlow is to run on a GPU: it is asked for, or there."""
+    from shivacmb.models.engine_tensorflow import visible_gpus
+
+    return device == 'gpu' or bool(visible_gpus(import_tensorflow('the engine "tensorflow"')))

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -78,7 +78,7 @@ class EnsembleRequest:
         )
 
 
-def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
+def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> dict[str, str | int]:
     """Predict one image file with a loaded ensemble.
 
     Parameters
@@ -90,9 +90,15 @@ def predict_file(ensemble: Ensemble, image: Path, folds: Path) -> None:
     folds : Path
         ``.npy`` to write, for each fold: float32 [F, X, Y, Z], the probability of a
         microbleed; or float32 [F, X, Y, Z, K], all maps of a bundle that finds the brain.
+
+    Returns
+    -------
+    dict
+        Library, device and arithmetic of this prediction: ``Ensemble.describe``.
     """
     batch = np.load(image, allow_pickle=False)[np.newaxis]
     np.save(folds, ensemble.bundle.target_map(ensemble.predict(batch))[:, 0], allow_pickle=False)
+    return dict(ensemble.describe())
 
 
 class PredictionService:
@@ -206,7 +212,9 @@ def _ended(address: str) -> TemporaryError:
     )
 
 
-def request_prediction(address: str, image: Path, folds: Path, network: str = LESIONS) -> None:
+def request_prediction(
+    address: str, image: Path, folds: Path, network: str = LESIONS
+) -> dict[str, str | int]:
     """Have the service predict one image; returns when the file is written.
 
     Parameters
@@ -217,6 +225,11 @@ def request_prediction(address: str, image: Path, folds: Path, network: str = LE
         As for :func:`predict_file`.
     network : str
         Which ensemble: ``LESIONS`` or ``BRAIN``.
+
+    Returns
+    -------
+    dict
+        As :func:`predict_file`.
 
     Raises
     ------
@@ -229,9 +242,10 @@ def request_prediction(address: str, image: Path, folds: Path, network: str = LE
             answer = json.loads(connection.recv_bytes())
     except (EOFError, ConnectionResetError, BrokenPipeError) as error:
         raise _ended(address) from error
-    if answer:
+    if 'kind' in answer:
         kind = getattr(exceptions, answer['kind'], ModelError)
         raise kind(answer['message'])
+    return dict(answer)
 
 
 def _failure(error: Exception) -> dict[str, str]:
@@ -266,17 +280,25 @@ class _Held:
     """
 
     def __init__(self, request: EnsembleRequest) -> None:
+        self._request = request
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._loading: Future[Ensemble]
         self._loading = self._thread.submit(request.load)
 
-    def answer(self, image: Path, folds: Path) -> dict[str, str]:
-        """Predict; return what went wrong, or nothing."""
+    def answer(self, image: Path, folds: Path) -> Mapping[str, str | int]:
+        """Predict; return on what, or what went wrong."""
         try:
-            ensemble = self._loading.result()
-            self._thread.submit(predict_file, ensemble, image, folds).result()
+            return self._thread.submit(self._predict, image, folds).result()
         except Exception as error:  # noqa: BLE001  reported to whoever asked
             return _failure(error)
-        return {}
+
+    def _predict(self, image: Path, folds: Path) -> dict[str, str | int]:
+        failed = self._loading.exception()
+        if isinstance(failed, TemporaryError):
+            # the GPU was taken or memory was short: by now it may be free
+            self._loading = Future()
+            self._loading.set_result(self._request.load())
+        return predict_file(self._loading.result(), image, folds)
 
 
 def _converse(connection: Connection, held: Mapping[str, _Held]) -> None:

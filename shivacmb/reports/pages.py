@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, OutputError
 from shivacmb.reports.files import write_whole
 from shivacmb.reports.views import LesionLike
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 COMPLETE = 'complete'
+#: Above this the index holds data instead of a table, which browsers are slow to lay out.
+MAX_PLAIN_ROWS = 500
 BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
 _SUMMARY = re.compile(
     r'<script type="application/json" id="shivacmb-summary">(.*?)</script>', re.DOTALL
@@ -110,23 +113,8 @@ def write_session_page(
     docs = Path(out_dir) / 'docs'
     participant = participant.removeprefix('sub-')
     session = session.removeprefix('ses-') if session else None
-    name = f'sub-{participant}' + (f'_ses-{session}' if session else '')
-    summary = {
-        'participant': participant,
-        'session': session,
-        'scans': [
-            {
-                'stem': scan.stem,
-                'status': scan.status,
-                'reason': scan.reason,
-                'count': scan.count,
-                'burden_class': scan.burden_class,
-                'volume_mm3': None if scan.volume_mm3 is None else round(scan.volume_mm3, 2),
-                'warnings': len(scan.warnings),
-            }
-            for scan in scans
-        ],
-    }
+    name = _page_name(participant, session)
+    summary = page_summary(participant, session, scans)
     sections = [
         {
             'scan': scan,
@@ -152,6 +140,40 @@ def write_session_page(
     return write_whole(docs / f'{name}.html', html.encode())
 
 
+def page_summary(
+    participant: str, session: str | None, scans: Sequence[ScanReport]
+) -> dict[str, Any]:
+    """Return what the index shows of one page; each page also carries it, in a block of JSON.
+
+    Parameters
+    ----------
+    participant, session : str
+        Labels without prefix.
+    scans : sequence of ScanReport
+        Of the session; of a scan only what the index shows has to be filled in.
+    """
+    return {
+        'participant': participant,
+        'session': session,
+        'scans': [
+            {
+                'stem': scan.stem,
+                'status': scan.status,
+                'reason': scan.reason,
+                'count': scan.count,
+                'burden_class': scan.burden_class,
+                'volume_mm3': None if scan.volume_mm3 is None else round(scan.volume_mm3, 2),
+                'warnings': len(scan.warnings),
+            }
+            for scan in scans
+        ],
+    }
+
+
+def _page_name(participant: str, session: str | None) -> str:
+    return f'sub-{participant}' + (f'_ses-{session}' if session else '')
+
+
 def _picture(docs: Path, path: Path) -> dict[str, Any] | None:
     """Address and size in pixels of a picture, if it is there and its scan was drawn."""
     try:
@@ -168,12 +190,24 @@ def _picture(docs: Path, path: Path) -> dict[str, Any] | None:
     }
 
 
-def write_index(out_dir: str | Path, *, version: str = '') -> Path:
+def write_index(
+    out_dir: str | Path, *, version: str = '', known: Iterable[Mapping[str, Any]] = ()
+) -> Path:
     """Write ``docs/index.html`` over the pages that are in ``docs`` now.
 
     Each page carries its own results in a block of JSON, so that the index needs nothing else and
     can be made while participants are still being added. An HTML file without that block is
-    passed over.
+    passed over. Above ``MAX_PLAIN_ROWS`` scans the rows are written as data, of which a script
+    shows some at a time.
+
+    Parameters
+    ----------
+    out_dir : path
+        The output folder.
+    version : str
+        Version of this package, for the foot of the page.
+    known : iterable of dict
+        Results as :func:`page_summary` returns them; pages that are among them are not opened.
 
     Raises
     ------
@@ -181,15 +215,15 @@ def write_index(out_dir: str | Path, *, version: str = '') -> Path:
         If it cannot be written.
     """
     docs = Path(out_dir) / 'docs'
-    rows = []
-    for page in sorted(docs.glob('sub-*.html'), key=lambda path: _natural(path.stem)):
-        found = _SUMMARY.search(page.read_text(encoding='utf-8'))
-        if found is None:
+    summaries = {_page_name(item['participant'], item['session']): item for item in known}
+    rows: list[dict[str, Any]] = []
+    for name in sorted(_page_names(docs), key=_natural):
+        summary = summaries.get(name) or _read_summary(docs / f'{name}.html')
+        if summary is None:
             continue
-        summary = json.loads(found.group(1))
         rows += [
             {
-                'href': quote(page.name) + (f'#{quote(scan["stem"])}'),
+                'href': f'{quote(name)}.html#{quote(scan["stem"])}',
                 'participant': summary['participant'],
                 'session': summary['session'],
                 'short': _without_labels(scan['stem']),
@@ -199,11 +233,14 @@ def write_index(out_dir: str | Path, *, version: str = '') -> Path:
         ]
     done = [row for row in rows if row['status'] == COMPLETE and row['count'] is not None]
     classes = Counter(row['burden_class'] for row in done)
+    plain = len(rows) <= MAX_PLAIN_ROWS
     html = (
         _environment()
         .get_template('index.html.j2')
         .render(
-            rows=rows,
+            rows=rows if plain else [],
+            data=None if plain else [_data_row(row) for row in rows],
+            scans=len(rows),
             people=len({row['participant'] for row in rows}),
             complete=sum(row['status'] == COMPLETE for row in rows),
             total=sum(row['count'] for row in done),
@@ -212,11 +249,54 @@ def write_index(out_dir: str | Path, *, version: str = '') -> Path:
                 for name in BURDEN_CLASSES
                 if classes[name]
             ],
+            class_names=[_burden_words(name) for name in BURDEN_CLASSES],
             with_session=any(row['session'] for row in rows),
             version=version,
         )
     )
     return write_whole(docs / 'index.html', html.encode())
+
+
+def _page_names(docs: Path) -> list[str]:
+    """Names of the session pages without extension: one listing, no page is opened."""
+    try:
+        found = os.listdir(docs)  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(f'Cannot read <{docs}>: {error.strerror}. Check the rights.') from error
+    return [name[:-5] for name in found if name.startswith('sub-') and name.endswith('.html')]
+
+
+def _read_summary(page: Path) -> dict[str, Any] | None:
+    """Return the results that a page carries; None for a page of someone else."""
+    found = _SUMMARY.search(page.read_text(encoding='utf-8'))
+    return None if found is None else dict(json.loads(found.group(1)))
+
+
+def _data_row(row: Mapping[str, Any]) -> list[Any]:
+    """One row of a large index: what its script puts into cells, nothing that it can derive."""
+    status = row['status'] if not row['reason'] else f'{row["status"]}: {row["reason"]}'
+    done = row['status'] == COMPLETE and row['count'] is not None
+    volume = None if row['volume_mm3'] is None else int(f'{row["volume_mm3"]:.0f}')
+    return [
+        row['participant'],
+        row['session'] or 0,
+        row['short'],
+        row['stem'] if row['href'] != _usual_address(row) else 0,
+        row['count'] if done else None,
+        BURDEN_CLASSES.index(row['burden_class']) if done else None,
+        volume if done else None,
+        row['warnings'],
+        0 if row['status'] == COMPLETE else status,
+    ]
+
+
+def _usual_address(row: Mapping[str, Any]) -> str:
+    """Where the page of a row is if its stem is made of its labels, as stems are."""
+    name = _page_name(row['participant'], row['session'])
+    stem = '_'.join(part for part in (name, row['short']) if part)
+    return f'{quote(name)}.html#{quote(stem)}'
 
 
 def _without_labels(stem: str) -> str:

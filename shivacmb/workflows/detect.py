@@ -25,6 +25,7 @@ OUTPUT_FIELDS = (
     'sd_file',
     'brain_file',
     'zones_file',
+    'prediction',
 )
 
 
@@ -83,6 +84,8 @@ def init_detect_wf(
         Brain mask on the grid of the scan.
     zones_file
         Zones of the brain on the grid of the scan; undefined without ``detection.zones``.
+    prediction
+        Library, device and arithmetic of the prediction.
     """
     workflow = pe.Workflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(list(INPUT_FIELDS)), name='inputnode')
@@ -120,6 +123,7 @@ def init_detect_wf(
             ('chain_file', 'chain_file'),
         ]),
         (predict, find_lesions, [('out_file', 'folds_file')]),
+        (predict, outputnode, [('prediction', 'prediction')]),
         (inputnode, to_input_grid, [
             ('scan_file', 'scan_file'),
             ('mask_file', 'mask_file'),

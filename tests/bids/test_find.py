@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -275,3 +277,27 @@ def test_no_room_for_temporary_files_is_said_with_the_remedy(dataset, tmp_path, 
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'absent'))
     with pytest.raises(OutputError, match='let TMPDIR name a folder'):
         find_scans(root)
+
+
+def test_a_task_opens_few_files_of_a_large_dataset(dataset):
+    """Listings of participant and anat, the sidecar; the image is only asked for (no audit)."""
+    names = [f'sub-{number:03d}/anat/sub-{number:03d}_T2starw' for number in range(300)]
+    raw = dataset(*[f'{name}.nii.gz' for name in names])
+    for name in names:
+        (raw / f'{name}.json').write_text('{"EchoTime": 0.02}')
+    code = (
+        'import sys\n'
+        'from shivacmb.bids import find_scans\n'
+        'heard = []\n'
+        'wanted = ("open", "os.listdir", "os.scandir")\n'
+        'sys.addaudithook(lambda event, args: event in wanted and heard.append(str(args[0])))\n'
+        'found = find_scans(sys.argv[1], participants=sys.argv[2:])\n'
+        'assert len(found.scans) == len(sys.argv) - 2\n'
+        'print(sum(path.startswith(sys.argv[1]) for path in heard))\n'
+    )
+    counts = []
+    for wanted in (['007'], ['007', '107', '207']):
+        command = [sys.executable, '-c', code, str(raw), *wanted]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        counts.append(int(done.stdout))
+    assert counts == [5, 11]

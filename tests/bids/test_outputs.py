@@ -116,7 +116,12 @@ def test_the_bids_validator_finds_no_error_and_pybids_reads_the_outputs(derivati
 
 def test_names_of_scans_never_collide(derivatives):
     _, out, scans = derivatives
-    paths = [path for scan in scans for path in output_paths(out, scan).values()]
+    paths = [
+        path
+        for scan in scans
+        for key, path in output_paths(out, scan).items()
+        if key != 'zones_tsv'  # one for all
+    ]
     assert len({str(path).casefold() for path in paths}) == len(paths)
 
 
@@ -185,3 +190,40 @@ def test_group_rebuilds_a_scan_table_that_a_killed_process_left_behind(derivativ
     table.write_text('filename\n')
     write_group(out)
     assert table.read_bytes() == good
+
+
+def test_group_reads_each_record_once_and_no_page(derivatives, tmp_path):
+    """Four files and one listing a participant; an audit hook hears every one of them."""
+    _, out, scans = derivatives
+    write_group(out)
+    code = (
+        'import os, sys\n'
+        'from shivacmb.bids import write_group\n'
+        'heard = []\n'
+        'wanted = ("open", "os.listdir", "os.scandir")\n'
+        'sys.addaudithook(lambda event, args: event in wanted and heard.append(str(args[0])))\n'
+        'write_group(sys.argv[1])\n'
+        'print("\\n".join(path for path in heard if path.startswith(sys.argv[1])))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(out)], capture_output=True, text=True, check=True
+    )
+    heard = done.stdout.splitlines()
+    assert len(heard) == len(set(heard)), 'something was read twice'
+    assert not any('/docs' in path for path in heard)
+    records = [path for path in heard if path.endswith('.json') and '/logs/sub-' in path]
+    assert len(records) == len(scans) + 1  # and the note on the participant without a scan
+    participants = {scan.participant for scan in scans} | {'07'}
+    sessions = {(scan.participant, scan.session) for scan in scans}
+    own = [path for path in heard if '/sub-' in path]
+    # one more: the participant without a record might have had a scan table
+    assert len(own) <= len(participants) + len(records) + 2 * len(sessions) + 1
+
+
+def test_a_participant_with_nothing_but_a_log_is_none_of_the_results(derivatives):
+    _, out, _ = derivatives
+    write_group(out)
+    before = (out / 'participants.tsv').read_text()
+    (out / 'logs' / 'sub-99' / 'run-20260101T000000Z-000000').mkdir(parents=True)
+    write_group(out)
+    assert (out / 'participants.tsv').read_text() == before

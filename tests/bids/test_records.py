@@ -20,6 +20,8 @@ from shivacmb.bids import (
     record_path,
     remove_stale,
     replacing,
+    run_folder,
+    run_folders,
     settings_hash,
     write_dataset_description,
     write_group,
@@ -51,7 +53,7 @@ def test_output_names_are_those_of_the_design(scan, tmp_path):
         'probseg_sd': f'{anat}label-CMB_desc-ensSD_probseg.nii.gz',
         'lesion_mask': f'{anat}label-CMB_mask.nii.gz',
         'zones': f'{anat}desc-zones_dseg.nii.gz',
-        'zones_tsv': f'{anat}desc-zones_dseg.tsv',
+        'zones_tsv': 'desc-zones_dseg.tsv',
         'dseg': f'{anat}desc-CMB_dseg.nii.gz',
         'dseg_tsv': f'{anat}desc-CMB_dseg.tsv',
         'record': 'logs/sub-01/sub-01_ses-1.json',
@@ -261,3 +263,22 @@ def test_the_package_is_light_to_import():
     )
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_where_runs_leave_their_logs(tmp_path):
+    one = run_folder(tmp_path, 'run-2', {'01'})
+    several = run_folder(tmp_path, 'run-1', {'01', '02'})
+    assert one == tmp_path / 'logs' / 'sub-01' / 'run-2'
+    assert several == tmp_path / 'logs' / 'run-1'
+    for folder in (one, several):
+        folder.mkdir(parents=True)
+    assert run_folders(tmp_path) == [several, one]
+
+
+def test_the_names_of_zones_belong_to_all_scans(scan, tmp_path):
+    paths = output_paths(tmp_path, scan)
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    clear_outputs(tmp_path, scan)
+    assert [key for key, path in paths.items() if path.exists()] == ['zones_tsv']

@@ -175,7 +175,13 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
             'contrast': 'swi',
             'reason': 'only one',
         },
-        {'input_sha256': '0', 'mask_method': 'builtin', 'warnings': [], 'voxels_outside': 0},
+        {
+            'input_sha256': '0',
+            'mask_method': 'builtin',
+            'warnings': [],
+            'voxels_outside': 0,
+            'prediction': {'engine': 'openvino', 'device': 'cpu', 'note': ''},
+        },
         staging=tmp_path / 'staging',
     )
     return record, tmp_path / 'out'

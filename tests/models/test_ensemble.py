@@ -76,9 +76,7 @@ def test_a_batch_that_does_not_fit(
         ensemble.predict(np.zeros(shape, np.float32))
 
 
-def test_nan_is_no_result(
-    make_bundle: Callable[..., Bundle], scans: NDArray[np.float32]
-) -> None:
+def test_nan_is_no_result(make_bundle: Callable[..., Bundle], scans: NDArray[np.float32]) -> None:
     scans[1, 0, 0, 0, 0] = np.nan
     with pytest.raises(ModelError, match=r'fold-0.keras> returned values that are not finite'):
         load_ensemble(make_bundle(1.0)).predict(scans)
@@ -121,6 +119,9 @@ class _Engine:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    def close(self) -> None:
+        self.answer = None
 
 
 @pytest.mark.parametrize(

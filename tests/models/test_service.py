@@ -40,6 +40,9 @@ class _Ensemble:
     def predict(self, batch: np.ndarray) -> np.ndarray:
         return np.stack([batch * factor for factor in (1, 2, 3)]).astype(np.float32)
 
+    def describe(self) -> dict[str, str]:
+        return {'device': 'abacus'}
+
 
 def nothing(folder: Path) -> dict[str, EnsembleRequest]:
     return {LESIONS: EnsembleRequest(str(folder / 'nothing'))}
@@ -48,7 +51,8 @@ def nothing(folder: Path) -> dict[str, EnsembleRequest]:
 def test_predict_file_writes_one_map_per_fold(tmp_path: Path) -> None:
     image = np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1)
     np.save(tmp_path / 'in.npy', image)
-    predict_file(_Ensemble(), tmp_path / 'in.npy', tmp_path / 'out.npy')  # type: ignore[arg-type]
+    said = predict_file(_Ensemble(), tmp_path / 'in.npy', tmp_path / 'out.npy')  # type: ignore[arg-type]
+    assert said == {'device': 'abacus'}
     folds = np.load(tmp_path / 'out.npy')
     assert folds.shape == (3, 2, 3, 4)
     np.testing.assert_array_equal(folds[2], image[..., 0] * 3)
@@ -77,7 +81,11 @@ def test_one_process_holds_the_networks_of_brain_and_lesions(
     }
     with PredictionService(requests) as service:
         for name in (LESIONS, BRAIN, LESIONS):
-            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / f'{name}.npy', name)
+            said = request_prediction(
+                service.address, tmp_path / 'in.npy', tmp_path / f'{name}.npy', name
+            )
+            assert (said['engine'], said['device'], said['note']) == ('openvino', 'cpu', '')
+            assert said['folds'] == (1 if name == BRAIN else 2)
     expected = {BRAIN: [0.5], LESIONS: [0.25, 0.75]}
     for name, factors in expected.items():
         folds = np.load(tmp_path / f'{name}.npy')

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import ModelError, OutputError
+from shivacmb.exceptions import ModelError, OutputError, TemporaryError
 from shivacmb.models import build_unet3d, load_bundle, load_ensemble, preset, write_bundle
 from shivacmb.models.checksums import md5_of
 from shivacmb.models.export import export_bundle
@@ -89,6 +89,34 @@ def test_engines_agree(
         result = ensemble.predict(scan)
         assert result.shape == (3, *scan.shape)
         np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_memory_that_runs_out_in_tensorflow(
+    bundle: Bundle,
+    scan: NDArray[np.float32],
+    expected: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tensorflow
+
+    from shivacmb.models import engine_tensorflow
+
+    failures = [1]
+    predict = engine_tensorflow.TensorFlowEngine.predict
+
+    def sometimes(self: Any, image: NDArray[np.float32]) -> Any:
+        if failures[0]:
+            failures[0] -= 1
+            raise tensorflow.errors.ResourceExhaustedError(None, None, 'OOM when allocating')
+        return predict(self, image)
+
+    monkeypatch.setattr(engine_tensorflow.TensorFlowEngine, 'predict', sometimes)
+    ensemble = load_ensemble(bundle, 'tensorflow', 'cpu')
+    np.testing.assert_allclose(ensemble.predict(scan), expected, atol=1e-5)
+    assert ensemble.describe()['note'] == 'memory ran out on the CPU; ran on the CPU, fold by fold'
+    failures[0] = 5
+    with pytest.raises(TemporaryError, match='memory ran out while predicting on the CPU'):
+        ensemble.predict(scan)
 
 
 @pytest.mark.parametrize('kind', FORMATS)

@@ -8,7 +8,13 @@ from html.parser import HTMLParser
 import pytest
 
 from shivacmb.exceptions import DataError, OutputError
-from shivacmb.reports import ScanReport, figure_paths, write_index, write_session_page
+from shivacmb.reports import (
+    ScanReport,
+    figure_paths,
+    page_summary,
+    write_index,
+    write_session_page,
+)
 
 PNG = b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x10\0\0\0\x20\x08\2\0\0\0'
 VOID = {'meta', 'link', 'img', 'br', 'input'}
@@ -182,6 +188,33 @@ def test_index_counts_and_orders(tmp_path, lesion):
     assert 'microbleeds found 15' in words
     assert '≥\u200910 microbleeds: 1 scan (33 %)' in page.text
     assert 'failed: Empty file.' in words
+
+
+def test_known_results_spare_the_pages_and_give_the_same_index(tmp_path, lesion):
+    scans = {'1': [_scan(lesion, 'sub-1_ses-a_run-1')], '2': [_scan(lesion, 'sub-2_ses-a')]}
+    for label, found in scans.items():
+        write_session_page(tmp_path, label, 'a', found)
+    from_pages = write_index(tmp_path).read_bytes()
+    known = [page_summary(label, 'a', found) for label, found in scans.items()]
+    # a page that is known is not opened, one that is not there gets no row
+    (tmp_path / 'docs' / 'sub-1_ses-a.html').write_bytes(b'\xff not read')
+    known.append(page_summary('3', None, [_scan(lesion, 'sub-3')]))
+    assert write_index(tmp_path, known=known).read_bytes() == from_pages
+
+
+def test_ten_thousand_scans_fit_a_small_index(tmp_path):
+    docs = tmp_path / 'docs'
+    docs.mkdir()
+    known = []
+    for number in range(10_000):
+        scan = ScanReport(f'sub-{number:05d}', count=2, burden_class='1-3', volume_mm3=30.5)
+        known.append(page_summary(f'{number:05d}', None, [scan]))
+        (docs / f'sub-{number:05d}.html').touch()
+    index = write_index(tmp_path, known=known)
+    assert index.stat().st_size < 600_000
+    page = _page(index)
+    assert 'scans 10000' in ' '.join(page.text.split())
+    assert 'group_desc-CMB_counts.tsv' in page.text
 
 
 def test_an_empty_folder_gives_an_index_that_says_so(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from shivacmb.reports import (
     ScanReport,
     figure_paths,
+    page_summary,
     write_figures,
     write_index,
     write_session_page,
@@ -54,7 +55,9 @@ def _probe(page, script, folder):
     )
     found = re.search(r'<title>found(.*?)</title>', run.stdout, re.DOTALL)
     assert found, run.stderr[-2000:]
-    return json.loads(found.group(1).replace('&gt;', '>').replace('&amp;', '&'))
+    return json.loads(
+        found.group(1).replace('&lt;', '<').replace('&gt;', '>').replace('&amp;', '&')
+    )
 
 
 def test_pictures_load_and_the_table_has_its_rows(head, tmp_path):
@@ -106,4 +109,48 @@ def test_index_sorts_and_filters(tmp_path):
         'burden': 'cadbe',
         'filtered': 'e',
         'shown': '1 of 5',
+    }
+
+
+def test_a_large_index_shows_a_part_at_a_time(tmp_path):
+    summaries = []
+    names = ('0', '1-3', '4-9', '>=10')
+    for number in range(1001):
+        count = number % 13
+        name = names[0 if count == 0 else 1 if count < 4 else 2 if count < 10 else 3]
+        scan = ScanReport(
+            f'sub-{number}_ses-a_run-1', count=count, burden_class=name, volume_mm3=2.0 * count
+        )
+        summaries.append(page_summary(str(number), 'a', [scan]))
+        (tmp_path / 'docs').mkdir(exist_ok=True)
+        (tmp_path / 'docs' / f'sub-{number}_ses-a.html').touch()
+    failed = ScanReport('sub-x', status='failed', reason='No </script> here.')
+    summaries.append(page_summary('x', None, [failed]))
+    (tmp_path / 'docs' / 'sub-x.html').touch()
+    found = _probe(
+        write_index(tmp_path, known=summaries),
+        'const rows = () => Array.from(document.querySelectorAll("tbody tr"));'
+        'const words = row => Array.from(row.cells).map(c => c.textContent);'
+        'const click = n => document.querySelectorAll("thead button")[n].click();'
+        'const where = () => document.getElementById("where").textContent;'
+        'found = {rows: rows().length, first: words(rows()[0]), where: where(),'
+        'link: rows()[0].querySelector("a").getAttribute("href")};'
+        'document.getElementById("next").click(); found.next = [where(), words(rows()[0])[0]];'
+        'click(3); click(3); found.most = words(rows()[0]);'
+        'const box = document.getElementById("words"); box.value = "FAILED";'
+        'box.dispatchEvent(new Event("input")); found.filtered = rows().map(words);'
+        'found.shown = document.getElementById("shown").textContent;'
+        'found.back = document.getElementById("back").disabled',
+        tmp_path,
+    )
+    assert found == {
+        'rows': 200,
+        'first': ['0', 'a', 'run-1', '0', '0', '0', '0', 'complete'],
+        'where': '1 to 200 of 1002',
+        'link': 'sub-0_ses-a.html#sub-0_ses-a_run-1',
+        'next': ['201 to 400 of 1002', '200'],
+        'most': ['12', 'a', 'run-1', '12', '≥\u200910', '24', '0', 'complete'],
+        'filtered': [['x', '–', '–', '–', '–', '–', '0', 'failed: No </script> here.']],
+        'shown': '1 of 1002',
+        'back': True,
     }

@@ -180,7 +180,7 @@ class Tools:
         return {
             str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob('*'))
-            if path.is_file() and not path.relative_to(out).as_posix().startswith('logs/run-')
+            if path.is_file() and not path.parent.name.startswith('run-')
         }
 
     def check_whole(self, out: Path) -> None:

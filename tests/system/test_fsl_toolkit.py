@@ -128,8 +128,8 @@ def test_record_says_which_toolkit(outs: Any, tools: Any) -> None:
     assert tools.scan_rows(outs['native'])['sub-01']['toolkit'] == 'native'
     sidecar = json.loads((outs['auto'] / 'sub-01/anat/sub-01_desc-CMB_dseg.json').read_text())
     assert '6.0.0-stand-in' in json.dumps(sidecar['Software'])
-    (run,) = (outs['auto'] / 'logs').glob('run-*')
-    assert 'fslreorient2std and FLIRT' in (run / 'CITATION.md').read_text()
+    (citation,) = (outs['auto'] / 'logs').glob('CITATION-*.md')
+    assert 'fslreorient2std and FLIRT' in citation.read_text()
 
 
 def test_program_that_fails(app: Any, tools: Any, bids: Path, fsl: Path, tmp_path: Path) -> None:

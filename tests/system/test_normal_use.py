@@ -168,12 +168,13 @@ def test_inherited_sidecar_is_read(out: Path, first: Any, tools: Any) -> None:
 def test_log_folder_of_the_run(out: Path, first: Any, app: Any) -> None:
     (run,) = (out / 'logs').glob('run-*')
     names = {path.name for path in run.iterdir()}
-    assert {'settings.toml', 'environment.toml', 'CITATION.md'} <= names
-    assert 'graph.dot' in names
+    assert {'settings.toml', 'run.log', 'graph.dot'} <= names
     assert ('graph.svg' in names) == (shutil.which('dot') is not None)
     assert not any(name.startswith('crash') for name in names)
     settings = tomllib.loads((run / 'settings.toml').read_text())['settings']
     assert settings['model'] == str(app.bundle)
+    environment = tomllib.loads((run / 'settings.toml').read_text())['environment']
+    assert 'microbleed' in (out / 'logs' / environment['citation']).read_text()
     assert app.temporary == []
 
 
@@ -249,7 +250,7 @@ def test_settings_of_a_run_are_accepted_back(
     alone = ('--participant-label', 'sub-03')
     done = app.participant(bids, tmp_path / 'one', *alone, '--threshold', '0.7')
     assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / 'one' / 'logs').glob('run-*')
+    (run,) = (tmp_path / 'one' / 'logs' / 'sub-03').glob('run-*')
     saved = run / 'settings.toml'
     again = app.run(bids, tmp_path / 'one', 'participant', '--config-file', saved)
     assert again.returncode == 0, again.stderr
@@ -328,7 +329,7 @@ def test_plugin_file_that_is_none(
     done = app.participant(bids, tmp_path / 'out', '--use-plugin', tmp_path / 'plugin.json')
     assert done.returncode == 64, done.stderr
     assert '--use-plugin <' in tools.sentence(done.stderr)
-    assert not list(tmp_path.glob('out/logs/run-*'))
+    assert not list(tmp_path.glob('out/logs/**/run-*'))
 
 
 def test_precomputed_masks(app: Any, bids: Path, tmp_path: Path, tools: Any) -> None:
