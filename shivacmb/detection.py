@@ -77,7 +77,6 @@ def detect(
         If the model is incomplete, altered, or needs more than one image.
     """
     from shivacmb.models import find_bundle, load_ensemble
-    from shivacmb.models.brain_mask import HAS_ZONES
 
     bundle = find_bundle(model)
     bundle.check_single_image()
@@ -87,7 +86,7 @@ def detect(
         grid=bundle.grid,
         intensity=bundle.intensity,
         threads=threads,
-        zones=HAS_ZONES,
+        zones=True,
     )
     scan, brain, chain = prepared.scan, prepared.brain, prepared.chain
     box, postprocess = chain.placed_box, bundle.postprocess

@@ -42,6 +42,9 @@ _LEAST_BRAIN = 0.1
 # rough steps on smoothed maps, every second cell; then fine ones
 _STEPS = (8, 6)
 _SETTLED_MM = 0.3
+#: Around the deep structures, template mm: there the atlas is laid again, on the classified zones.
+_CORE_MM = ((-42.0, 42.0), (-52.0, 40.0), (-24.0, 40.0))
+_CORE_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Atlas:
     mean, scale : ndarray, float32 [FEATURES]
         Inputs of the classifier are shifted and divided by these.
     layers : tuple of ndarray
-        Its weights [in, out] and biases in turn; empty: the product of the chances decides.
+        Its weights [in, out] and biases in turn: what it adds to the logarithms of the chances by
+        place. Empty: place alone decides.
     """
 
     landmarks: Array
@@ -80,6 +84,10 @@ class Atlas:
     def _rough(self) -> Array:
         smooth = ndimage.gaussian_filter(self.landmarks, (1.5, 1.5, 1.5, 0))
         return _with_slopes(smooth, self.mm)
+
+    @cached_property
+    def _zones(self) -> Array:
+        return _with_slopes(self.prior[..., 1:], self.mm)
 
     @cached_property
     def _brain(self) -> tuple[Array, float]:
@@ -257,7 +265,7 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
         basis = (grid[part][inside] - middle) / 100.0
         basis = np.concatenate([np.ones((len(basis), 1)), basis], axis=1).astype(np.float32)
         for _ in range(steps):
-            step = _newton_step(maps, values, basis, numbers, atlas)
+            step = _newton_step(maps, values, basis, numbers, atlas, _WEIGHTS)
             numbers = numbers - step
             if np.abs(basis[::7] @ step).max() < _SETTLED_MM:
                 break
@@ -265,13 +273,15 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
     return np.concatenate([(numbers[0] - middle @ slopes)[None], slopes])
 
 
-def _newton_step(maps: Array, values: Array, basis: Array, numbers: Array, atlas: Atlas) -> Array:
+def _newton_step(
+    maps: Array, values: Array, basis: Array, numbers: Array, atlas: Atlas, weights: Array
+) -> Array:
     """Change of the twelve numbers, [4, 3]."""
     count = values.shape[1]
     there = _sample(maps, (basis @ numbers - atlas.origin) / atlas.mm)
     error = there[:, :count] - values
     slope = there[:, count:].reshape(-1, count, 3)
-    weighted = slope * _WEIGHTS[:, None]
+    weighted = slope * weights[:, None]
     square = np.matmul(weighted.transpose(0, 2, 1), slope)
     size = basis.shape[1]
     hessian = np.zeros((3 * size, 3 * size))
@@ -309,19 +319,82 @@ def _sample(maps: Array, index: Array) -> Array:
     return out
 
 
-def features(
-    fields: Array, image: Array, mm: float, atlas: Atlas, placed: Array, wanted: Array
-) -> Array:
+def fit_core(chance: Array, where: Array, placed: Array, atlas: Atlas) -> Array:
+    """Lay the middle of the atlas again, on zones that were classified with its help.
+
+    Deep structures lie a few millimetres off where the outline of the brain would have them.
+
+    Parameters
+    ----------
+    chance : ndarray [N, 7]
+        Of :func:`classify`.
+    where : ndarray [N, 3]
+        Places of these voxels, mm from the grid's middle.
+    placed : ndarray [4, 3]
+        Of :func:`fit_affine`.
+    atlas : Atlas
+
+    Returns
+    -------
+    ndarray, float64 [4, 3]
+        For the middle of the brain; ``placed`` itself where too little of that was seen.
+    """
+    if len(where) < 1000:
+        return placed
+    middle = where.mean(axis=0)
+    basis = np.concatenate([np.ones((len(where), 1)), (where - middle) / 100.0], axis=1)
+    basis = basis.astype(np.float32)
+    numbers = np.concatenate([(placed[0] + middle @ placed[1:])[None], 100.0 * placed[1:]])
+    weights = np.ones(ZONES - 1, np.float32)
+    for _ in range(_CORE_STEPS):
+        step = _newton_step(atlas._zones, chance, basis, numbers, atlas, weights)
+        numbers = numbers - step
+        if np.abs(basis @ step).max() < _SETTLED_MM:
+            break
+    slopes = numbers[1:] / 100.0
+    return np.concatenate([(numbers[0] - middle @ slopes)[None], slopes])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image gives the classifier, whatever the place of the atlas.
+
+    Attributes
+    ----------
+    fields : ndarray [A, B, C, 9]
+        Output of the network.
+    looks : tuple of ndarray [A, B, C]
+        Its input at three scales, 1 in the median of the brain.
+    marks : ndarray [A/2, B/2, C/2, 6]
+        Landmarks.
+    cells : ndarray of bool [A/2, B/2, C/2]
+        Where they count.
+    mm : float
+        Voxel size of the network.
+    """
+
+    fields: Array
+    looks: tuple[Array, ...]
+    marks: Array
+    cells: Array
+    mm: float
+
+
+def look(fields: Array, image: Array, mm: float) -> Seen:
+    """Smooth and scale what the network saw and said; see :class:`Seen`."""
+    brain = fields[..., Zone.BACKGROUND] < 0.5
+    level = float(np.median(image[brain])) if brain.any() else 1.0
+    scaled = (image / max(level, 1e-3)).astype(np.float32)
+    smooth = [ndimage.gaussian_filter(scaled, width / mm) for width in (2.4, 8.0)]
+    return Seen(fields, (scaled, *smooth), landmarks(fields), acquired(image), mm)
+
+
+def features(seen: Seen, atlas: Atlas, placed: Array, wanted: Array) -> Array:
     """Inputs of the classifier.
 
     Parameters
     ----------
-    fields : ndarray [A, B, C, 9]
-        Output of the network.
-    image : ndarray [A, B, C]
-        Its input.
-    mm : float
-        Its voxel size.
+    seen : Seen
     atlas : Atlas
     placed : ndarray [4, 3]
         Of :func:`fit_affine`.
@@ -334,31 +407,32 @@ def features(
         Logarithms of the shares of the zones at this place and of the network's, place, smoothed
         differences of the landmarks, intensity at three scales. Left and right look alike.
     """
-    grid = points(image.shape, mm)[wanted]
+    grid = points(wanted.shape, seen.mm)[wanted]
     place = (placed[0] + grid @ placed[1:]).astype(np.float32)
     prior = _sample(atlas.prior, (place - atlas.origin) / atlas.mm)[:, 1:]
-    chance = fields[wanted][:, 1:ZONES]
     prior = np.log(np.maximum(prior, 3e-4) / np.maximum(prior.sum(1, keepdims=True), 2e-3))
+    chance = seen.fields[wanted][:, 1:ZONES]
     chance = chance / np.maximum(chance.sum(1, keepdims=True), 1e-6)
     chance = np.log(np.maximum(chance, 1e-4))
     where = np.stack([abs(place[:, 0]) / 40, (place[:, 1] + 20) / 50, place[:, 2] / 50], axis=1)
-    found = landmarks(fields)
-    near = acquired(image) & (ndimage.uniform_filter(found[..., 0], 3) > 0.01)
-    cells = points(found.shape[:3], 2 * mm)
+    near = seen.cells & (ndimage.uniform_filter(seen.marks[..., 0], 3) > 0.01)
+    cells = points(near.shape, 2 * seen.mm)
     there = (placed[0] + cells[near] @ placed[1:] - atlas.origin) / atlas.mm
-    error = found[near] - _sample(atlas.landmarks, there)
+    error = seen.marks[near] - _sample(atlas.landmarks, there)
     error[:, _SIDE] *= np.sign(atlas.origin[0] + atlas.mm * there[:, 0])
-    missed = np.zeros_like(found)
+    missed = np.zeros_like(seen.marks)
     missed[near] = error
     missed = 4.0 * ndimage.gaussian_filter(missed, (2.0, 2.0, 2.0, 0))
-    missed = _sample(missed, (grid - cells[0, 0, 0]) / (2 * mm))
-    brain = fields[..., Zone.BACKGROUND] < 0.5
-    level = float(np.median(image[brain])) if brain.any() else 1.0
-    scaled = (image / max(level, 1e-3)).astype(np.float32)
-    looks = [ndimage.gaussian_filter(scaled, width / mm)[wanted] for width in (2.4, 8.0)]
-    bright = np.clip(np.stack([scaled[wanted], *looks], axis=1), 0.0, 3.0) - 1.0
+    missed = _sample(missed, (grid - cells[0, 0, 0]) / (2 * seen.mm))
+    bright = np.stack([values[wanted] for values in seen.looks], axis=1)
+    bright = np.clip(bright, 0.0, 3.0) - 1.0
     out = np.concatenate([prior / 2, chance / 2, where, missed, bright], axis=1)
     return np.asarray(out, np.float32)
+
+
+def by_place(inputs: Array) -> Array:
+    """Logarithm of the chance of each zone by place alone, [N, 7]."""
+    return np.asarray(2.0 * inputs[:, : ZONES - 1])
 
 
 def classify(inputs: Array, atlas: Atlas) -> Array:
@@ -374,14 +448,13 @@ def classify(inputs: Array, atlas: Atlas) -> Array:
     ndarray, float32 [N, 7]
         Their sum is 1.
     """
-    if atlas.layers:
-        out = (inputs - atlas.mean) / atlas.scale
-        for n in range(0, len(atlas.layers), 2):
-            out = out @ atlas.layers[n] + atlas.layers[n + 1]
-            if n + 2 < len(atlas.layers):
-                out = np.maximum(out, 0.0)
-    else:
-        out = 2.0 * inputs[:, : ZONES - 1] + inputs[:, ZONES - 1 : 2 * (ZONES - 1)]
+    logits = by_place(inputs)
+    out = (inputs - atlas.mean) / atlas.scale
+    for n in range(0, len(atlas.layers), 2):
+        out = out @ atlas.layers[n] + atlas.layers[n + 1]
+        if n + 2 < len(atlas.layers):
+            out = np.maximum(out, 0.0)
+    out = logits + out if atlas.layers else logits
     out = np.exp(out - out.max(axis=1, keepdims=True))
     return np.asarray(out / out.sum(axis=1, keepdims=True), np.float32)
 
@@ -403,10 +476,21 @@ def place_zones(fields: Array, image: Array, mm: float, atlas: Atlas) -> Array:
     -------
     ndarray, float32 [A, B, C, 9]
     """
-    placed = fit_affine(landmarks(fields), acquired(image), 2 * mm, atlas)
+    seen = look(fields, image, mm)
+    placed = fit_affine(seen.marks, seen.cells, 2 * mm, atlas)
     brain = 1.0 - fields[..., Zone.BACKGROUND]
+    # a part of the voxels is enough to lay the core
+    grid = points(image.shape, mm)
+    place = placed[0] + grid[::2, ::2, ::2] @ placed[1:]
+    core = brain[::2, ::2, ::2] > 0.5
+    for axis, (low, high) in enumerate(_CORE_MM):
+        core &= (place[..., axis] > low) & (place[..., axis] < high)
+    some = np.zeros(image.shape, bool)
+    some[::2, ::2, ::2] = core
+    chance = classify(features(seen, atlas, placed, some), atlas)
+    placed = fit_core(chance, grid[some], placed, atlas)
     wanted = brain > _LEAST_BRAIN
     out = fields.copy()
-    chance = classify(features(fields, image, mm, atlas, placed, wanted), atlas)
+    chance = classify(features(seen, atlas, placed, wanted), atlas)
     out[wanted, 1:ZONES] = chance * brain[wanted][:, None]
     return out

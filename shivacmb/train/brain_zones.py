@@ -171,7 +171,7 @@ def _shipped(model: Any) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the networks that learn from these heads.
+    """Network, target and loss; tests put smaller ones in their place.
 
     Attributes
     ----------

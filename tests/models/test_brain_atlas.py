@@ -104,16 +104,23 @@ def test_place_tells_what_the_network_does_not(atlas: ba.Atlas) -> None:
     found = ba.place_zones(blind, image, NET_MM, atlas)
     np.testing.assert_array_equal(found[..., [0, -1]], blind[..., [0, -1]])
     np.testing.assert_allclose(found[..., :-1].sum(-1), 1, atol=1e-3)
-    # the classifier that multiplies chances does not forgive a network that is sure: prior only
-    weights = np.zeros((ba.FEATURES, ba.ZONES - 1), np.float32)
-    weights[: ba.ZONES - 1] = 2 * np.eye(ba.ZONES - 1)
-    sure = dataclasses.replace(atlas, layers=(weights, np.zeros(ba.ZONES - 1, np.float32)))
-    best = ba.place_zones(blind, image, NET_MM, sure)[..., 1:-1].argmax(-1) + 1
+    best = found[..., 1:-1].argmax(-1) + 1
     brain = right[..., 0] < 0.5
     wanted = right[..., 1:].argmax(-1) + 1
     for zone in (Zone.DEEP_GREY, Zone.THALAMUS, Zone.CEREBELLUM, Zone.BRAINSTEM):
         one, two = brain & (best == zone), brain & (wanted == zone)
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.9, zone
+
+
+def test_the_core_is_laid_again_where_its_zones_are(atlas: ba.Atlas) -> None:
+    truth = turned(6.0, 0.95, (2, -14, 3))
+    where = ba.points((30, 30, 30), 3.0).reshape(-1, 3)
+    chance = zones_at(truth[0] + where @ truth[1:])[:, 1:].astype(np.float32)
+    off = truth + np.array([[4, -3, 5], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    found = ba.fit_core(chance, where, off, atlas)
+    error = (found[0] + where @ found[1:]) - (truth[0] + where @ truth[1:])
+    assert np.linalg.norm(error, axis=1).mean() < 0.7
+    assert ba.fit_core(chance[:900], where[:900], off, atlas) is off
 
 
 def test_left_and_right_look_alike_to_the_classifier(atlas: ba.Atlas) -> None:
@@ -123,7 +130,7 @@ def test_left_and_right_look_alike_to_the_classifier(atlas: ba.Atlas) -> None:
     image = image + image[::-1]
     wanted = np.zeros(GRID, bool)
     wanted[20, 30:40, 40] = wanted[-21, 30:40, 40] = True
-    inputs = ba.features(fields, image, NET_MM, atlas, identity, wanted)
+    inputs = ba.features(ba.look(fields, image, NET_MM), atlas, identity, wanted)
     assert inputs.shape == (20, ba.FEATURES)
     np.testing.assert_allclose(inputs[:10], inputs[10:], atol=1e-3)
 

@@ -73,17 +73,22 @@ def test_atlas_of_simulated_heads_finds_the_zones_that_the_network_leaves_out(
     assert (best[sure] == Zone.CEREBELLUM).mean() > 0.8
 
 
-def test_classifier_learns_and_is_reproducible() -> None:
+def test_classifier_learns_and_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brain_atlas, '_BATCH', 200)
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((4000, 5)).astype(np.float32)
     wanted = (inputs[:, 0] * inputs[:, 1] > 0).astype(np.intp)
     counts = np.ones(len(wanted))
-    layers = train_classifier(inputs, wanted, counts, seed=1, epochs=300, hidden=(16,))
-    again = train_classifier(inputs, wanted, counts, seed=1, epochs=300, hidden=(16,))
+    start = np.zeros((len(wanted), 7), np.float32)
+    start[:, 3] = 2  # a wrong belief to overcome
+    layers, again = (
+        train_classifier(inputs, start, wanted, counts, seed=1, epochs=60, hidden=(16,))
+        for _ in range(2)
+    )
     for one, two in zip(layers, again, strict=True):
         np.testing.assert_array_equal(one, two)
     hidden = np.maximum(inputs @ layers[0] + layers[1], 0)
-    found = (hidden @ layers[2] + layers[3]).argmax(1)
+    found = (start + hidden @ layers[2] + layers[3]).argmax(1)
     assert (found == wanted).mean() > 0.9
 
 
@@ -91,14 +96,14 @@ def test_slopes_are_those_of_the_weighted_cross_entropy() -> None:
     rng = np.random.default_rng(2)
     layers = [rng.standard_normal(size) for size in ((3, 4), (4,), (4, 7), (7,))]
     inputs, wanted = rng.standard_normal((9, 3)), rng.integers(0, 7, 9)
-    counts = rng.uniform(1, 3, 9)
+    counts, start = rng.uniform(1, 3, 9), rng.standard_normal((9, 7))
 
     def loss() -> float:
-        out = np.maximum(inputs @ layers[0] + layers[1], 0) @ layers[2] + layers[3]
+        out = start + np.maximum(inputs @ layers[0] + layers[1], 0) @ layers[2] + layers[3]
         logs = out - np.log(np.exp(out).sum(1, keepdims=True))
         return float(-(counts * logs[np.arange(9), wanted]).sum() / counts.sum())
 
-    slopes = brain_atlas._slopes(layers, inputs, wanted, counts)
+    slopes = brain_atlas._slopes(layers, inputs, start, wanted, counts)
     for layer, slope in zip(layers, slopes, strict=True):
         for index in np.ndindex(layer.shape):
             before = layer[index]
