@@ -14,6 +14,8 @@ from shivacmb.lesions import Lesion, find_clusters, lesion_table, with_regions
 from shivacmb.preparation import prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
 
@@ -42,6 +44,7 @@ def detect(
     mask: str | Path | nib.Nifti1Image | None = None,
     model: str | Path = 'default',
     *,
+    channels: Sequence[str | Path | nib.Nifti1Image] = (),
     threshold: float | None = None,
     min_voxels: int | None = None,
     threads: int | None = None,
@@ -57,6 +60,8 @@ def detect(
         built-in network.
     model : str or path
         Name or folder of a model bundle.
+    channels : sequence of path or Nifti1Image
+        Images on the same grid for the further channels of the model, in their order.
     threshold : float, optional
         Probability from which a voxel counts; the bundle's by default.
     min_voxels : int, optional
@@ -74,14 +79,15 @@ def detect(
     DataError
         If the image or the mask cannot be used.
     ModelError
-        If the model is incomplete, altered, or needs more than one image.
+        If the model is incomplete, altered, or has another number of channels.
     """
     from shivacmb.models import find_bundle, load_ensemble
 
     bundle = find_bundle(model)
-    bundle.check_single_image()
+    bundle.check_detects()
+    bundle.check_channels(1 + len(channels))
     prepared = prepare(
-        [image],
+        [image, *channels],
         mask,
         grid=bundle.grid,
         intensity=bundle.intensity,

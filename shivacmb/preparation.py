@@ -16,15 +16,14 @@ from shivacmb.imaging import (
     background_mask,
     centred_box,
     check_brain,
-    crop,
     given_mask,
     is_skull_stripped,
     load_scan,
+    on_grid_of,
     read_mask,
     reorient_to_std,
     resample_isotropic,
-    same_grid,
-    scale_intensity,
+    scale_channels,
 )
 
 if TYPE_CHECKING:
@@ -109,33 +108,21 @@ def prepare(
     iso = resample_isotropic(standard, voxel_mm)
     brain, maps = _brain(scan, iso, mask, voxel_mm, threads)
     box = centred_box(brain, grid.shape)
-    channels = [np.asarray(iso.dataobj, dtype=np.float32)]
+    isotropic = [iso]
     for image in images[1:]:
-        other = _load(image)
-        if not same_grid(other, scan):
-            raise DataError(
-                f'{_name(image)} has another grid than {_name(images[0])}: {other.shape} voxels '
-                f'against {scan.shape}, or another position in space; resample it to that image'
-            )
-        aligned = nib.Nifti1Image(np.asarray(other.dataobj), scan.affine, scan.header)
-        resampled = resample_isotropic(reorient_to_std(aligned), voxel_mm)
-        channels.append(np.asarray(resampled.dataobj, dtype=np.float32))
-    scaled = [
-        crop(
-            scale_intensity(
-                channel,
-                brain,
-                percentile=intensity.percentile,
-                clip=intensity.clip,
-                divide=intensity.divide,
-                masked=intensity.masked,
-            ),
-            box,
-        )
-        for channel in channels
-    ]
+        aligned = on_grid_of(_load(image), scan, _name(image), _name(images[0]))
+        isotropic.append(resample_isotropic(reorient_to_std(aligned), voxel_mm))
+    network = scale_channels(
+        [channel.dataobj for channel in isotropic],
+        brain,
+        box,
+        percentile=intensity.percentile,
+        clip=intensity.clip,
+        divide=intensity.divide,
+        masked=intensity.masked,
+    )
     return Prepared(
-        network=np.stack(scaled, axis=-1),
+        network=network,
         brain=brain,
         chain=SpatialChain.from_images(scan, standard, voxel_mm, box),
         iso_affine=np.asarray(iso.affine),

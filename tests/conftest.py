@@ -62,14 +62,17 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _spot_network(folder: Path, index: int, contrast: float) -> dict[str, str]:
-    """Write sigmoid(30 (mean of 9x9x9 - mean of 3x3x3 - contrast)) as an OpenVINO network."""
+def _spot_network(folder: Path, index: int, contrast: float, channels: int) -> dict[str, str]:
+    """Write sigmoid(30 (mean of 9x9x9 - mean of 3x3x3 - contrast)) as an OpenVINO network.
+
+    With several channels a spot has to be dark in each of them.
+    """
     from shivacmb.models.openvino_runtime import import_openvino
 
     openvino = import_openvino()
     ops = openvino.opset13
-    scan = ops.parameter([1, BOX, BOX, BOX, 1], openvino.Type.f32)
-    image = ops.reshape(scan, np.array([1, 1, BOX, BOX, BOX], np.int64), special_zero=False)
+    scan = ops.parameter([1, BOX, BOX, BOX, channels], openvino.Type.f32)
+    image = ops.transpose(scan, np.array([0, 4, 1, 2, 3]))
 
     def mean(size: int) -> Any:
         pad = [size // 2] * 3
@@ -79,7 +82,8 @@ def _spot_network(folder: Path, index: int, contrast: float) -> dict[str, str]:
         )  # fmt: skip
 
     darkness = ops.subtract(ops.subtract(mean(9), mean(3)), np.float32(contrast))
-    probability = ops.sigmoid(ops.multiply(darkness, np.float32(30)))
+    least = ops.reduce_min(darkness, np.array([1]), keep_dims=True)
+    probability = ops.sigmoid(ops.multiply(least, np.float32(30)))
     back = ops.reshape(probability, np.array([1, BOX, BOX, BOX, 1], np.int64), special_zero=False)
     xml = folder / f'fold-{index}.xml'
     openvino.save_model(openvino.Model([back], [scan], 'spots'), str(xml), compress_to_fp16=False)
@@ -94,10 +98,11 @@ def write_spot_bundle(folder: Path, **changes: Any) -> Path:
     """Write a bundle of two networks that find dark spots; ``changes`` go into model.json."""
     folder.mkdir(parents=True)
     folds = []
+    inputs = changes.pop('inputs', [{'name': 'swi', 'contrasts': ['T2starw', 'swi']}])
     for index, contrast in enumerate((0.26, 0.30)):
         source = folder / f'fold-{index}.keras'
         source.write_bytes(b'never opened: the OpenVINO form beside it is used %d' % index)
-        form = _spot_network(folder, index, contrast)
+        form = _spot_network(folder, index, contrast, len(inputs))
         folds.append(
             {
                 'file': source.name,
@@ -112,7 +117,7 @@ def write_spot_bundle(folder: Path, **changes: Any) -> Path:
         'description': 'Darkness of a voxel against its surroundings; a formula for tests.',
         'license': 'CC0-1.0',
         'intended_use': 'Tests of the software only.',
-        'inputs': [{'name': 'swi', 'contrasts': ['T2starw', 'swi']}],
+        'inputs': inputs,
         'grid': {'shape': [BOX] * 3, 'voxel_mm': [1, 1, 1], 'orientation': 'RAS'},
         'intensity': {'percentile': 99, 'clip': 1.0, 'masked': False},
         'classes': [{'value': 1, 'name': 'CMB'}],

@@ -1,5 +1,6 @@
 """Find inputs, name outputs, describe datasets."""
 
+from shivacmb.bids.channels import SCAN_CONTRASTS, ChannelFinder
 from shivacmb.bids.describe import write_dataset_description
 from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
@@ -30,6 +31,8 @@ from shivacmb.bids.scan import Found, PassedOver, Scan
 from shivacmb.bids.tables import write_scans_table
 
 __all__ = [
+    'SCAN_CONTRASTS',
+    'ChannelFinder',
     'Departed',
     'Found',
     'GroupFiles',

@@ -166,7 +166,8 @@ def run_detectability(args: argparse.Namespace) -> int:
     from shivacmb.simulate.implant_dataset import check_folders
 
     bundle = find_bundle(args.model)
-    bundle.check_single_image()
+    bundle.check_detects()
+    bundle.check_channels(1)
     check_folders(args.bids_dir, args.out_dir)
     grid = Grid(
         tuple(args.radii or RADII), tuple(args.chi or CHIS), repeats=args.repeats, seed=args.seed

@@ -94,9 +94,9 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     Raises
     ------
     ModelError
-        If the bundle needs more than the one image a scan has, or an anisotropic grid.
+        If the bundle does not find microbleeds on an isotropic grid.
     """
-    bundle.check_single_image()
+    bundle.check_detects()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
     threshold, min_size = settings.threshold, settings.min_size
     return Detection(
@@ -165,7 +165,7 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
     Parameters
     ----------
     facts : dict
-        With 'parameters', 'model' and 'mask_sources'.
+        With 'parameters', 'model', 'channel_sources' and 'mask_sources'.
     mask : str
         Mask method asked for.
 
@@ -180,6 +180,7 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
         'parameters': facts['parameters'],
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
         'model': [facts['model']['Name'], facts['model']['Version']],
+        'channels': facts['channel_sources'],
         'mask': facts['mask_sources'] or [mask, *facts['mask_model']],
         'zones': [fold['sha256'] for fold in facts['zones_model'].get('Folds', [])],
         'fsl': facts['versions'].get('fsl'),
@@ -212,11 +213,22 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     ShivaCMBError
         If the model does not take this contrast, or a brain mask that was asked for is missing.
     """
-    from shivacmb.bids import ScanRecord, find_brain_mask, leftovers, output_paths
+    from shivacmb.bids import (
+        ChannelFinder,
+        ScanRecord,
+        find_brain_mask,
+        leftovers,
+        output_paths,
+    )
 
     check_contrast(bundle, scan.contrast, scan.path)
     mask = find_brain_mask(scan, settings.derivatives, settings.brain_mask)
-    facts = scan_facts(detection, bundle, settings.mask, mask)
+    finder = ChannelFinder(
+        settings.bids_dir, bundle.inputs, participants=[scan.participant],
+        filters=settings.bids_filter_file,
+    )  # fmt: skip
+    channels = finder.images(scan)
+    facts = scan_facts(detection, bundle, settings.mask, mask, channels)
     facts.update(
         source=scan.uri,
         contrast=scan.contrast,
@@ -238,6 +250,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         brain_mask=mask,
         outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
+        channels=channels,
         replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
         out_dir=str(settings.out_dir),
         facts=facts,
@@ -276,22 +289,28 @@ def check_contrast(bundle: Bundle, contrast: str, image: Path) -> None:
 
 
 def scan_facts(
-    detection: Detection, bundle: Bundle, mask_method: str, mask: Path | None
+    detection: Detection,
+    bundle: Bundle,
+    mask_method: str,
+    mask: Path | None,
+    channels: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Facts that do not depend on which scan it is, and the mask's checksum."""
-    sources = []
-    if mask is not None:
-        sources.append(f'{mask.name} sha256:{hashlib.sha256(mask.read_bytes()).hexdigest()}')
+    """Facts that do not depend on which scan it is, and the checksums of mask and channels."""
     zones = _builtin_model() if detection.zones else {}
     network = mask is None and mask_method in NETWORK_MASKS
     return {
-        'mask_sources': sources,
+        'channel_sources': [_with_checksum(path) for path in channels],
+        'mask_sources': [] if mask is None else [_with_checksum(mask)],
         'mask_model': [fold['sha256'] for fold in _builtin_model()['Folds']] if network else [],
         'zones_model': zones,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),
     }
+
+
+def _with_checksum(path: Path) -> str:
+    return f'{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'
 
 
 def _builtin_model() -> dict[str, Any]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STEPS = {
     'check_image': 'reading',
+    'check_channel': 'reading',
     'reorient': 'reorienting',
     'resample': 'resampling',
     'bet': 'masking',

@@ -97,6 +97,8 @@ def search(settings: Settings) -> Found:
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
         is_finished,
+        read_record,
+        record_path,
         write_absence,
         write_dataset_description,
         write_scans_table,
@@ -111,7 +113,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
         write_absence(settings.out_dir, participant, reason)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
-    todo, skipped = [], 0
+    todo, skipped, otherwise = [], 0, 0
     failures: dict[str, ShivaCMBError] = {}
     for scan, plan in prepared:
         if isinstance(plan, ShivaCMBError):
@@ -124,6 +126,15 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             write_scans_table(settings.out_dir, scan.participant, scan.session)
         else:
             todo.append(plan)
+            earlier = read_record(record_path(settings.out_dir, scan))
+            hashed = plan.facts['record']['settings_hash']
+            if earlier is not None and earlier.status == 'ok' and earlier.settings_hash != hashed:
+                otherwise += 1
+    if otherwise and not settings.quiet:
+        say(
+            f'{otherwise} scan(s) were finished with another model, version or settings and are '
+            'processed again; their earlier results will be replaced'
+        )
     if todo:
         plugin = choose_plugin(settings, len(todo))
         run_dir = settings.out_dir / 'logs' / _run_name()

@@ -44,6 +44,15 @@ def register(commands: Any) -> None:
     )
     parser.add_argument('image', type=types.existing_file, help='NIfTI image')
     parser.add_argument('-m', '--mask', type=types.existing_file, help='brain mask, same grid')
+    parser.add_argument(
+        '--channel',
+        action='append',
+        default=[],
+        type=types.existing_file,
+        metavar='IMAGE',
+        help='further image on the same grid, for a model with several channels; repeat in their '
+        'order',
+    )
     parser.add_argument('-o', '--out-dir', type=types.folder, required=True, help='output folder')
     parser.add_argument(
         '--contrast',
@@ -99,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     )
     bundle = find_bundle(settings.model, settings.models_dir)
     plans.check_contrast(bundle, args.contrast, args.image)
+    bundle.check_channels(1 + len(args.channel))
     detection = plans.build_detection(settings, bundle)
     plans.check_mask_tool(settings.mask)
     check_writable(args.out_dir)
@@ -128,7 +138,7 @@ def _plan(
     from shivacmb.workflows.plan import ScanPlan
 
     stem = args.image.name.removesuffix('.gz').removesuffix('.nii')
-    facts = plans.scan_facts(detection, bundle, settings.mask, args.mask)
+    facts = plans.scan_facts(detection, bundle, settings.mask, args.mask, args.channel)
     hashed = plans.hash_of(facts, settings.mask)
     facts.update(
         source=args.image.as_uri(),
@@ -156,6 +166,7 @@ def _plan(
         brain_mask=args.mask,
         outputs=outputs,
         staging=str(staging_folder(args.out_dir, f'.{stem}')),
+        channels=tuple(args.channel),
         replaces=tuple(outputs.values()),
         facts=facts,
     )

@@ -16,6 +16,7 @@ from shivacmb.imaging.back import (
 from shivacmb.imaging.box import Box, box_affine, centred_box, crop, uncrop, voxels_outside
 from shivacmb.imaging.brain import check_brain, given_mask, read_mask
 from shivacmb.imaging.chain import SpatialChain
+from shivacmb.imaging.channels import on_grid_of, scale_channels
 from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
 from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
 from shivacmb.imaging.load import LoadedScan, load_scan
@@ -38,11 +39,13 @@ __all__ = [
     'labels_to_input',
     'load_scan',
     'mask_to_input',
+    'on_grid_of',
     'probability_to_input',
     'read_mask',
     'reorient_to_std',
     'resample_isotropic',
     'same_grid',
+    'scale_channels',
     'scale_intensity',
     'std_to_input_map',
     'uncrop',

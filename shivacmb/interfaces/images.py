@@ -21,9 +21,10 @@ from shivacmb.imaging import (
     centred_box,
     crop,
     load_scan,
+    on_grid_of,
     reorient_to_std,
     resample_isotropic,
-    scale_intensity,
+    scale_channels,
     voxels_outside,
 )
 from shivacmb.interfaces.base import ScanInterface
@@ -52,6 +53,34 @@ class CheckImage(ScanInterface):
         sha256 = hashlib.sha256(Path(self.inputs.in_file).read_bytes()).hexdigest()
         self._results.update(
             out_file=str(out_file), warnings=list(loaded.warnings), sha256=sha256
+        )
+
+
+class _CheckChannelInputSpec(BaseInterfaceInputSpec):
+    in_file = File(mandatory=True, desc='an image of the same acquisition as found')
+    scan_file = File(exists=True, mandatory=True, desc='the checked scan, whose grid it must have')
+
+
+class _CheckChannelOutputSpec(TraitedSpec):
+    out_file = File(desc='the image, 3-D float32 and finite, with the header of the scan')
+    warnings = traits.List(traits.Str, desc='what a user should know about this image')
+
+
+class CheckChannel(ScanInterface):
+    """Refuse a further image that does not lie on the grid of the scan."""
+
+    input_spec = _CheckChannelInputSpec
+    output_spec = _CheckChannelOutputSpec
+
+    def _run(self, cwd: Path) -> None:
+        path = Path(self.inputs.in_file)
+        loaded = load_scan(path)
+        out_file = cwd / 'checked_channel.nii'
+        scan = nib.load(self.inputs.scan_file)
+        on_grid_of(loaded.image, scan, f'<{path}>', 'the scan').to_filename(out_file)
+        self._results.update(
+            out_file=str(out_file),
+            warnings=[f'{path.name}: {warning}' for warning in loaded.warnings],
         )
 
 
@@ -101,6 +130,12 @@ class _NetworkInputInputSpec(BaseInterfaceInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
     std_file = File(exists=True, mandatory=True, desc='the scan in the MNI axis order')
     iso_file = File(exists=True, mandatory=True, desc='reoriented isotropic image')
+    channel_files = traits.List(
+        File(exists=True),
+        [],
+        usedefault=True,
+        desc='further channels, each resampled as ``iso_file`` was',
+    )
     mask_file = File(exists=True, mandatory=True, desc='brain mask on the isotropic grid')
     voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
     shape = traits.Tuple(
@@ -113,7 +148,7 @@ class _NetworkInputInputSpec(BaseInterfaceInputSpec):
 
 
 class _NetworkInputOutputSpec(TraitedSpec):
-    out_file = File(desc="the network's input, .npy of float32 [X, Y, Z, 1] in [0, 1]")
+    out_file = File(desc="the network's input, .npy of float32 [X, Y, Z, C] in [0, 1]")
     mask_file = File(desc='brain mask in the box, .npy of bool [X, Y, Z]')
     chain_file = File(desc='JSON of the grids and how they map onto each other')
     voxels_outside = traits.Int(desc='voxels of brain that the box leaves out')
@@ -127,7 +162,6 @@ class NetworkInput(ScanInterface):
 
     def _run(self, cwd: Path) -> None:
         inputs = self.inputs
-        iso = np.asarray(nib.load(inputs.iso_file).dataobj, dtype=np.float32)
         mask = np.asarray(nib.load(inputs.mask_file).dataobj) > 0
         chain = SpatialChain.from_images(
             nib.load(inputs.scan_file), nib.load(inputs.std_file), inputs.voxel_mm
@@ -139,15 +173,16 @@ class NetworkInput(ScanInterface):
             )
         box = centred_box(mask, inputs.shape)
         chain = chain.with_box(box)
-        scaled = scale_intensity(
-            iso,
+        network = scale_channels(
+            [nib.load(path).dataobj for path in (inputs.iso_file, *inputs.channel_files)],
             mask,
+            box,
             percentile=inputs.percentile,
             clip=inputs.clip,
             divide=inputs.divide,
             masked=inputs.masked,
         )
-        np.save(cwd / 'network_input.npy', crop(scaled, box)[..., np.newaxis])
+        np.save(cwd / 'network_input.npy', network)
         np.save(cwd / 'mask.npy', crop(mask, box))
         (cwd / 'chain.json').write_text(json.dumps(chain.to_dict()), encoding='utf-8')
         self._results.update(

@@ -93,7 +93,7 @@ class Atlas:
     def _brain(self) -> tuple[Array, float]:
         """Centre of mass, mm, and volume, mm3."""
         brain = self.landmarks[..., 0]
-        index = np.stack(np.indices(brain.shape), axis=-1)
+        index = np.moveaxis(np.indices(brain.shape), 0, -1)
         centre = (brain[..., None] * index).sum(axis=(0, 1, 2)) / brain.sum()
         return self.origin + self.mm * centre, float(brain.sum()) * self.mm**3
 
@@ -152,6 +152,7 @@ def save_atlas(atlas: Atlas, path: Path) -> str:
     str
         SHA-256 of the file.
     """
+    layers: dict[str, Any] = {f'layer{n:02}': layer for n, layer in enumerate(atlas.layers)}
     np.savez_compressed(
         path,
         landmarks=np.rint(np.clip(atlas.landmarks + 1.0, 0.0, 2.0) * 127.0).astype(np.uint8),
@@ -160,7 +161,7 @@ def save_atlas(atlas: Atlas, path: Path) -> str:
         mm=np.float64(atlas.mm),
         mean=np.asarray(atlas.mean, np.float32),
         scale=np.asarray(atlas.scale, np.float32),
-        **{f'layer{n:02}': layer.astype(np.float32) for n, layer in enumerate(atlas.layers)},
+        **layers,
     )
     return sha256_of(path)
 
@@ -460,12 +461,12 @@ def classify(inputs: Array, atlas: Atlas) -> Array:
 
 
 def place_zones(fields: Array, image: Array, mm: float, atlas: Atlas) -> Array:
-    """Replace the network's zones by those of the atlas and the classifier.
+    """Replace the network's zones and sides by those of the atlas and the classifier.
 
     Parameters
     ----------
     fields : ndarray, float32 [A, B, C, 9]
-        Output of the network; brain and side are kept.
+        Output of the network; its brain is kept.
     image : ndarray [A, B, C]
         Its input.
     mm : float
@@ -479,8 +480,10 @@ def place_zones(fields: Array, image: Array, mm: float, atlas: Atlas) -> Array:
     seen = look(fields, image, mm)
     placed = fit_affine(seen.marks, seen.cells, 2 * mm, atlas)
     brain = 1.0 - fields[..., Zone.BACKGROUND]
-    # a part of the voxels is enough to lay the core
     grid = points(image.shape, mm)
+    out = fields.copy()
+    out[..., -1] = _sided(fields[..., -1], placed[0, 0] + grid @ placed[1:, 0])
+    # a part of the voxels is enough to lay the core
     place = placed[0] + grid[::2, ::2, ::2] @ placed[1:]
     core = brain[::2, ::2, ::2] > 0.5
     for axis, (low, high) in enumerate(_CORE_MM):
@@ -490,7 +493,17 @@ def place_zones(fields: Array, image: Array, mm: float, atlas: Atlas) -> Array:
     chance = classify(features(seen, atlas, placed, some), atlas)
     placed = fit_core(chance, grid[some], placed, atlas)
     wanted = brain > _LEAST_BRAIN
-    out = fields.copy()
     chance = classify(features(seen, atlas, placed, wanted), atlas)
     out[wanted, 1:ZONES] = chance * brain[wanted][:, None]
     return out
+
+
+def _sided(left: Array, right_mm: Array) -> Array:
+    """Chance of the left: the network's, and a logit for each mm from the atlas's midline.
+
+    Far from the brain's surface the network does not know its side, near the midline it is better
+    than a plane.
+    """
+    left = np.clip(left, 1e-4, 1.0 - 1e-4)
+    odds = (1.0 - left) / left * np.exp(np.clip(right_mm, -30.0, 30.0))
+    return np.asarray(1.0 / (1.0 + odds), np.float32)

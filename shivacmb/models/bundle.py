@@ -199,8 +199,8 @@ class Bundle:
         self.check_maps(maps)
         return probabilities[..., maps - wanted :]
 
-    def check_single_image(self) -> None:
-        """Refuse a bundle that does not find microbleeds in one image on an isotropic RAS grid.
+    def check_detects(self) -> None:
+        """Refuse a bundle that does not find microbleeds on an isotropic RAS grid.
 
         Raises
         ------
@@ -212,16 +212,30 @@ class Bundle:
             raise ModelError(
                 f'model {self.name} does not find microbleeds (target {self.target}); {advice}'
             )
-        if len(self.inputs) != 1:
-            names = ', '.join(item.name for item in self.inputs)
-            raise ModelError(
-                f'model {self.name} needs {len(self.inputs)} channels ({names}) and a scan here '
-                f'has one image; {advice}'
-            )
         if self.grid.orientation != 'RAS' or len(set(self.grid.voxel_mm)) != 1:
             raise ModelError(
                 f'model {self.name} wants voxels of {self.grid.voxel_mm} mm in the order '
                 f'{self.grid.orientation}; only isotropic RAS grids are supported; {advice}'
+            )
+
+    def check_channels(self, given: int) -> None:
+        """Refuse a number of images that is not the number of channels.
+
+        Parameters
+        ----------
+        given : int
+            Images, the scan itself included.
+
+        Raises
+        ------
+        ModelError
+            Naming the channels.
+        """
+        if given != len(self.inputs):
+            names = ', '.join(item.name for item in self.inputs)
+            raise ModelError(
+                f'model {self.name} needs {len(self.inputs)} image(s) ({names}) and was given '
+                f'{given}; name each, or choose another model (shivacmb-tools models list)'
             )
 
     def microbleeds(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

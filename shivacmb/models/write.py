@@ -51,7 +51,7 @@ def write_bundle(
     openvino: bool = True,
     overwrite: bool = False,
     trust_model: bool = False,
-    papers: Sequence[str | Path] = (),
+    extra_files: Sequence[str | Path] = (),
 ) -> Bundle:
     """Write a bundle: the folds, their OpenVINO forms, checksums and ``model.json``.
 
@@ -73,7 +73,7 @@ def write_bundle(
         Replace a folder that exists.
     trust_model : bool
         Allow code in files.
-    papers : sequence of path
+    extra_files : sequence of path
         Further files to copy into the folder, such as a card.
 
     Returns
@@ -103,8 +103,8 @@ def write_bundle(
             for index, fold in enumerate(folds)
         ]
         bundle = parse_bundle({**metadata, 'folds': entries}, target)
-        for paper in map(Path, papers):
-            shutil.copyfile(paper, staging / paper.name)
+        for extra in map(Path, extra_files):
+            shutil.copyfile(extra, staging / extra.name)
         write_description(bundle, staging)
     return bundle
 

@@ -19,7 +19,10 @@ from shivacmb.simulate.dataset_scan import (
     draw_acquisition,
     isotropic_truth,
     simulate_scan,
+    strip_mask,
 )
+from shivacmb.simulate.scanner import draw_scanner
+from shivacmb.simulate.subject import LesionWishes, simulate_subject
 
 Array = NDArray[Any]
 
@@ -200,4 +203,50 @@ def random_example(
     signal, masks, zones = head_signal(rng, head)
     acquisition = draw_acquisition(rng, lesions=lesions)
     scan = simulate_scan(rng, signal, masks, zones, acquisition, large=large)
+    return make_example(scan, acquisition, shape)
+
+
+def random_subject_example(
+    rng: np.random.Generator,
+    head: Head | None = None,
+    *,
+    shape: tuple[int, int, int] = (160, 216, 176),
+    lesions: tuple[int, int] = (6, 30),
+) -> Example:
+    """Draw a scan by way of a susceptibility map: slower, and nearer to what a scanner measures.
+
+    Veins, lesions and tissue bend one field, and a SWI is made from magnitude and phase (see
+    :mod:`shivacmb.simulate.subject`); :func:`random_example` draws wilder contrasts instead.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw: the same state gives the same bytes.
+    head : Head, optional
+        To scan one head more than once.
+    shape : tuple of three int
+        Of the result, 1 mm voxels.
+    lesions : tuple of two int
+        Least and largest number of lesions.
+
+    Returns
+    -------
+    Example
+        T2*-GRE magnitude, or SWI in one of three; image, flags and lesions.
+    """
+    head = random_head(rng) if head is None else head
+    scanner = draw_scanner(rng)
+    wishes = LesionWishes(int(rng.integers(lesions[0], lesions[1] + 1)))
+    contrast = 'swi' if rng.random() < 1 / 3 else 'T2starw'
+    subject = simulate_subject(rng, head, scanner, wishes, contrasts=(contrast,), workers=1)
+    acquisition = scanner.acquisition
+    image = subject.images[contrast][0]
+    if acquisition.strip:
+        image = image * strip_mask(rng, subject.brain, acquisition.voxel_mm)
+    scan = Scan(
+        image, subject.brain, acquisition.voxel_mm, subject.affine,
+        [(seen.box, seen.drop) for seen in subject.lesions],
+        [seen.lesion for seen in subject.lesions], subject.mimic_loss,
+        [(kind, point) for kind, point, _ in subject.mimics], np.ones_like(image),
+    )  # fmt: skip
     return make_example(scan, acquisition, shape)

@@ -75,6 +75,7 @@ def scene_masks(labels: Array, brain: Array) -> dict[str, Array]:
         'white': labels == Tissue.CEREBRAL_WM,
         'pallidum': labels == Tissue.PALLIDUM,
         'putamen': labels == Tissue.PUTAMEN,
+        'thalamus': labels == Tissue.THALAMUS,
     }
 
 

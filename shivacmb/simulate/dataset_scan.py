@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from shivacmb.simulate.calcifications import draw_calcifications
 from shivacmb.simulate.lesions import (
     Lesion,
     Protocol,
@@ -237,8 +238,24 @@ def measure(rng: np.random.Generator, clean: Array, acquisition: Acquisition) ->
     return np.asarray(signal)
 
 
-def _strip(rng: np.random.Generator, brain: Array, voxel_mm: tuple[float, float, float]) -> Array:
-    """Make a skull-stripping mask with the faults that such masks have."""
+def strip_mask(
+    rng: np.random.Generator, brain: Array, voxel_mm: tuple[float, float, float]
+) -> Array:
+    """Make a skull-stripping mask with the faults that such masks have.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of every draw.
+    brain : ndarray, bool [X, Y, Z]
+        The true mask.
+    voxel_mm : tuple of three float
+        Voxel size.
+
+    Returns
+    -------
+    ndarray, bool [X, Y, Z]
+    """
     soft = ndimage.gaussian_filter(brain.astype(np.float32), [1.5 / v for v in voxel_mm])
     ragged = smooth_noise(rng, brain.shape, float(rng.uniform(2, 8)))
     limit = float(rng.uniform(0.15, 0.75))
@@ -292,6 +309,11 @@ def simulate_scan(
     base = _sample(signal.astype(np.float32), to_head, acquisition, np.array(shape))
     brain = scene.on_scan(masks['brain']) > 0.5
     factor, mimics = add_mimics(rng, scene, amount=acquisition.mimics)
+    protocol = acquisition.protocol
+    for calcium in draw_calcifications(rng, scene, protocol, acquisition.mimics):
+        box, remaining = lesion_factor(calcium, acquisition.voxel_mm, shape, protocol)
+        factor[box] *= remaining
+        mimics.append((calcium.zone, np.asarray(calcium.centre)))
     clean = base * factor
     if positions is None:
         positions = place(
@@ -305,16 +327,16 @@ def simulate_scan(
         centre = scene.scan_mm(np.array([[i, j, k]], float))[0] + rng.uniform(-0.5, 0.5, 3)
         radius = radii[number] if radii else draw_radius(rng, large)
         lesion = draw_lesion(
-            rng, (float(centre[0]), float(centre[1]), float(centre[2])), acquisition.protocol,
-            zone, radius, least_chi,
+            rng, (float(centre[0]), float(centre[1]), float(centre[2])), protocol, zone, radius,
+            least_chi,
         )  # fmt: skip
-        box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, acquisition.protocol)
+        box, remaining = lesion_factor(lesion, acquisition.voxel_mm, shape, protocol)
         lesioned[box] *= remaining
         lesions.append(lesion)
         drops.append((box, 1.0 - remaining))
     image = np.asarray(np.abs(measure(rng, lesioned, acquisition)), np.float32)
     if acquisition.strip:
-        image = image * _strip(rng, brain, acquisition.voxel_mm)
+        image = image * strip_mask(rng, brain, acquisition.voxel_mm)
     affine = np.diag([*acquisition.voxel_mm, 1.0])
     affine[:3, 3] = low
     return Scan(

@@ -1,4 +1,4 @@
-"""Mimics with their susceptibility: veins, arteries, perivascular spaces, calcium, iron.
+"""Mimics with their susceptibility: veins, arteries, perivascular spaces, iron.
 
 Where they run and what they look like comes from :mod:`shivacmb.simulate.mimics_place`; here they
 get the properties that tell them from microbleeds in phase, susceptibility and T2-weighted images.
@@ -6,14 +6,14 @@ get the properties that tell them from microbleeds in phase, susceptibility and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.simulate.anatomy_warp import smooth_noise
-from shivacmb.simulate.lesions import Lesion, Protocol, draw_lesion
+from shivacmb.simulate.lesions import Protocol
 from shivacmb.simulate.mimics import Vessel, grow_vessel, paint_vessels
 from shivacmb.simulate.mimics_place import Scene, draw_vessels
 from shivacmb.simulate.physics import block_mean, complex_signal, field_shift, frequency
@@ -199,57 +199,6 @@ def _perivascular(
             )  # fmt: skip
             table.append(('perivascular_space', start))
     return spaces, table
-
-
-def draw_calcifications(
-    rng: np.random.Generator, scene: Scene, protocol: Protocol, amount: float
-) -> list[Lesion]:
-    """Draw calcifications: the shapes of microbleeds, but diamagnetic.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of every draw.
-    scene : Scene
-        The scan's grid and the head's maps.
-    protocol : Protocol
-        Field and echo time.
-    amount : float
-        Scales their number; 0 leaves them out.
-
-    Returns
-    -------
-    list of Lesion
-        With a negative ``chi`` in ppm; ``zone`` says where: choroid plexus, pallidum (both
-        sides), rim of the brain (falx, dura), or anywhere in the brain.
-    """
-    brain = scene.masks['brain']
-    rim = np.zeros_like(brain)
-    if brain.any():
-        # the rim without an erosion of the whole head: brain voxels whose neighbour is none
-        inner = brain.copy()
-        for axis in range(3):
-            inner &= np.roll(brain, 2, axis) & np.roll(brain, -2, axis)
-        rim = brain & ~inner
-    homes = (
-        (scene.masks['ventricle'], 3, 0.6),
-        (scene.masks['pallidum'], 4, 0.25),
-        (rim, 3, 0.5),
-        (brain, 4, 0.5),
-    )
-    names = ('choroid', 'pallidum', 'rim', 'brain')
-    found = []
-    for name, (home, most, chance) in zip(names, homes, strict=True):
-        if not amount or rng.random() > chance * min(1.0, amount):
-            continue
-        for centre in scene.pick(rng, home, int(rng.integers(1, most + 1))):
-            radius = float(np.clip(rng.lognormal(0.3, 0.35), 0.6, 4.0))
-            calcium = draw_lesion(
-                rng, (float(centre[0]), float(centre[1]), float(centre[2])), protocol,
-                f'calcification_{name}', radius, 0.3,
-            )  # fmt: skip
-            found.append(replace(calcium, chi=-calcium.chi, depth=1.0))
-    return found
 
 
 def iron_map(rng: np.random.Generator, masks: dict[str, Array]) -> Array:

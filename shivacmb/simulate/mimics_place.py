@@ -33,7 +33,7 @@ class Scene:
     ----------
     masks : dict of ndarray, bool [X, Y, Z]
         On the head's grid: 'brain', 'fluid' (outside the ventricles), 'ventricle', 'white',
-        'pallidum', 'putamen', 'cavity' (air or bone next to the brain).
+        'pallidum', 'putamen', 'thalamus'.
     to_head : ndarray, float64 [4, 4]
         Scan mm to head voxel.
     voxel_mm : tuple of three float

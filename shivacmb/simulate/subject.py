@@ -8,7 +8,7 @@ calcifications are spheres, whose field is known exactly, at 0.25 mm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from scipy import ndimage
 from shivacmb.imaging.swi import susceptibility_weighted
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.anatomy_warp import smooth_noise
+from shivacmb.simulate.calcifications import draw_calcifications
 from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
 from shivacmb.simulate.dataset_scan import least_drop, measure
 from shivacmb.simulate.lesions import (
@@ -31,7 +32,6 @@ from shivacmb.simulate.lesions import (
 from shivacmb.simulate.lesions_place import place
 from shivacmb.simulate.mimics_field import (
     VesselMaps,
-    draw_calcifications,
     draw_vessel_maps,
     iron_map,
 )
@@ -93,18 +93,18 @@ class SeenLesion:
     lesion : Lesion
         In scan mm from the centre of voxel (0, 0, 0).
     box : tuple of three slice
-        Where ``mark`` belongs in the scan.
-    mark : ndarray, bool
-        Voxels that lost more than half of the peak loss.
+        Where ``drop`` belongs in the scan.
+    drop : ndarray, float32
+        Loss of noise-free signal; white matter is 1.
     peak : float
-        Largest loss of noise-free signal; white matter is 1.
+        Largest of it.
     visible : bool
         Whether that is more than :func:`shivacmb.simulate.dataset_scan.least_drop`.
     """
 
     lesion: Lesion
     box: Box
-    mark: Array
+    drop: Array
     peak: float
     visible: bool
 
@@ -129,6 +129,9 @@ class Subject:
         All lesions; the n-th has the number n + 1.
     mimics : list of (kind, ndarray [3], chi)
         Kind, one point in scan mm, susceptibility in ppm (NaN where it has none of its own).
+    mimic_loss : ndarray, float32 [X, Y, Z]
+        Share of the signal that vessels and calcifications took at the main echo, negative where
+        they add.
     """
 
     images: dict[str, list[Array]]
@@ -136,7 +139,8 @@ class Subject:
     brain: Array
     labels: Array
     lesions: list[SeenLesion]
-    mimics: list[tuple[str, Array, float]] = field(default_factory=list)
+    mimics: list[tuple[str, Array, float]]
+    mimic_loss: Array
 
 
 def _affine(head: Head, grid: Grid, turn: Array) -> Array:
@@ -255,23 +259,25 @@ def simulate_subject(
     # one scale for all echoes: what decays between them is the tissue's own, and noise stays
     white = _white(tissue, protocol.echo_s)
 
-    def clean(echo_s: float) -> Array:
+    def mimic_factor(echo_s: float) -> Array:
         now = replace(protocol, echo_s=echo_s)
-        signal = _tissue_signal(tissue, hertz, grid, echo_s, white)
-        signal[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
-        signal *= complex_signal(sensitivity, offset)
+        total = np.ones(grid.shape, np.complex64)
+        total[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
         for item in calcium:
             box, factor, _ = lesion_signal(
                 item, grid.voxel_mm, grid.shape, now, inside_signal=0.25,
                 reach_mm=phase_reach(item), subvoxel_mm=0.3,
             )  # fmt: skip
-            signal[box] *= factor
-        return signal
+            total[box] *= factor
+        return total
 
     images: dict[str, list[Array]] = {name: [] for name in contrasts}
     seen: list[SeenLesion] = []
+    mimic_loss = np.zeros(grid.shape, np.float32)
     for echo_s in scanner.echoes_s:
-        signal = clean(echo_s)
+        factor = mimic_factor(echo_s)
+        signal = _tissue_signal(tissue, hertz, grid, echo_s, white) * factor
+        signal *= complex_signal(sensitivity, offset)
         now = replace(protocol, echo_s=echo_s)
         marks = _add_lesions(signal, lesions, grid, now, acquisition.snr)
         signal = measure(rng, signal, acquisition)
@@ -281,7 +287,7 @@ def simulate_subject(
         if 'phase' in images:
             images['phase'].append(phase)
         if echo_s == protocol.echo_s:
-            seen = marks
+            seen, mimic_loss = marks, np.float32(1.0) - np.abs(factor)
             if 'swi' in images:
                 plane = [n for axis, n in enumerate(grid.shape) if axis != grid.slice_axis]
                 window = min(1.0, _SWI_LINES / max(plane))
@@ -300,7 +306,7 @@ def simulate_subject(
     for number, item in enumerate(seen, start=1):
         view = numbers[item.box]
         if item.visible:
-            view[item.mark & (view == 0)] = number
+            view[visible_label(item.drop) & (view == 0)] = number
     return Subject(
         images,
         _affine(head, grid, scanner.turn),
@@ -312,6 +318,7 @@ def simulate_subject(
             *((item.zone, np.asarray(item.centre), item.chi) for item in calcium),
             *_iron_rows(scene, tissue),
         ],
+        mimic_loss,
     )
 
 
@@ -388,9 +395,9 @@ def _add_lesions(
             reach_mm=phase_reach(item), subvoxel_mm=0.3,
         )  # fmt: skip
         signal[box] *= factor
-        drop = before[box] * (1.0 - np.abs(factor))
+        drop = np.asarray(before[box] * (1.0 - np.abs(factor)), np.float32)
         peak = float(drop.max(initial=0.0))
-        seen.append(SeenLesion(item, box, visible_label(drop), peak, peak > least_drop(snr)))
+        seen.append(SeenLesion(item, box, drop, peak, peak > least_drop(snr)))
     return seen
 
 

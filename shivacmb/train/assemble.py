@@ -18,7 +18,7 @@ def main(order: Path) -> int:
         write_bundle(
             content['output'], content['folds'], content['metadata'],
             openvino=content['openvino'], overwrite=content['overwrite'],
-            papers=content['papers'],
+            extra_files=content['extra_files'],
         )  # fmt: skip
     except ShivaCMBError as error:
         problem = {'kind': type(error).__name__, 'message': str(error)}

@@ -6,19 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from shivacmb.bids import Scan, check_mask_pattern, find_brain_mask, find_scans
+from shivacmb.bids import (
+    SCAN_CONTRASTS,
+    ChannelFinder,
+    Scan,
+    check_mask_pattern,
+    find_brain_mask,
+    find_scans,
+)
+from shivacmb.bids.channels import bare_name, session_images
 from shivacmb.bids.names import session_dir
-from shivacmb.bids.rules import refusal_by_name
-from shivacmb.bids.sidecars import split_name
-from shivacmb.exceptions import DatasetError, FilterError, NoInputError, UsageError
+from shivacmb.exceptions import DatasetError, NoInputError, UsageError
 from shivacmb.models import Input
 
-#: Contrasts that the app itself looks for; any other is the suffix of a file.
-SCAN_CONTRASTS = ('T2starw', 'swi')
 LABEL_FIELDS = ('participant', 'session', 'stem', 'label')
-_DATATYPES = ('anat', 'swi')
 _CLASS = re.compile(r'(?P<name>[A-Za-z0-9]+)(=(?P<values>\d+(,\d+)*))?')
 
 
@@ -210,12 +213,10 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
-    further = {
-        contrast: _scans_of(bids_dir, query, contrast)
-        for channel in query.inputs[1:]
-        for contrast in channel.contrasts
-        if contrast in SCAN_CONTRASTS
-    }
+    channels = ChannelFinder(
+        bids_dir, query.inputs, participants=query.participants, exclude=query.exclude,
+        filters=query.filters,
+    )  # fmt: skip
     check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed = [], []
     for scan in found.scans:
@@ -240,7 +241,7 @@ def find_labelled(
         scan.check()
         scans.append(LabelledScan(
             name or bids_dir.resolve().name, scan.participant, scan.stem,
-            _channels(scan, query.inputs, further), tuple(given),
+            (scan.path, *channels.images(scan)), tuple(given),
             find_brain_mask(scan, query.derivatives, query.mask_pattern),
         ))  # fmt: skip
     if not scans:
@@ -275,19 +276,6 @@ def _file_names(stem: str, label: str) -> tuple[str, str]:
     return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
 
 
-def _images(folder: Path) -> list[Path]:
-    return [
-        path
-        for datatype in _DATATYPES
-        for path in sorted((folder / datatype).glob('*.nii*'))
-        if path.name.endswith(('.nii', '.nii.gz'))
-    ]
-
-
-def _bare(path: Path) -> str:
-    return path.name.removesuffix('.gz').removesuffix('.nii')
-
-
 def _label(
     scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
 ) -> Path | None:
@@ -297,7 +285,7 @@ def _label(
         return path if path.is_file() else None
     folder = session_dir(root, scan.participant, scan.session)
     endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
-    files = _images(folder)
+    files = session_images(folder)
     for ending in endings:
         chosen = _own_maps(scan, ending, files) or _shared_maps(scan, ending, files, beside)
         if len(chosen) > 1:
@@ -314,7 +302,7 @@ def _label(
 def _own_maps(scan: Scan, ending: str, files: Sequence[Path]) -> list[Path]:
     """Maps with the name of the scan, and its suffix where there is one with it."""
     for start in (f'{scan.stem}_{scan.suffix}_{ending}', f'{scan.stem}_{ending}'):
-        if fitting := [path for path in files if _bare(path) == start]:
+        if fitting := [path for path in files if bare_name(path) == start]:
             return fitting
     return []
 
@@ -331,7 +319,7 @@ def _shared_maps(
     """
     session = f'_ses-{scan.session}' if scan.session else ''
     start = f'sub-{scan.participant}{session}'
-    fitting = [path for path in files if _bare(path) == f'{start}_{ending}']
+    fitting = [path for path in files if bare_name(path) == f'{start}_{ending}']
     if not fitting or any(other.stem == start for other in beside):
         return []
     without = [other.path.name for other in beside if not _own_maps(other, ending, files)]
@@ -355,69 +343,3 @@ def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in LABEL_FIELDS)
         raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error
-
-
-def _scans_of(bids_dir: Path, query: Query, contrast: str) -> tuple[Scan, ...]:
-    """Find the scans of a contrast as the app does: magnitude images, one echo of several."""
-    try:
-        return find_scans(
-            bids_dir, participants=query.participants, exclude=query.exclude,
-            filters=query.filters, modality='swi' if contrast == 'swi' else 't2s',
-            require_description=False,
-        ).scans  # fmt: skip
-    except FilterError:
-        return ()
-
-
-def _channels(
-    scan: Scan, inputs: Sequence[Input], further: Mapping[str, Sequence[Scan]]
-) -> tuple[Path, ...]:
-    paths = [scan.path]
-    if len(inputs) > 1:
-        root = scan.path.parents[len(Path(scan.relative_path).parts) - 1]
-        files = _images(session_dir(root, scan.participant, scan.session))
-        paths += [_channel(scan, item, files, further) for item in inputs[1:]]
-    return tuple(paths)
-
-
-def _channel(
-    scan: Scan, channel: Input, files: Sequence[Path], further: Mapping[str, Sequence[Scan]]
-) -> Path:
-    own = _entities(scan.path)
-    session = (scan.participant, scan.session)
-    for contrast in channel.contrasts:
-        if contrast in further:
-            fitting = [
-                item.path
-                for item in further[contrast]
-                if (item.participant, item.session) == session
-            ]
-        else:
-            fitting = [path for path in files if _shows(path, contrast)]
-        fitting = [path for path in fitting if path != scan.path]
-        exact = [path for path in fitting if _entities(path) == own]
-        chosen = exact or fitting
-        if len(chosen) > 1:
-            names = ', '.join(path.name for path in chosen)
-            raise NoInputError(
-                f'several images fit the channel {channel.name!r} beside <{scan.path}>: {names}; '
-                'give the one that belongs to it the same entities'
-            )
-        if chosen:
-            return chosen[0]
-    raise NoInputError(
-        f'no image for the channel {channel.name!r} ({" or ".join(channel.contrasts)}) beside '
-        f'<{scan.path}>; add it, or leave that --input or that scan out'
-    )
-
-
-def _shows(path: Path, contrast: str) -> bool:
-    """Tell whether a name has this suffix, and is not that of a phase, real or imaginary part."""
-    pairs, suffix, _ = split_name(_bare(path))
-    told = {key: value for key, value in pairs.items() if key in ('part', 'acq', 'rec')}
-    return suffix.lower() == contrast.lower() and refusal_by_name(told) is None
-
-
-def _entities(path: Path) -> dict[str, Any]:
-    pairs = split_name(_bare(path))[0]
-    return {key: value for key, value in pairs.items() if key not in ('part', 'echo')}

@@ -210,10 +210,10 @@ def finish(
     files = _save_folds(task, trained)
     tell('writing the bundle')
     write_text(task.work / 'README.md', card_text(metadata))
-    papers = [
+    extra_files = [
         task.work / name for name in ('README.md', 'learning_curves.tsv', 'learning_curves.png')
     ]
-    _assemble(output, files, metadata, papers, overwrite=overwrite)
+    _assemble(output, files, metadata, extra_files, overwrite=overwrite)
     return load_bundle(output)
 
 
@@ -232,19 +232,19 @@ def _save_folds(task: Task, trained: Trained) -> list[Path]:
 
 
 def _assemble(
-    output: Path, files: list[Path], metadata: Mapping[str, Any], papers: list[Path], *,
+    output: Path, files: list[Path], metadata: Mapping[str, Any], extra_files: list[Path], *,
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Write the bundle; under another backend in a process of its own, for the conversion."""
     import keras
 
     if keras.backend.backend() == 'tensorflow':
-        write_bundle(output, files, metadata, overwrite=overwrite, papers=papers)
+        write_bundle(output, files, metadata, overwrite=overwrite, extra_files=extra_files)
         return
     order = {
         'output': str(output), 'folds': [str(path) for path in files], 'metadata': metadata,
         'openvino': has_tensorflow(), 'overwrite': overwrite,
-        'papers': [str(path) for path in papers],
+        'extra_files': [str(path) for path in extra_files],
     }  # fmt: skip
     package = str(Path(__file__).parents[2])
     environment = {

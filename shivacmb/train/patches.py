@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, UNSURE
+from shivacmb.train.augment import bezier_curve
 from shivacmb.train.pool import PoolScan, load_scan
 
 Array = NDArray[Any]
@@ -36,11 +37,8 @@ def bezier_table(rng: np.random.Generator) -> Array:
     """
     x = np.sort(rng.random(2))
     y = np.sort(0.6 * x + 0.4 * rng.random(2))
-    t = np.linspace(0, 1, 200)
-    basis = (3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    curve_x = basis[0] * x[0] + basis[1] * x[1] + basis[2]
-    curve_y = basis[0] * y[0] + basis[1] * y[1] + basis[2]
-    table = np.interp(np.arange(256) / 255, curve_x, curve_y) * rng.uniform(0.9, 1.1)
+    curve = bezier_curve(np.stack([x, y], axis=1), np.arange(256) / 255)
+    table = curve * rng.uniform(0.9, 1.1)
     return np.asarray(np.clip(table, 0, 1), np.float32)
 
 

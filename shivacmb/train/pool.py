@@ -83,16 +83,25 @@ def make_scan(
     lesions : tuple of two int
         Least and largest number of lesions.
     large : float
-        Share of additional large lesions, see :func:`shivacmb.simulate.lesions.draw_radius`.
+        Share of additional large lesions in the scans with wilder contrasts, see
+        :func:`shivacmb.simulate.lesions.draw_radius`.
+
+    Notes
+    -----
+    Scans with an even number have wild contrasts, the others come from a susceptibility map: the
+    first teach what may differ between scanners, the second what veins and SWI really look like.
     """
-    from shivacmb.simulate.dataset import random_example
+    from shivacmb.simulate.dataset import random_example, random_subject_example
 
     target = _path(folder, index)
     if target.exists():
         return
     head = _head(seed, index // SCANS_PER_HEAD)
     rng = np.random.default_rng([seed, index, 1])
-    example = random_example(rng, head, shape=shape, lesions=lesions, large=large)
+    if index % 2:
+        example = random_subject_example(rng, head, shape=shape, lesions=lesions)
+    else:
+        example = random_example(rng, head, shape=shape, lesions=lesions, large=large)
     scratch = target.with_suffix(f'.{os.getpid()}.tmp')
     with scratch.open('wb') as stream:
         stacked = np.stack([example.image, example.flags, example.labels.astype(np.uint8)])

@@ -97,6 +97,7 @@ def init_scan_wf(
     preproc_wf = init_preproc_wf(
         detection=detection,
         brain_mask=plan.brain_mask,
+        channels=plan.channels,
         service=service,
         omp_nthreads=omp_nthreads,
     )

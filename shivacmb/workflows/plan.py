@@ -73,6 +73,8 @@ class ScanPlan:
         Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
     staging : str
         Scratch folder of this scan and process, on the file system of the outputs.
+    channels : tuple of Path
+        Images on the grid of the scan for the further channels of the network.
     replaces : tuple of str
         Files of earlier runs to remove just before the new ones take their place.
     out_dir : str
@@ -87,6 +89,7 @@ class ScanPlan:
     brain_mask: Path | None
     outputs: dict[str, str]
     staging: str
+    channels: tuple[Path, ...] = ()
     replaces: tuple[str, ...] = ()
     out_dir: str = ''
     facts: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nipype.interfaces import fsl
@@ -10,7 +11,7 @@ from nipype.pipeline import engine as pe
 
 from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask
 from shivacmb.interfaces.brain_tools import HDBet, SynthStrip
-from shivacmb.interfaces.images import CheckImage, NetworkInput, Reorient, Resample
+from shivacmb.interfaces.images import CheckChannel, CheckImage, NetworkInput, Reorient, Resample
 from shivacmb.workflows.plan import Detection
 
 INPUT_FIELDS = ('in_file',)
@@ -34,6 +35,7 @@ def init_preproc_wf(
     *,
     detection: Detection,
     brain_mask: Path | None = None,
+    channels: Sequence[Path] = (),
     service: str = '',
     omp_nthreads: int = 1,
     name: str = 'preproc_wf',
@@ -49,6 +51,8 @@ def init_preproc_wf(
         Toolkit, mask method, grid and intensity settings.
     brain_mask : Path, optional
         A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    channels : sequence of Path
+        Images on the grid of the scan for the further channels of the network.
     service : str
         Address of a running ``PredictionService`` that holds the network of the brain mask;
         without it the node loads the network in its own process, once.
@@ -91,24 +95,7 @@ def init_preproc_wf(
     inputnode = pe.Node(niu.IdentityInterface(list(INPUT_FIELDS)), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(list(OUTPUT_FIELDS)), name='outputnode')
     check_image = pe.Node(CheckImage(), name='check_image', mem_gb=0.6)
-    if detection.toolkit == 'fsl':
-        reorient = pe.Node(
-            fsl.Reorient2Std(output_type='NIFTI'), name='reorient', mem_gb=0.6
-        )
-        resample = pe.Node(
-            fsl.FLIRT(
-                apply_isoxfm=detection.voxel_mm,
-                no_resample_blur=True,
-                in_matrix_file=str(IDENTITY),
-                output_type='NIFTI',
-            ),
-            name='resample',
-            mem_gb=0.6,
-        )
-        workflow.connect(reorient, 'out_file', resample, 'reference')
-    else:
-        reorient = pe.Node(Reorient(), name='reorient', mem_gb=0.6)
-        resample = pe.Node(Resample(voxel_mm=detection.voxel_mm), name='resample', mem_gb=0.6)
+    reorient, resample = _spatial_nodes(workflow, detection)
     network_input = pe.Node(
         NetworkInput(
             voxel_mm=detection.voxel_mm,
@@ -134,7 +121,6 @@ def init_preproc_wf(
     workflow.connect([
         (inputnode, check_image, [('in_file', 'in_file')]),
         (check_image, reorient, [('out_file', 'in_file')]),
-        (reorient, resample, [('out_file', 'in_file')]),
         (check_image, mask_wf, [('out_file', 'inputnode.scan_file')]),
         (iso[0], mask_wf, [(iso[1], 'inputnode.iso_file')]),
         (check_image, network_input, [('out_file', 'scan_file')]),
@@ -158,6 +144,100 @@ def init_preproc_wf(
             ('chain_file', 'chain_file'),
             ('voxels_outside', 'voxels_outside'),
         ]),
+    ])
+    # fmt: on
+    if channels:
+        _add_channels(workflow, detection, channels)
+    return workflow
+
+
+def _spatial_nodes(workflow: pe.Workflow, detection: Detection) -> tuple[pe.Node, pe.Node]:
+    """Add the nodes that reorient and resample, connected."""
+    if detection.toolkit == 'fsl':
+        reorient = pe.Node(
+            fsl.Reorient2Std(output_type='NIFTI'), name='reorient', mem_gb=0.6
+        )
+        resample = pe.Node(
+            fsl.FLIRT(
+                apply_isoxfm=detection.voxel_mm,
+                no_resample_blur=True,
+                in_matrix_file=str(IDENTITY),
+                output_type='NIFTI',
+            ),
+            name='resample',
+            mem_gb=0.6,
+        )
+        workflow.connect(reorient, 'out_file', resample, 'reference')
+    else:
+        reorient = pe.Node(Reorient(), name='reorient', mem_gb=0.6)
+        resample = pe.Node(Resample(voxel_mm=detection.voxel_mm), name='resample', mem_gb=0.6)
+    workflow.connect(reorient, 'out_file', resample, 'in_file')
+    return reorient, resample
+
+
+def _add_channels(
+    workflow: pe.Workflow, detection: Detection, channels: Sequence[Path]
+) -> None:
+    """Bring further images of the acquisition to the network's grid, beside the scan."""
+    check_image, network_input, outputnode = (
+        workflow.get_node(name) for name in ('check_image', 'network_input', 'outputnode')
+    )
+    channel_files = pe.Node(niu.Merge(len(channels)), name='channel_files')
+    warnings = pe.Node(niu.Merge(1 + len(channels)), name='warnings')
+    workflow.disconnect(check_image, 'warnings', outputnode, 'warnings')
+    workflow.connect(check_image, 'warnings', warnings, 'in1')
+    for number, path in enumerate(channels, start=1):
+        channel_wf = init_channel_wf(detection=detection, name=f'channel{number}_wf')
+        channel_wf.get_node('inputnode').inputs.in_file = str(path)
+        # fmt: off
+        workflow.connect([
+            (check_image, channel_wf, [('out_file', 'inputnode.scan_file')]),
+            (channel_wf, channel_files, [('outputnode.iso_file', f'in{number}')]),
+            (channel_wf, warnings, [('outputnode.warnings', f'in{number + 1}')]),
+        ])
+        # fmt: on
+    workflow.connect(channel_files, 'out', network_input, 'channel_files')
+    workflow.connect(warnings, 'out', outputnode, 'warnings')
+
+
+def init_channel_wf(*, detection: Detection, name: str = 'channel_wf') -> pe.Workflow:
+    """Check, reorient and resample a further image of an acquisition.
+
+    Workflow Graph
+        check_channel -> reorient -> resample
+
+    Parameters
+    ----------
+    detection : Detection
+        Toolkit and voxel size.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    in_file
+        The image as found.
+    scan_file
+        The checked scan, whose grid the image must have.
+
+    Outputs
+    -------
+    iso_file
+        Reoriented isotropic image.
+    warnings
+        What a user should know about the image.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['in_file', 'scan_file']), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(['iso_file', 'warnings']), name='outputnode')
+    check_channel = pe.Node(CheckChannel(), name='check_channel', mem_gb=0.6)
+    reorient, resample = _spatial_nodes(workflow, detection)
+    # fmt: off
+    workflow.connect([
+        (inputnode, check_channel, [('in_file', 'in_file'), ('scan_file', 'scan_file')]),
+        (check_channel, reorient, [('out_file', 'in_file')]),
+        (resample, outputnode, [('out_file', 'iso_file')]),
+        (check_channel, outputnode, [('warnings', 'warnings')]),
     ])
     # fmt: on
     return workflow

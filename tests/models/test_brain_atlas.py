@@ -102,7 +102,7 @@ def test_place_tells_what_the_network_does_not(atlas: ba.Atlas) -> None:
     blind, right = fields_at(place, blind=True), zones_at(place)
     image = np.ones(GRID, np.float32)
     found = ba.place_zones(blind, image, NET_MM, atlas)
-    np.testing.assert_array_equal(found[..., [0, -1]], blind[..., [0, -1]])
+    np.testing.assert_array_equal(found[..., 0], blind[..., 0])
     np.testing.assert_allclose(found[..., :-1].sum(-1), 1, atol=1e-3)
     best = found[..., 1:-1].argmax(-1) + 1
     brain = right[..., 0] < 0.5
@@ -110,6 +110,17 @@ def test_place_tells_what_the_network_does_not(atlas: ba.Atlas) -> None:
     for zone in (Zone.DEEP_GREY, Zone.THALAMUS, Zone.CEREBELLUM, Zone.BRAINSTEM):
         one, two = brain & (best == zone), brain & (wanted == zone)
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.9, zone
+
+
+def test_the_side_is_known_where_the_network_does_not_know_it(atlas: ba.Atlas) -> None:
+    truth = turned(10.0, 0.95, (2, -14, 3))
+    place = truth[0] + ba.points(GRID, NET_MM) @ truth[1:]
+    fields = fields_at(place, blind=True)
+    inner = np.abs(place[..., 0]) < 12
+    fields[inner, -1] = 0.2  # all right, with little certainty
+    found = ba.place_zones(fields, np.ones(GRID, np.float32), NET_MM, atlas)
+    sure = (np.abs(place[..., 0]) > 5) & (fields[..., Zone.BACKGROUND] < 0.5)
+    np.testing.assert_array_equal((found[..., -1] > 0.5)[sure], (place[..., 0] < 0)[sure])
 
 
 def test_the_core_is_laid_again_where_its_zones_are(atlas: ba.Atlas) -> None:

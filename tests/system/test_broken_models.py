@@ -92,12 +92,20 @@ def test_description_that_is_no_json(
     refused(app, tools, bids, tmp_path / 'out', bundle, 'model.json>')
 
 
-def test_more_channels_than_a_scan_has(
+def test_channels_that_the_networks_do_not_have(
     app: Any, tools: Any, bids: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    both = [{'name': 'swi', 'contrasts': ['swi']}, {'name': 't1', 'contrasts': ['T1w']}]
+    both = [
+        {'name': 'swi', 'contrasts': ['T2starw', 'swi']},
+        {'name': 't2', 'contrasts': ['T2w']},
+    ]
     change(bundle, inputs=both)
-    refused(app, tools, bids, tmp_path / 'out', bundle, 'needs 2 channels (swi, t1)', 'choose')
+    tools.place(bids, 'sub-01_T2w')
+    only = ('participant', '--participant-label', '01')
+    done = app.run(bids, tmp_path / 'out', *only, '--model', bundle)
+    assert done.returncode == CODE_65, done.stderr
+    assert 'says 96x96x96 (2 channels)' in tools.sentence(done.stderr)
+    (bids / 'sub-01' / 'anat' / 'sub-01_T2w.nii.gz').unlink()
 
 
 def test_contrast_that_the_model_does_not_take(

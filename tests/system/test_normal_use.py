@@ -233,6 +233,7 @@ def test_other_settings_redo(app: Any, bids: Path, out: Path, tools: Any, first:
     done = app.participant(bids, out, *alone, '--threshold', '0.9', '--min-size', '5')
     assert done.returncode == 0, done.stderr
     assert 'already finished' not in done.stdout
+    assert '1 scan(s) were finished with another model, version or settings' in done.stderr
     row = tools.scan_rows(out)['sub-03']
     assert (row['threshold'], row['min_voxels']) == ('0.9', '5')
     assert float(row['cmb_volume_mm3']) > 0
