@@ -298,7 +298,7 @@ def _newton_step(
 
 def _with_slopes(maps: Array, mm: float) -> Array:
     """Maps [X, Y, Z, C] and behind them their gradients, [X, Y, Z, 4 C]."""
-    slopes = np.stack(np.gradient(maps, mm, axis=(0, 1, 2)), axis=-1)
+    slopes = np.stack([np.gradient(maps, mm, axis=axis) for axis in range(3)], axis=-1)
     joined = np.concatenate([maps, slopes.reshape(*maps.shape[:3], -1)], axis=-1)
     return np.ascontiguousarray(joined, np.float32)
 
@@ -481,7 +481,7 @@ def place_zones(fields: Array, image: Array, mm: float, atlas: Atlas) -> Array:
     placed = fit_affine(seen.marks, seen.cells, 2 * mm, atlas)
     brain = 1.0 - fields[..., Zone.BACKGROUND]
     grid = points(image.shape, mm)
-    out = fields.copy()
+    out = np.array(fields, np.float32)
     out[..., -1] = _sided(fields[..., -1], placed[0, 0] + grid @ placed[1:, 0])
     # a part of the voxels is enough to lay the core
     place = placed[0] + grid[::2, ::2, ::2] @ placed[1:]

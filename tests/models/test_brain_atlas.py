@@ -112,15 +112,19 @@ def test_place_tells_what_the_network_does_not(atlas: ba.Atlas) -> None:
         assert 2 * (one & two).sum() / (one.sum() + two.sum()) > 0.9, zone
 
 
-def test_the_side_is_known_where_the_network_does_not_know_it(atlas: ba.Atlas) -> None:
-    truth = turned(10.0, 0.95, (2, -14, 3))
+def test_the_network_decides_on_sides_at_the_midline_the_atlas_far_from_it(
+    atlas: ba.Atlas,
+) -> None:
+    truth = turned(0.0, 1.0, (0, -14, 3))
     place = truth[0] + ba.points(GRID, NET_MM) @ truth[1:]
-    fields = fields_at(place, blind=True)
-    inner = np.abs(place[..., 0]) < 12
-    fields[inner, -1] = 0.2  # all right, with little certainty
-    found = ba.place_zones(fields, np.ones(GRID, np.float32), NET_MM, atlas)
-    sure = (np.abs(place[..., 0]) > 5) & (fields[..., Zone.BACKGROUND] < 0.5)
-    np.testing.assert_array_equal((found[..., -1] > 0.5)[sure], (place[..., 0] < 0)[sure])
+    fields = fields_at(place)
+    x = place[..., 0]
+    fields[..., -1] = np.where(np.abs(x) > 20, 0.2, 1 / (1 + np.exp(x - 3)))  # bent by 3 mm
+    found = ba.place_zones(fields, np.ones(GRID, np.float32), NET_MM, atlas)[..., -1] > 0.5
+    brain = fields[..., Zone.BACKGROUND] < 0.5
+    far, near = brain & (np.abs(x) > 20), brain & (np.abs(x) < 1)
+    np.testing.assert_array_equal(found[far], x[far] < 0)
+    assert found[near].all()
 
 
 def test_the_core_is_laid_again_where_its_zones_are(atlas: ba.Atlas) -> None:
