@@ -109,16 +109,8 @@ def find_brain(
         found.grid.shape,
         found.grid.voxel_mm[0],
         threshold=found.postprocess.threshold,
-        atlas=_atlas(found),
+        atlas=load_atlas(*found.atlas) if found.atlas else None,
     )
-
-
-def _atlas(bundle: Bundle) -> Atlas | None:
-    """The atlas that lies in the bundle, by its plain name."""
-    entry = bundle.architecture.get('atlas')
-    if entry is None:
-        return None
-    return load_atlas(bundle.path / Path(entry['file']).name, entry['sha256'])
 
 
 @lru_cache(maxsize=1)

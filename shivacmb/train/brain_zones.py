@@ -389,7 +389,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
             'metrics': {'simulated heads, other seeds': metrics},
         },
         overwrite=True,
-        papers=[file],
+        extra_files=[file],
     )
     return 0
 

@@ -11,6 +11,8 @@ import pytest
 from shivacmb.exceptions import ModelError
 from shivacmb.imaging.zones import Zone
 from shivacmb.models import brain_atlas as ba
+from shivacmb.models.install import add_model
+from shivacmb.models.locate import find_bundle
 
 ORIGIN = np.array([-92.0, -124.0, -92.0])
 SHAPE, MM = (47, 63, 47), 4.0
@@ -165,3 +167,16 @@ def test_stored_atlas_comes_back_and_a_changed_one_is_refused(
         ba.load_atlas(path, '0' * 64)
     with pytest.raises(ModelError, match=r'cannot read <.*none\.npz>: No such file'):
         ba.load_atlas(tmp_path / 'none.npz', checksum)
+
+
+def test_the_atlas_goes_with_its_bundle(tmp_path: Path) -> None:
+    shipped = find_bundle('brain-zones')
+    added = add_model(shipped.path, name='mine', models_dir=tmp_path)
+    assert added.atlas == (tmp_path / 'mine' / 'atlas.npz', shipped.atlas[1])
+    added.verify()
+    added.atlas[0].write_bytes(b'x')
+    with pytest.raises(ModelError, match=r"atlas\.npz> of model 'mine' is not the file"):
+        added.verify()
+    odd = dataclasses.replace(added, architecture={'atlas': 'atlas.npz'})
+    with pytest.raises(ModelError, match=r'architecture\.atlas in <.*> needs file and sha256'):
+        _ = odd.atlas
