@@ -45,6 +45,10 @@ _SETTLED_MM = 0.3
 #: Around the deep structures, template mm: there the atlas is laid again, on the classified zones.
 _CORE_MM = ((-42.0, 42.0), (-52.0, 40.0), (-24.0, 40.0))
 _CORE_STEPS = 6
+#: A fit that stretches more than any head is given up for its start, one of the core that moves
+#: further than ventricles do for that of the whole.
+_STRETCH = (0.6, 1.7)
+_CORE_MOVE_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,7 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
     target, volume = atlas._brain
     size = float(np.clip((volume / (total * mm**3)) ** (1 / 3), 0.85, 1.2))
     # unit of the slopes: 100 mm, so that all twelve numbers are of one size
-    numbers = np.concatenate([target[None], 100.0 * size * np.eye(3)])
+    numbers = start = np.concatenate([target[None], 100.0 * size * np.eye(3)])
     where = where & (ndimage.uniform_filter(seen[..., 0], 5) > 0.02)
     smooth = ndimage.gaussian_filter(seen, (1.5, 1.5, 1.5, 0))
     stages = ((atlas._rough, smooth, 2, _STEPS[0]), (atlas._fine, seen, 1, _STEPS[1]))
@@ -270,6 +274,9 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
             numbers = numbers - step
             if np.abs(basis[::7] @ step).max() < _SETTLED_MM:
                 break
+    sizes = np.linalg.svd(numbers[1:] / 100.0, compute_uv=False)
+    if not (_STRETCH[0] < sizes.min() and sizes.max() < _STRETCH[1]):
+        numbers = start
     slopes = numbers[1:] / 100.0
     return np.concatenate([(numbers[0] - middle @ slopes)[None], slopes])
 
@@ -338,20 +345,23 @@ def fit_core(chance: Array, where: Array, placed: Array, atlas: Atlas) -> Array:
     Returns
     -------
     ndarray, float64 [4, 3]
-        For the middle of the brain; ``placed`` itself where too little of that was seen.
+        For the middle of the brain; ``placed`` itself where too little of that was seen, or where
+        the atlas would move further than brains differ.
     """
     if len(where) < 1000:
         return placed
     middle = where.mean(axis=0)
     basis = np.concatenate([np.ones((len(where), 1)), (where - middle) / 100.0], axis=1)
     basis = basis.astype(np.float32)
-    numbers = np.concatenate([(placed[0] + middle @ placed[1:])[None], 100.0 * placed[1:]])
+    numbers = start = np.concatenate([(placed[0] + middle @ placed[1:])[None], 100.0 * placed[1:]])
     weights = np.ones(ZONES - 1, np.float32)
     for _ in range(_CORE_STEPS):
         step = _newton_step(atlas._zones, chance, basis, numbers, atlas, weights)
         numbers = numbers - step
         if np.abs(basis @ step).max() < _SETTLED_MM:
             break
+    if not np.abs(basis @ (numbers - start)).max() < _CORE_MOVE_MM:
+        return placed
     slopes = numbers[1:] / 100.0
     return np.concatenate([(numbers[0] - middle @ slopes)[None], slopes])
 

@@ -72,7 +72,8 @@ CARD: dict[str, Any] = {
     'url': '',
     'intended_use': (
         'To place and scale the box in which microbleeds are sought, and to name the zone that a'
-        ' microbleed lies in. Research only; not for volumetry.'
+        ' microbleed lies in. At their borders zones are a guess: on simulated heads one deep'
+        ' lesion in five is called lobar. Research only; not for volumetry.'
     ),
     'target': 'brain',
     'architecture': {'family': 'brain-zones', 'widths': list(WIDTHS)},

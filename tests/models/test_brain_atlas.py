@@ -140,6 +140,19 @@ def test_the_core_is_laid_again_where_its_zones_are(atlas: ba.Atlas) -> None:
     assert ba.fit_core(chance[:900], where[:900], off, atlas) is off
 
 
+def test_a_fit_that_runs_away_is_given_up(
+    atlas: ba.Atlas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ba, '_newton_step', lambda *_: np.full((4, 3), 30.0))
+    fields = fields_at(ba.points(GRID, NET_MM))
+    cells = np.ones([size // 2 for size in GRID], bool)
+    found = ba.fit_affine(ba.landmarks(fields), cells, 2 * NET_MM, atlas)
+    np.testing.assert_allclose(found[1:], found[1, 0] * np.eye(3))
+    assert 0.85 <= found[1, 0] <= 1.2
+    where = ba.points((12, 12, 12), 3.0).reshape(-1, 3)
+    assert ba.fit_core(np.ones((len(where), 7), np.float32), where, found, atlas) is found
+
+
 def test_left_and_right_look_alike_to_the_classifier(atlas: ba.Atlas) -> None:
     identity = np.concatenate([np.zeros((1, 3)), np.eye(3)])
     fields = fields_at(ba.points(GRID, NET_MM), blind=True)
