@@ -11,6 +11,7 @@ from scipy import ndimage
 from shivacmb.simulate.anatomy import Head
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.bids_dataset import Order, write_subject
+from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, random_subject_example
 from shivacmb.simulate.dataset_head import carve_sulci
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import LesionWishes, Subject, simulate_subject
@@ -249,3 +250,30 @@ def test_orders_are_checked() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             Order(**options)
+
+
+def test_a_subject_becomes_an_example_for_a_detector() -> None:
+    box = (64, 64, 64)
+
+    def draw(seed: int):
+        rng = np.random.default_rng(seed)
+        return random_subject_example(rng, small_head(), shape=box, lesions=(4, 6))
+
+    seen = 0
+    for seed in range(3):
+        found = draw(seed)
+        assert found.image.shape == found.flags.shape == found.labels.shape == box
+        brain = (found.flags & BRAIN) > 0
+        assert 30_000 < brain.sum() < 46_000  # a ball of 22 mm
+        assert np.percentile(found.image[brain], 99) >= 250  # scaled in the brain
+        assert ((found.flags & LESION) > 0).sum() == (found.labels > 0).sum()
+        assert ((found.flags & MIMIC) > 0).any()
+        for row in found.lesions:
+            if row['visible']:
+                seen += 1
+                where = np.argwhere(found.labels == row['number'])
+                assert np.linalg.norm(where.mean(0) - row['voxel']) < 3
+                inside = found.image[found.labels == row['number']].mean()
+                assert inside < np.median(found.image[brain])
+    assert seen > 2
+    assert draw(1).image.tobytes() == draw(1).image.tobytes()
