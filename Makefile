@@ -6,7 +6,7 @@ DEMO ?= demo
 WORK ?= evaluation
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test lint types contracts check bench evaluate models clean
+.PHONY: demo test lint types contracts check bench evaluate models docs docs-links dist release-check sbom audit audit-containers clean
 
 # Environments are stamped by extra, so that `make demo` stays small
 $(VENV)/.app: pyproject.toml
@@ -20,6 +20,20 @@ $(VENV)/.dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.app
+
+$(VENV)/.docs: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.app
+
+# The tools of a release see nothing of the app: they stand in an environment of their own
+RELEASE_TOOLS := build cyclonedx-bom pip-audit twine
+$(VENV)-release/.made: Makefile
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-release/bin/python -m pip install --quiet $(RELEASE_TOOLS)
+	touch $@
 
 demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the counts
 	$(BIN)/shivacmb bids_examples/demo $(DEMO) participant
@@ -66,5 +80,46 @@ models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
 	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones
 	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb
 
+docs: $(VENV)/.docs  ## the documentation, to docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html -d docs/_build/doctrees docs docs/_build/html
+	@echo "Documentation: $(abspath docs/_build/html)/index.html"
+
+docs-links: docs  ## follow the links that lead outside; needs the network
+	$(BIN)/python -m sphinx -q -W --keep-going -b linkcheck -d docs/_build/doctrees docs docs/_build/links
+
+dist: $(VENV)-release/.made  ## wheel and sdist; the version is the tag
+	rm -rf dist
+	$(VENV)-release/bin/python -m build --outdir dist .
+
+release-check: $(VENV)-release/.made  ## build both, look into them, install each in an empty environment, run the app
+	rm -rf dist
+	$(VENV)-release/bin/python .ci/release_check.py --dist dist
+	$(VENV)-release/bin/twine check --strict dist/*.whl dist/*.tar.gz
+
+build/installed/.made: $(wildcard dist/*.whl)
+	$(PYTHON) -m venv --clear build/installed
+	build/installed/bin/python -m pip install --quiet --upgrade pip
+	build/installed/bin/python -m pip install --quiet dist/*.whl
+	touch $@
+
+sbom: $(VENV)-release/.made build/installed/.made  ## software bill of materials of the wheel in dist/ and all it installs
+	sed "s/^dynamic = .*/version = \"$$(build/installed/bin/shivacmb --version | cut -d' ' -f2)\"/" pyproject.toml \
+	  > build/pyproject.toml
+	$(VENV)-release/bin/cyclonedx-py environment --pyproject build/pyproject.toml --mc-type application \
+	  --output-reproducible --validate --output-format JSON --output-file build/sbom.cdx.json build/installed/bin/python
+
+# Advisories that do not concern us, each with its reason: AUDIT_IGNORE := ID ...
+AUDIT_IGNORE :=
+AUDIT := $(VENV)-release/bin/pip-audit --strict --progress-spinner off --disable-pip \
+  $(foreach id,$(AUDIT_IGNORE),--ignore-vuln $(id))
+
+# The app itself is left out: the index knows it only after the release, and --strict fails on what it does not know
+audit: $(VENV)-release/.made build/installed/.made  ## the same packages against known vulnerabilities; needs the network
+	build/installed/bin/python -m pip freeze --exclude shivacmb > build/installed.txt
+	$(AUDIT) --no-deps -r build/installed.txt
+
+audit-containers: $(VENV)-release/.made  ## the locks of the containers
+	$(foreach lock,$(wildcard containers/locks/[cg]pu.txt),$(AUDIT) --require-hashes -r $(lock) &&) true
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-release $(DEMO) build dist docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache

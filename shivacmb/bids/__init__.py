@@ -6,6 +6,7 @@ from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
 from shivacmb.bids.group import GroupFiles, write_group
+from shivacmb.bids.lock import remove_stale_locks, scan_lock
 from shivacmb.bids.masks import check_mask_pattern, find_brain_mask
 from shivacmb.bids.names import (
     clear_outputs,
@@ -22,13 +23,14 @@ from shivacmb.bids.records import (
     is_finished,
     read_record,
     read_records,
+    remove_absence,
     settings_hash,
     write_absence,
     write_record,
 )
 from shivacmb.bids.renamed import Departed, find_departed, remove_outputs
 from shivacmb.bids.scan import Found, PassedOver, Scan
-from shivacmb.bids.tables import write_scans_table
+from shivacmb.bids.tables import retract, write_scans_table
 
 __all__ = [
     'SCAN_CONTRASTS',
@@ -54,10 +56,14 @@ __all__ = [
     'read_record',
     'read_records',
     'record_path',
+    'remove_absence',
     'remove_outputs',
     'remove_stale',
+    'remove_stale_locks',
     'replacing',
     'report_path',
+    'retract',
+    'scan_lock',
     'scans_table_paths',
     'settings_hash',
     'write_absence',

@@ -67,10 +67,14 @@ class Candidate:
         value = self.metadata.get('EchoTime')
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return None
+        try:
+            value = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            return None
         if not math.isfinite(value) or value <= 0:
             return None
         # BIDS wants seconds; no gradient echo lasts one second, so larger values are milliseconds
-        return value / 1000 if value >= 1 else float(value)
+        return value / 1000 if value >= 1 else value
 
     @property
     def echo(self) -> int | None:

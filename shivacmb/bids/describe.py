@@ -119,7 +119,7 @@ def dataset_description(
 def _raw_description(bids_dir: Path) -> Mapping[str, Any]:
     try:
         content = json.loads((bids_dir / 'dataset_description.json').read_text('utf-8-sig'))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

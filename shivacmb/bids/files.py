@@ -59,7 +59,8 @@ def write_text(path: Path, text: str) -> bool:
     OutputError
         When it cannot be written.
     """
-    content = text.encode('utf-8')
+    # A path may hold bytes that are no text
+    content = text.encode('utf-8', 'backslashreplace')
     with contextlib.suppress(OSError):
         if path.read_bytes() == content:
             return False

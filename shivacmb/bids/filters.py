@@ -101,7 +101,7 @@ def load_filters(source: str | Path | Mapping[str, Any] | None) -> dict[str, dic
         where = f'filter file <{source}>'
         try:
             content = json.loads(Path(source).read_text(encoding='utf-8-sig'))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f'{where} cannot be read as JSON ({error})') from error
     if not isinstance(content, Mapping):
         raise UsageError(f'{where} must hold a JSON object with sections {", ".join(SECTIONS)}')

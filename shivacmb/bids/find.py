@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from shivacmb.bids.choose import Candidate, choose
 from shivacmb.bids.filters import load_filters, matches, named_keys
-from shivacmb.bids.listing import Folder, list_participants, list_root
+from shivacmb.bids.listing import Folder, is_label, list_participants, list_root
 from shivacmb.bids.rules import (
     REFUSED_SUFFIXES,
     SUFFIX_FAMILY,
@@ -80,7 +80,7 @@ def find_scans(
     listing = list_participants(root, labels, root_names, only)
 
     search = _Search(root, sections, modality)
-    search.passed.extend(listing.unreadable)
+    search.passed.extend([*listing.unreadable, *listing.misnamed])
     search.read(listing.folders)
     scans = search.scans()
     # every candidate ends as a scan or is beaten by one: none left means that filters took all
@@ -97,6 +97,7 @@ def find_scans(
         tuple(sorted(search.passed, key=lambda item: str(item.path))),
         tuple(sorted([*missing, *absent])),
         tuple(absent),
+        tuple(listing.unreadable),
     )
 
 
@@ -188,6 +189,9 @@ class _Search:
             )
         if odd:
             return f'"{odd[0]}" in its name is no key-value pair of BIDS: rename it'
+        wrong = [f'{key}-{value}' for key, value in pairs.items() if not is_label(value)]
+        if wrong:
+            return f'{wrong[0]!r} has other characters than letters and digits: rename it'
         if pairs.get('sub') != folder.participant:
             return f'its name does not begin with sub-{folder.participant}, the folder it lies in'
         if folder.session != pairs.get('ses') and 'ses' in pairs:
@@ -210,9 +214,8 @@ class _Search:
         found.metadata, found.error, found.named = metadata, error, low not in SUFFIX_FAMILY
         if folder.session is not None and 'ses' not in pairs:
             found.warnings.append(f'its name lacks ses-{folder.session}, the folder it lies in')
-        echo_time = metadata.get('EchoTime')
-        if isinstance(echo_time, (int, float)) and echo_time >= 1:
-            found.warnings.append(f'EchoTime {echo_time} was read as milliseconds')
+        if found.echo_time_s is not None and metadata['EchoTime'] >= 1:
+            found.warnings.append(f'EchoTime {metadata["EchoTime"]} was read as milliseconds')
         return found
 
     def _filter(self, candidate: Candidate) -> Candidate | str | None:

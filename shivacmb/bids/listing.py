@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from shivacmb.bids.scan import PassedOver
 from shivacmb.exceptions import DatasetError
 
 DATATYPES = ('anat', 'swi')
+_LABEL = re.compile(r'[A-Za-z0-9+]+')
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _check_description(bids_dir: Path, names: Collection[str]) -> None:
         raise DatasetError(f'<{path}> is missing: {remedy}')
     try:
         content = json.loads(path.read_text(encoding='utf-8-sig'))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f'<{path}> cannot be read ({error}): mend it, or {remedy}') from error
     if not isinstance(content, dict):
         raise DatasetError(f'<{path}> does not hold a JSON object: {remedy}')
@@ -79,10 +81,11 @@ def _check_description(bids_dir: Path, names: Collection[str]) -> None:
 
 @dataclass
 class Listing:
-    """Folders of the wanted participants, and what could not be listed."""
+    """Folders of the wanted participants, and what could not be listed or may not be used."""
 
     folders: list[Folder]
     unreadable: list[PassedOver]
+    misnamed: list[PassedOver]
     skipped_sessions: bool = False
 
 
@@ -93,9 +96,11 @@ def list_participants(
     sessions: Collection[str] | None,
 ) -> Listing:
     """List ``sub-X[/ses-Y]/{anat,swi}``: one call for each folder that exists."""
-    listing = Listing([], [])
+    listing = Listing([], [], [])
     for label in labels:
         folder = bids_dir / f'sub-{label}'
+        if not _may_be_used(folder, label, listing):
+            continue
         names = _names(folder, listing)
         levels = ((bids_dir, root_names), (folder, names))
         if sessions is None:
@@ -109,8 +114,23 @@ def list_participants(
                 listing.skipped_sessions = True
                 continue
             inner = folder / name
+            if not _may_be_used(inner, name[4:], listing):
+                continue
             _add(listing, label, name[4:], (*levels, (inner, _names(inner, listing))))
     return listing
+
+
+def is_label(text: str) -> bool:
+    """Tell whether a text can be the label of an entity, which becomes part of output paths."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def _may_be_used(folder: Path, label: str, listing: Listing) -> bool:
+    if is_label(label):
+        return True
+    reason = f'its label {label!r} has other characters than letters and digits: rename it'
+    listing.misnamed.append(PassedOver(folder, reason))
+    return False
 
 
 def _add(
@@ -137,6 +157,6 @@ def _names(folder: Path, listing: Listing) -> tuple[str, ...]:
         return ()
     except OSError as error:
         listing.unreadable.append(
-            PassedOver(folder, f'the folder cannot be read ({error.strerror}): check permissions')
+            PassedOver(folder, f'the folder cannot be read ({error.strerror})')
         )
         return ()

@@ -6,18 +6,20 @@ processes can share an output folder (docs/decisions/0032).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import output_paths, record_path, scans_filename
 from shivacmb.bids.scan import Scan
+from shivacmb.exceptions import ShivaCMBError
 
 #: Marks a file as a record of this schema.
 RECORD_TYPE = 'shivacmb-scan/1'
@@ -51,8 +53,8 @@ class ScanRecord:
         What computed it.
     settings_hash
         Checksum over every setting that can change the result (``settings_hash``).
-    input_sha256, input_size, input_mtime_ns
-        The input file; the time of its last change stays out of the tables.
+    input_sha256, input_size, input_mtime_ns, input_ctime_ns
+        The input file; the times of its last change stay out of the tables.
     warnings
         Sentences for the user.
     extra, extra_descriptions
@@ -88,6 +90,7 @@ class ScanRecord:
     input_sha256: str | None = None
     input_size: int | None = None
     input_mtime_ns: int | None = None
+    input_ctime_ns: int | None = None
     warnings: tuple[str, ...] = ()
     extra: Mapping[str, Value] = field(default_factory=dict)
     extra_descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -132,16 +135,24 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 def file_facts(path: Path, *, checksum: bool = True) -> dict[str, Any]:
-    """Return ``input_sha256``, ``input_size`` and ``input_mtime_ns`` of a file."""
-    status = path.stat()
-    facts: dict[str, Any] = {'input_size': status.st_size, 'input_mtime_ns': status.st_mtime_ns}
+    """Return size and times of a file, and ``input_sha256`` if wanted, as a record has them.
+
+    Raises
+    ------
+    OSError, DataError, TemporaryError
+        When it cannot be read, see :class:`shivacmb.imaging.source.Source`.
+    """
     if checksum:
-        digest = hashlib.sha256()
-        with path.open('rb') as file:
-            for block in iter(lambda: file.read(1 << 20), b''):
-                digest.update(block)
-        facts['input_sha256'] = digest.hexdigest()
-    return facts
+        from shivacmb.imaging.source import Source  # numpy comes with its package
+
+        with Source(path) as source:
+            return {f'input_{key}': value for key, value in asdict(source.facts()).items()}
+    status = path.stat()
+    return {
+        'input_size': status.st_size,
+        'input_mtime_ns': status.st_mtime_ns,
+        'input_ctime_ns': status.st_ctime_ns,
+    }
 
 
 def write_record(out_dir: str | Path, record: ScanRecord) -> Path:
@@ -188,7 +199,7 @@ def read_record(path: Path) -> ScanRecord | None:
 def _load(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -222,8 +233,10 @@ def is_finished(
 
     Notes
     -----
-    The input counts as unchanged when its size and time of last change are those of the record,
-    or, where only the time differs (a copied dataset), when its checksum is.
+    The input counts as unchanged when its size and both times of change are those of the record,
+    or, where only times differ (a copied dataset), when its checksum is. Times are compared for
+    equality alone, so that a clock that is wrong or jumps is of no consequence; the second, which
+    nobody can set, tells a file that was rewritten under its old time.
     """
     record = read_record(record_path(out_dir, scan))
     if record is None or record.status != 'ok' or record.settings_hash != settings:
@@ -237,10 +250,11 @@ def is_finished(
         facts = file_facts(scan.path, checksum=False)
         if facts['input_size'] != record.input_size:
             return False
-        if facts['input_mtime_ns'] == record.input_mtime_ns:
+        times = (facts['input_mtime_ns'], facts['input_ctime_ns'])
+        if times == (record.input_mtime_ns, record.input_ctime_ns):
             return True
         return bool(file_facts(scan.path)['input_sha256'] == record.input_sha256)
-    except OSError:
+    except (OSError, ShivaCMBError):
         return False
 
 
@@ -249,6 +263,12 @@ def write_absence(out_dir: str | Path, participant: str, reason: str) -> Path:
     path = Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json'
     write_text(path, _json({'record': ABSENCE_TYPE, 'participant': participant, 'reason': reason}))
     return path
+
+
+def remove_absence(out_dir: str | Path, participant: str) -> None:
+    """Forget what ``write_absence`` noted: the participant has a scan now."""
+    with contextlib.suppress(OSError):
+        (Path(out_dir) / 'logs' / f'sub-{participant}' / 'participant.json').unlink()
 
 
 def read_absence(out_dir: str | Path, participant: str) -> str | None:

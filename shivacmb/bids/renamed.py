@@ -61,7 +61,7 @@ def find_departed(
         for record in read_records(out_dir, participant):
             source = record.source or ''
             if source.startswith(_RAW):
-                present = os.path.lexists(Path(bids_dir) / source.removeprefix(_RAW))
+                present = _is_there(Path(bids_dir) / source.removeprefix(_RAW))
                 (here if present else gone).append(record)
         results = {
             record.input_sha256: record
@@ -70,6 +70,17 @@ def find_departed(
         }
         departed += [Departed(record, results.get(record.input_sha256 or '')) for record in gone]
     return departed
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a name exists; a file server that fails does not say that it is gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def remove_outputs(out_dir: str | Path, record: ScanRecord) -> None:

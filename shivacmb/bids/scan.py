@@ -147,9 +147,12 @@ class Found:
         Labels of the participants that were asked for, or listed, and have no scan.
     absent
         Those of ``missing`` that have no folder in the dataset.
+    unreadable
+        Folders, also among ``passed_over``, that could not be listed: scans may be in them.
     """
 
     scans: tuple[Scan, ...]
     passed_over: tuple[PassedOver, ...]
     missing: tuple[str, ...]
     absent: tuple[str, ...] = ()
+    unreadable: tuple[PassedOver, ...] = ()

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from shivacmb.exceptions import OutputError
+from shivacmb.exceptions import OutputError, UsageError
 
 #: What pybids is told of the shadow; the real description is checked by the caller.
 _DESCRIPTION = {'Name': 'shadow', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
@@ -56,8 +56,22 @@ def query_entities(files: Iterable[tuple[str, str]]) -> dict[tuple[str, str], di
         ) from error
 
 
+def _pybids() -> tuple[Any, Any]:
+    """Import pybids as it comes: settings of its own in the user's home must not change names."""
+    try:
+        from bids import config
+        from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f'pybids cannot read its settings ({error}): mend or remove pybids_config.json in '
+            'your home and in the present folder'
+        ) from error
+    config.reset_options()
+    return BIDSLayout, BIDSLayoutIndexer
+
+
 def _query(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    BIDSLayout, BIDSLayoutIndexer = _pybids()  # noqa: N806  classes
 
     (root / 'dataset_description.json').write_text(json.dumps(_DESCRIPTION))
     for datatype, name in wanted:

@@ -96,7 +96,8 @@ def _read_json(path: Path) -> dict[str, Any] | str:
             f'sidecar <{path}> is a link to a file that is not here: fetch it '
             '(for example with "datalad get") or remove the link'
         )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         return f'sidecar <{path}> cannot be read ({error}): mend or remove it'
     if not isinstance(content, dict):
         return f'sidecar <{path}> does not hold a JSON object: mend or remove it'

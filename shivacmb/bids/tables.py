@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import write_text
-from shivacmb.bids.names import scans_table_paths
+from shivacmb.bids.names import HasOutputs, record_path, scans_table_paths
 from shivacmb.bids.records import ScanRecord, read_records
 from shivacmb.exceptions import OutputError
 
@@ -151,6 +151,37 @@ def write_scans_table(
         f'<{table}> does not settle, other processes keep changing it: run the group level when '
         'they are done'
     )
+
+
+def retract(out_dir: str | Path, scan: HasOutputs) -> None:
+    """Take a scan back before its files change: first the record, then its row of the table.
+
+    Whoever is killed, or finds the disk full, in the middle of a change must not leave a row that
+    calls the scan analysed. Where no table can be written, there is none until the next run.
+
+    Parameters
+    ----------
+    scan
+        The scan or its record; nothing happens when there is no record.
+    """
+    record = record_path(out_dir, scan)
+    if not record.exists():
+        return
+    tables = scans_table_paths(out_dir, scan.participant, scan.session)
+    try:
+        record.unlink(missing_ok=True)
+        try:
+            if write_scans_table(out_dir, scan.participant, scan.session) is not None:
+                return
+        except OutputError:
+            pass
+        for path in tables:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f'cannot remove <{error.filename}> of an earlier run ({error.strerror}): give an '
+            'output folder that you may write to'
+        ) from error
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import functools
+import getpass
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -29,6 +33,9 @@ SCANS_PER_GRAPH = 64
 # Workers beyond the processors: those that wait for the prediction process use none
 WAITING_WORKERS = 1
 POLL_SECONDS = 0.02
+# A scheduler is asked by everybody, and a file server shows a job's files late
+REMOTE_POLL_SECONDS = 2.0
+REMOTE_FILES_SECONDS = 30.0
 LAST_NODE = 'write_derivatives'
 SCAN_BY_SCAN = 'ScanByScan'
 LOCAL_PLUGINS = frozenset({'Linear', 'MultiProc', 'LegacyMultiProc', SCAN_BY_SCAN})
@@ -53,6 +60,8 @@ class Plugin:
 
     def start(self, status: Callable[[Any, str], None]) -> Any:
         """Make what nipype's ``Workflow.run`` takes as its plugin."""
+        # nipype's plugins for clusters want it, and containers and cron do not set it
+        os.environ.setdefault('LOGNAME', _user_name())
         return plugin_class(self.name)(plugin_args={**self.args, 'status_callback': status})
 
 
@@ -77,7 +86,17 @@ def plugin_class(name: str) -> Any:
     return found
 
 
-def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool) -> None:
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run with a user id that has no name
+        return str(os.getuid())
+
+
+def configure_nipype(
+    crash_dir: Path, *, verbose: int, stop_on_first_crash: bool, local: bool = True
+) -> None:
     """Set nipype up for this run: quiet, no network, no files in the user's home.
 
     Parameters
@@ -88,18 +107,23 @@ def configure_nipype(crash_dir: Path, *, verbose: int, stop_on_first_crash: bool
         2 and more lets nipype's own messages through.
     stop_on_first_crash : bool
         Stop instead of finishing the other scans.
+    local : bool
+        Whether nodes run on this machine; others are asked less often.
     """
     os.environ.setdefault('NO_ET', '1')
     os.environ.setdefault('NIPYPE_NO_ET', '1')
     from nipype import config, logging as nipype_logging  # noqa: I001
 
+    # A % in a path is a %, not a reference to another option
+    config._config._interpolation = configparser.Interpolation()
     config.update_config(
         {
             'logging': {'log_to_file': 'false'},
             'execution': {
                 'crashdump_dir': str(crash_dir),
                 'crashfile_format': 'txt',
-                'poll_sleep_duration': str(POLL_SECONDS),
+                'poll_sleep_duration': str(POLL_SECONDS if local else REMOTE_POLL_SECONDS),
+                'job_finished_timeout': str(REMOTE_FILES_SECONDS),
                 'remove_unnecessary_outputs': 'false',
                 'stop_on_first_crash': str(stop_on_first_crash).lower(),
                 'check_version': 'false',
@@ -181,6 +205,40 @@ def read_plugin(path: Path) -> Plugin:
     return plugin
 
 
+def check_plugin(plugin: Plugin, settings: Settings) -> None:
+    """Refuse what a plugin that sends nodes to other machines cannot do.
+
+    Raises
+    ------
+    UsageError
+        If it would not wait for its jobs, or has no folder that all machines share.
+    """
+    if plugin.local:
+        return
+    if plugin.name.endswith('Graph') or plugin.name == 'CondorDAGMan':
+        raise UsageError(
+            f'--use-plugin: {plugin.name} submits jobs and does not wait for their results; use '
+            f'{plugin.name.removesuffix("Graph") if plugin.name != "CondorDAGMan" else "Condor"}, '
+            'or an array job (shivacmb-tools slurm)'
+        )
+    if settings.work_dir is None:
+        raise UsageError(
+            f'--use-plugin with {plugin.name} needs --work-dir: a folder that every node can '
+            'reach under the same path'
+        )
+    # nipype puts it into command lines and configuration files as it is
+    if re.search(r'[\s%]', f'{settings.work_dir.absolute()}'):
+        raise UsageError(
+            f'--use-plugin with {plugin.name}: the path of --work-dir <{settings.work_dir}> must '
+            'have no space and no %; choose another'
+        )
+    if '%' in str(settings.out_dir):
+        raise UsageError(
+            f'--use-plugin with {plugin.name}: the path of OUT_DIR <{settings.out_dir}> must have '
+            'no %; choose another'
+        )
+
+
 def run_graph(
     plans: list[ScanPlan],
     detection: Detection,
@@ -242,13 +300,16 @@ def run_graph(
     _shield_workers()
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
+    runner: Any = None
     with _in_folder(work_dir):
         try:
-            workflow.run(plugin=plugin.start(watch.status))
+            runner = plugin.start(watch.status)
+            workflow.run(plugin=runner)
         except Exception as error:  # noqa: BLE001  each scan says below what happened to it
             crash = error
         except BaseException:
             _end_workers()
+            _cancel_jobs(plugin, runner)
             raise
     failures = {}
     for plan in plans:
@@ -332,6 +393,14 @@ def _end_workers() -> None:
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
+
+
+def _cancel_jobs(plugin: Plugin, runner: Any) -> None:
+    """Cancel the SLURM jobs of an interrupted run; they would write into removed folders."""
+    jobs = [str(job) for job in getattr(runner, '_pending', None) or {}]
+    if plugin.name == 'SLURM' and jobs:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(['scancel', *jobs], timeout=30, capture_output=True, check=False)
 
 
 @contextlib.contextmanager

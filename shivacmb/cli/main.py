@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_UNKNOWN_LEVEL = 17
 EXIT_IO = 74
+FULL_OR_READ_ONLY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -57,6 +60,10 @@ def _dispatch(args: Any) -> int:
 def guarded(command: Any) -> int:
     """Run a command and turn the errors a user can act on into one line and an exit code."""
     interrupts.listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may hold bytes that are no text
+            stream.reconfigure(errors='backslashreplace')
     try:
         return int(command())
     except ShivaCMBError as error:
@@ -73,7 +80,11 @@ def guarded(command: Any) -> int:
     except OSError as error:
         if 'SHIVACMB_DEBUG' in os.environ:
             raise
-        say(f'{error.strerror or error} <{error.filename}>; check the path, the disk and rights')
+        where = f' <{error.filename}>' if error.filename else ''
+        if error.errno in FULL_OR_READ_ONLY:
+            say(f'{error.strerror}{where}; free space, or write to another folder')
+            return OutputError.exit_code
+        say(f'{error.strerror or error}{where}; check the path, the disk and rights')
         return EXIT_IO
     except Exception as error:
         if 'SHIVACMB_DEBUG' in os.environ:

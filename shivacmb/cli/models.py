@@ -210,6 +210,9 @@ def _print_summary(bundle: Bundle) -> None:
         print(f'{"":<13} sha256 {fold.sha256}')
         if fold.md5:
             print(f'{"":<13} md5    {fold.md5}')
+        if fold.openvino:
+            print(f'{"":<13} sha256 {fold.openvino.sha256} {fold.openvino.file}')
+            print(f'{"":<13} sha256 {fold.openvino.weights_sha256} {fold.openvino.weights_file}')
 
 
 def _verify(args: argparse.Namespace) -> int:

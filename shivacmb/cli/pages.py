@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
+from shivacmb.exceptions import DataError
 
 if TYPE_CHECKING:
     from shivacmb.bids import Scan, ScanRecord
@@ -99,7 +100,20 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
             facts=(('Source', record.source or ''),),
         )
     folder = session_dir(out_dir, record.participant, record.session) / 'anat'
-    sidecar = json.loads((folder / f'{record.stem}_desc-CMB_dseg.json').read_text('utf-8'))
+    try:
+        sidecar = json.loads((folder / f'{record.stem}_desc-CMB_dseg.json').read_text('utf-8'))
+        lesions = read_lesions(folder / f'{record.stem}_desc-CMB_dseg.tsv')
+        facts = _facts(record, sidecar)
+        notice = str(sidecar['Model']['IntendedUse'])
+    except (OSError, ValueError, LookupError, TypeError, DataError) as error:
+        # Files were removed or damaged by hand, or another run is putting new ones in place
+        return ScanReport(
+            stem=record.stem,
+            status='incomplete',
+            reason=f'its files in <{folder}> are missing or damaged ({error}): run the '
+            'participant level again',
+            facts=(('Source', record.source or ''),),
+        )
     return ScanReport(
         stem=record.stem,
         count=record.cmb_count,
@@ -110,10 +124,10 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
             for name in GROUPS_SHOWN
             if (count := getattr(record, f'cmb_{name}')) is not None
         ),
-        lesions=read_lesions(folder / f'{record.stem}_desc-CMB_dseg.tsv'),
+        lesions=lesions,
         warnings=record.warnings,
-        facts=_facts(record, sidecar),
-        model_notice=sidecar['Model']['IntendedUse'],
+        facts=facts,
+        model_notice=notice,
         files=tuple(
             (label, (folder / f'{record.stem}_{tail}').relative_to(out_dir).as_posix())
             for tail, label in _LINKS

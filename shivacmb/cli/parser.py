@@ -52,7 +52,7 @@ def build_parser(kind: type[Parser] = Parser) -> argparse.ArgumentParser:
         f'BIDS dataset. {NOTICE}',
         epilog='Exit codes: 0 all done; 1 some scans failed; 16 dataset unusable; 17 unknown '
         'level; 18 filters select nothing; 64 usage; 65 data error; 66 participant without a '
-        'usable scan; 73 cannot write the output; 75 try again.',
+        'usable scan; 73 cannot write the output; 74 disk error; 75 try again.',
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

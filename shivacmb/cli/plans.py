@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import os
 import shutil
 from dataclasses import asdict
@@ -123,7 +123,7 @@ def versions(detection: Detection) -> dict[str, str]:
     """Versions of everything that takes part in a result."""
     found = {'shivacmb': __version__}
     for package in PACKAGES:
-        found[package] = metadata.version(package)
+        found[package] = _version(package)
     found[detection.engine] = _engine_version(detection.engine)
     if detection.toolkit == 'fsl':
         version_file = Path(os.environ['FSLDIR']) / 'etc' / 'fslversion'
@@ -131,11 +131,17 @@ def versions(detection: Detection) -> dict[str, str]:
     return found
 
 
+@functools.cache
+def _version(package: str) -> str:
+    """Version of an installed package; looking it up takes milliseconds, for every scan."""
+    return metadata.version(package)
+
+
 def _engine_version(engine: str) -> str:
     """Version of an engine, also where TensorFlow came as its CPU build."""
     for package in (engine, f'{engine}-cpu'):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return metadata.version(package)
+            return _version(package)
     return 'unknown'
 
 
@@ -216,6 +222,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     from shivacmb.bids import (
         ChannelFinder,
         ScanRecord,
+        file_facts,
         find_brain_mask,
         leftovers,
         output_paths,
@@ -235,13 +242,11 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         reason=scan.reason,
         warnings=list(scan.warnings),
     )
-    status = scan.path.stat()
     record = ScanRecord.of(
         scan,
         status='ok',
         **record_values(detection, bundle, hash_of(facts, settings.mask)),
-        input_size=status.st_size,
-        input_mtime_ns=status.st_mtime_ns,
+        **file_facts(scan.path, checksum=False),
     )
     facts['record'] = asdict(record)
     return ScanPlan(
@@ -252,6 +257,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
         channels=channels,
         replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
+        overwrite=settings.overwrite,
         out_dir=str(settings.out_dir),
         facts=facts,
     )
@@ -310,7 +316,9 @@ def scan_facts(
 
 
 def _with_checksum(path: Path) -> str:
-    return f'{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'
+    from shivacmb.imaging import read_source
+
+    return f'{path.name} sha256:{read_source(path)[1].sha256}'
 
 
 def _builtin_model() -> dict[str, Any]:

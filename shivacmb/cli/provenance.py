@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from shivacmb.workflows.plan import Detection
 
 
+class _Handler(logging.FileHandler):
+    """Does without a line where the disk is full: timings are not worth a run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: the scans of the run tell of the disk."""
+
+
 @contextlib.contextmanager
 def run_log(run_dir: Path) -> Iterator[logging.Logger]:
     """Open ``run.log`` of a run: a line for each step with its seconds.
@@ -29,13 +36,15 @@ def run_log(run_dir: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger(f'shivacmb.{run_dir.name}')
     log.setLevel(logging.INFO)
     log.propagate = False
-    handler = logging.FileHandler(run_dir / 'run.log', encoding='utf-8')
+    # Opened with the first line: a full disk then is the same to it as later
+    handler = _Handler(run_dir / 'run.log', encoding='utf-8', delay=True)
     handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
     log.addHandler(handler)
     try:
         yield log
     finally:
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def write_run_files(
@@ -56,7 +65,9 @@ def write_run_files(
     """
     import tomli_w
 
-    (run_dir / 'settings.toml').write_text(settings.to_toml(), encoding='utf-8')
+    from shivacmb.bids import write_text
+
+    write_text(run_dir / 'settings.toml', settings.to_toml())
     environment = {
         'python': sys.version.split()[0],
         'platform': platform.platform(),
@@ -67,5 +78,5 @@ def write_run_files(
         'slurm_array_task_id': os.environ.get('SLURM_ARRAY_TASK_ID', ''),
         'versions': versions(detection),
     }
-    (run_dir / 'environment.toml').write_text(tomli_w.dumps(environment), encoding='utf-8')
-    (run_dir / 'CITATION.md').write_text(methods_text(detection, bundle) + '\n', encoding='utf-8')
+    write_text(run_dir / 'environment.toml', tomli_w.dumps(environment))
+    write_text(run_dir / 'CITATION.md', methods_text(detection, bundle) + '\n')

@@ -15,12 +15,18 @@ from shivacmb import __version__
 from shivacmb.bids.names import IMAGES
 from shivacmb.cli import plans as planning
 from shivacmb.cli.main import check_writable, say
-from shivacmb.exceptions import DataError, NoInputError, OutputError, ShivaCMBError
+from shivacmb.exceptions import (
+    DataError,
+    NoInputError,
+    OutputError,
+    ShivaCMBError,
+    TemporaryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shivacmb.bids import Found, Scan
+    from shivacmb.bids import Found, PassedOver, Scan
     from shivacmb.cli.engine import Plugin
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
@@ -55,9 +61,9 @@ def run_participants(settings: Settings) -> int:
     detection = planning.build_detection(settings, bundle)
     planning.check_mask_tool(settings.mask)
     if settings.use_plugin is not None:
-        from shivacmb.cli.engine import read_plugin
+        from shivacmb.cli.engine import check_plugin, read_plugin
 
-        read_plugin(settings.use_plugin)
+        check_plugin(read_plugin(settings.use_plugin), settings)
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
@@ -99,19 +105,24 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         is_finished,
         read_record,
         record_path,
+        remove_absence,
         write_absence,
         write_dataset_description,
         write_scans_table,
     )
     from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
+    from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
-    for participant in found.missing:
+    unlisted = _participants_of(found.unreadable, settings.bids_dir)
+    for participant in [name for name in found.missing if name not in unlisted]:
         reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
         write_absence(settings.out_dir, participant, reason)
+    for participant in dict.fromkeys(scan.participant for scan in found.scans):
+        remove_absence(settings.out_dir, participant)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
     todo, skipped, otherwise = [], 0, 0
     failures: dict[str, ShivaCMBError] = {}
@@ -137,9 +148,9 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         )
     if todo:
         plugin = choose_plugin(settings, len(todo))
-        run_dir = settings.out_dir / 'logs' / _run_name()
-        run_dir.mkdir(parents=True)
-        failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+        run_dir = _make_run_dir(settings.out_dir)
+        with noted(run_dir, [plan.stem for plan in todo]):
+            failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
         remove_stale_staging(settings.out_dir / planning.STAGING)
     for scan, plan in prepared:
         if scan.stem in failures:
@@ -151,9 +162,10 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
 
 def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
     """Remove what a killed run left beside the outputs."""
-    from shivacmb.bids import output_paths, remove_stale
+    from shivacmb.bids import output_paths, remove_stale, remove_stale_locks
     from shivacmb.interfaces.staging import remove_stale_staging
 
+    remove_stale_locks(out_dir)
     remove_stale_staging(out_dir / planning.STAGING)
     folders = {out_dir, out_dir / 'docs'}
     for scan in scans:
@@ -197,6 +209,14 @@ def prepare(
     except OSError as error:
         name = error.filename or scan.path
         return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
+
+
+def is_done(settings: Settings, scan: Scan, plan: ScanPlan) -> bool:
+    """Tell whether a run with these settings would pass over a scan, as it is finished."""
+    from shivacmb.bids import is_finished
+
+    hashed = plan.facts['record']['settings_hash']
+    return is_finished(settings.out_dir, scan, hashed, _needed(plan))
 
 
 def run_plans(
@@ -244,7 +264,10 @@ def run_plans(
         from shivacmb.cli.provenance import run_log, write_run_files
 
         engine.configure_nipype(
-            run_dir, verbose=settings.verbose, stop_on_first_crash=settings.stop_on_first_crash
+            run_dir,
+            verbose=settings.verbose,
+            stop_on_first_crash=settings.stop_on_first_crash,
+            local=plugin.local,
         )
         write_run_files(run_dir, settings, detection, bundle)
         size = plugin.scans_per_graph
@@ -275,6 +298,18 @@ def run_plans(
     return failures
 
 
+def _make_run_dir(out_dir: Path) -> Path:
+    run_dir = out_dir / 'logs' / _run_name()
+    try:
+        run_dir.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            f'cannot make <{run_dir}> ({error.strerror}): free space, or give an output folder '
+            'that you may write to'
+        ) from error
+    return run_dir
+
+
 def _run_name() -> str:
     """Name of the run's folder: sorts by time, unique among array tasks that start together."""
     now = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ')
@@ -286,7 +321,9 @@ def _work_dir(settings: Settings, run_name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix='shivacmb-work-'))
     work_dir = settings.work_dir / f'shivacmb-{run_name}-{os.getpid()}'
     try:
-        work_dir.mkdir(parents=True)
+        # nipype keeps its own pickles in it: nobody else may write there
+        work_dir.parent.mkdir(parents=True, exist_ok=True)
+        work_dir.mkdir(mode=0o700)
     except OSError as error:
         raise OutputError(
             f'cannot make the work folder <{work_dir}>: {error.strerror}; choose another '
@@ -300,37 +337,57 @@ def _record_failure(
 ) -> None:
     """Make a failure the scan's result, unless there is a better one.
 
-    A scan that could not even be planned (a mistyped mask, say), or that was not reached, keeps
-    what an earlier run found; so does one that another process finished in the meantime.
+    A scan that could not even be planned (a mistyped mask, say), that was not reached, or whose
+    disk failed keeps what an earlier run found; so does one that another process finished in the
+    meantime.
     """
     from shivacmb.bids import (
         ScanRecord,
         clear_outputs,
-        is_finished,
-        read_record,
-        record_path,
+        retract,
+        scan_lock,
         write_record,
         write_scans_table,
     )
-    from shivacmb.cli.failures import NotStartedError
 
     out_dir = settings.out_dir
-    if isinstance(plan, ShivaCMBError):
-        earlier = read_record(record_path(out_dir, scan))
-        if earlier is not None and earlier.status == 'ok':
-            return
-    elif isinstance(error, NotStartedError) or (
-        not settings.overwrite
-        and is_finished(out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan))
-    ):
-        return
-    clear_outputs(out_dir, scan)
     known = {} if isinstance(plan, ShivaCMBError) else plan.facts['record']
     settled = ('participant', 'session', 'stem', 'filename', 'status', 'reason', 'source')
     values = {key: value for key, value in known.items() if key not in (*settled, 'contrast')}
     record = ScanRecord.of(scan, status='failed', reason=str(error), **values)
-    write_record(out_dir, record)
-    write_scans_table(out_dir, scan.participant, scan.session)
+    if _keeps_earlier(settings, scan, plan, error):
+        return
+    with scan_lock(out_dir, scan.stem):
+        # Another process may have finished it while this one waited
+        if _keeps_earlier(settings, scan, plan, error):
+            return
+        retract(out_dir, scan)
+        clear_outputs(out_dir, scan)
+        write_record(out_dir, record)
+        write_scans_table(out_dir, scan.participant, scan.session)
+
+
+def _keeps_earlier(
+    settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
+) -> bool:
+    """Whether what is known of a scan stands, though it failed now."""
+    from shivacmb.bids import is_finished, read_record, record_path
+    from shivacmb.cli.failures import NotStartedError
+
+    if isinstance(error, NotStartedError):
+        return True
+    if isinstance(plan, ShivaCMBError) or isinstance(error, (TemporaryError, OutputError)):
+        # A full disk or a file server that fails says nothing about the scan
+        earlier = read_record(record_path(settings.out_dir, scan))
+        return earlier is not None and earlier.status == 'ok'
+    hashed = plan.facts['record']['settings_hash']
+    return not settings.overwrite and is_finished(settings.out_dir, scan, hashed, _needed(plan))
+
+
+def _participants_of(unreadable: Sequence[PassedOver], bids_dir: Path) -> set[str]:
+    """Labels of participants of whom nobody knows whether they have a scan."""
+    parts = (item.path.relative_to(bids_dir.absolute()).parts[0] for item in unreadable)
+    return {part.removeprefix('sub-') for part in parts}
 
 
 def _conclude(
@@ -343,15 +400,22 @@ def _conclude(
         print_summary(settings.out_dir, found.scans, skipped)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
-    for participant in found.missing:
+    for item in found.unreadable:
+        say(
+            f'<{item.path}> was left out, {item.reason}; run the same command again when it can be'
+        )
+    unlisted = _participants_of(found.unreadable, settings.bids_dir)
+    for participant in [name for name in found.missing if name not in unlisted]:
         if participant in found.absent:
             say(f'no sub-{participant} in <{settings.bids_dir}>')
         else:
             say(f'sub-{participant} has no usable scan (see --dry-run)')
+    if found.unreadable and not failures:
+        return EXIT_SOME_FAILED if found.scans else TemporaryError.exit_code
     if not failures:
         asked = settings.participant_label or not found.scans
         return NoInputError.exit_code if found.missing and asked else 0
-    return exit_code(list(failures.values()), len(found.scans))
+    return exit_code(list(failures.values()), len(found.scans) + len(found.unreadable))
 
 
 def exit_code(failures: Sequence[ShivaCMBError], scans: int) -> int:

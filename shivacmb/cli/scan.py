@@ -168,5 +168,6 @@ def _plan(
         staging=str(staging_folder(args.out_dir, f'.{stem}')),
         channels=tuple(args.channel),
         replaces=tuple(outputs.values()),
+        overwrite=True,
         facts=facts,
     )

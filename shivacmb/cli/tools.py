@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from shivacmb import __version__
-from shivacmb.cli import evaluate, implant, models, scan, simulate, train
+from shivacmb.cli import evaluate, implant, models, scan, simulate, slurm, status, train
 from shivacmb.cli.main import guarded
 from shivacmb.cli.parser import NOTICE, Parser
+from shivacmb.cli.passed import split
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     implant.register(commands)
     evaluate.register(commands)
     train.register(commands)
+    slurm.register(commands)
+    status.register(commands)
     return parser
 
 
@@ -39,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments without the program's name; ``sys.argv[1:]`` by default.
     """
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    passed: list[str] = []
+    if words[:1] in (['slurm'], ['status']):
+        words, passed = split(words)
+    args = build_parser().parse_args(words)
+    args.passed = passed
     return guarded(lambda: args.handler(args))
 
 

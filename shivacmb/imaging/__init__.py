@@ -23,14 +23,17 @@ from shivacmb.imaging.load import LoadedScan, load_scan
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
+from shivacmb.imaging.source import SourceFacts, changed, read_source, server_problem
 
 __all__ = [
     'Box',
     'LoadedScan',
+    'SourceFacts',
     'SpatialChain',
     'background_mask',
     'box_affine',
     'centred_box',
+    'changed',
     'check_brain',
     'crop',
     'given_mask',
@@ -42,11 +45,13 @@ __all__ = [
     'on_grid_of',
     'probability_to_input',
     'read_mask',
+    'read_source',
     'reorient_to_std',
     'resample_isotropic',
     'same_grid',
     'scale_channels',
     'scale_intensity',
+    'server_problem',
     'std_to_input_map',
     'uncrop',
     'voxels_outside',

@@ -13,6 +13,7 @@ from shivacmb.exceptions import DataError
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
+from shivacmb.imaging.source import server_problem
 
 MIN_BRAIN_ML = 100.0
 
@@ -24,11 +25,17 @@ def read_mask(path: Path) -> Any:
     ------
     DataError
         If it cannot be read or is not one 3-D volume.
+    TemporaryError
+        If its file server fails.
     """
     try:
-        image = nib.load(path)
+        # Not mapped: a file that shrinks meanwhile would end the process without a word
+        image = nib.load(path, mmap=False)
         values = np.asarray(image.dataobj)
     except Exception as error:
+        problem = server_problem(path, error) if isinstance(error, OSError) else None
+        if problem is not None:
+            raise problem from error
         raise DataError(
             f'the brain mask <{path}> cannot be read ({error}); replace it or leave it out'
         ) from error

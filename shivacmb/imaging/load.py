@@ -8,6 +8,7 @@ broken file must end in a sentence, never in a traceback of gzip or zlib.
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.imaging.checks import check_geometry, check_values
 from shivacmb.imaging.grid import Shape3
+from shivacmb.imaging.source import Source, SourceFacts, server_problem
 
 _DIM_MAX = 7
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -52,10 +54,13 @@ class LoadedScan:
         3-D, float32, finite; forms and codes as in the file, scaling applied.
     warnings : tuple of str
         What a user should know though the scan can be processed.
+    source : SourceFacts
+        Checksum, size and times of the file that was read.
     """
 
     image: Any
     warnings: tuple[str, ...]
+    source: SourceFacts
 
 
 def load_scan(path: str | Path) -> LoadedScan:
@@ -77,38 +82,57 @@ def load_scan(path: str | Path) -> LoadedScan:
         If the file is missing, empty, truncated or no NIfTI; is not one 3-D volume of real
         numbers; has no orientation, a singular or contradictory one, implausible voxel sizes or
         a field of view under 40 mm; is constant, all NaN, or looks like a phase image.
+    TemporaryError
+        If it is changed meanwhile, or its file server fails or does not answer.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        with Source(path) as source:
+            try:
+                header, values = _read(source, path)
+            except (DataError, *_READ_ERRORS):
+                source.facts()  # a file that was changed meanwhile looks damaged, too
+                raise
+            facts = source.facts()
+    except FileNotFoundError as error:
         msg = f'There is no file <{path}>; check the path'
-        raise DataError(msg)
-    if path.is_dir():
-        msg = f'<{path}> is a folder; name one .nii or .nii.gz file'
-        raise DataError(msg)
-    size = path.stat().st_size
-    if size == 0:
+        raise DataError(msg) from error
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+    geometry = check_geometry(path, header, values.shape)
+    values, notes = check_values(path, values)
+    return LoadedScan(_image(values, header), (*geometry, *notes), facts)
+
+
+def _read(source: Source, path: Path) -> tuple[Any, npt.NDArray[np.float32]]:
+    """Return header and scaled voxels."""
+    if source.size == 0:
         msg = f'<{path}> is empty (0 bytes); {_AGAIN}'
         raise DataError(msg)
+    raw = io.BufferedReader(source, 1 << 20)
     try:
-        with path.open('rb') as raw:
-            zipped = raw.read(2) == b'\x1f\x8b'
-        with _open(path, zipped=zipped) as stream:
-            header, shape = _read_header(stream, path)
-            values = _read_values(stream, path, header, shape, size, zipped=zipped)
-    except _READ_ERRORS as error:
-        msg = f'<{path}> cannot be read to its end, it is truncated or damaged; {_AGAIN}'
-        if isinstance(error, PermissionError):
-            msg = f'<{path}> may not be read; give yourself permission to read it'
-        if isinstance(error, MemoryError):
-            msg = f'<{path}> needs more memory than there is; free some, or check its dimensions'
-        raise DataError(msg) from error
-    geometry = check_geometry(path, header, shape)
-    values, notes = check_values(path, values)
-    return LoadedScan(_image(values, header), (*geometry, *notes))
+        zipped = raw.peek(2)[:2] == b'\x1f\x8b'
+        stream = cast('IO[bytes]', gzip.GzipFile(fileobj=raw) if zipped else raw)
+        header, shape = _read_header(stream, path)
+        values = _read_values(stream, path, header, shape, source.size, zipped=zipped)
+    finally:
+        raw.detach()  # or it would close the source, which has still to be asked
+    return header, values
 
 
-def _open(path: Path, *, zipped: bool) -> IO[bytes]:
-    return cast('IO[bytes]', gzip.open(path) if zipped else path.open('rb'))
+def _unreadable(path: Path, error: BaseException) -> ShivaCMBError:
+    """Return what to say of a file that could not be read."""
+    if isinstance(error, OSError):
+        problem = server_problem(path, error)
+        if problem is not None:
+            return problem
+    if isinstance(error, PermissionError):
+        return DataError(f'<{path}> may not be read; give yourself permission to read it')
+    if isinstance(error, MemoryError):
+        return DataError(
+            f'<{path}> needs more memory than there is; free some, or check its dimensions'
+        )
+    return DataError(f'<{path}> cannot be read to its end, it is truncated or damaged; {_AGAIN}')
 
 
 def _read_header(stream: IO[bytes], path: Path) -> tuple[Any, Shape3]:
@@ -174,7 +198,8 @@ def _read_values(
     dtype = np.dtype(_REAL_TYPES[int(header['datatype'])]).newbyteorder(header.endianness)
     offset = float(header['vox_offset'])
     least = int(header['sizeof_hdr'])
-    if not np.isfinite(offset) or (offset != 0 and not least <= offset <= 2**31):
+    possible = offset == 0 or (least <= offset <= 2**31 and offset.is_integer())
+    if not possible:
         msg = f'<{path}> has an impossible data offset ({offset:g}) in its header; {_AGAIN}'
         raise DataError(msg)
     start = int(offset) or least + 4

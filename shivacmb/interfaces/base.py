@@ -12,6 +12,7 @@ from typing import Any
 from nipype.interfaces.base import SimpleInterface
 
 from shivacmb.exceptions import OutputError, ShivaCMBError, TemporaryError
+from shivacmb.imaging import server_problem
 
 FAILURE_FILE = 'failure.json'
 _PR_SET_PDEATHSIG = 1
@@ -48,7 +49,7 @@ class ScanInterface(SimpleInterface):
             _write_failure(cwd, short)
             raise short from error
         except OSError as error:
-            problem = OutputError(
+            problem = server_problem(Path(error.filename or cwd), error) or OutputError(
                 f'{error.strerror or error} <{error.filename or cwd}>; check the disk and the '
                 'permissions'
             )

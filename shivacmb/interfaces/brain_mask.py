@@ -13,10 +13,12 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, tr
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import (
     background_mask,
+    changed,
     check_brain,
     given_mask,
     is_skull_stripped,
     read_mask,
+    read_source,
 )
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.models.service import BRAIN, request_prediction
@@ -97,6 +99,7 @@ class _Mask(ScanInterface):
 class _GivenMaskInputSpec(_MaskInputSpec):
     scan_file = File(exists=True, mandatory=True, desc='the checked scan on its own grid')
     given_file = File(mandatory=True, desc='a brain mask on the grid of the scan')
+    sha256 = traits.Str('', usedefault=True, desc='checksum that the mask had; empty: any')
     voxel_mm = traits.Float(1.0, usedefault=True, desc='isotropic voxel size in mm')
 
 
@@ -108,9 +111,11 @@ class GivenMask(_Mask):
     def _run(self, cwd: Path) -> None:
         path = Path(self.inputs.given_file)
         voxel_mm = self.inputs.voxel_mm
-        brain = given_mask(
-            read_mask(path), nib.load(self.inputs.scan_file), voxel_mm, f'<{path}>'
-        )
+        mask = read_mask(path)
+        # The settings of the run are known by this checksum, so the mask must still be that one
+        if self.inputs.sha256 not in ('', read_source(path)[1].sha256):
+            raise changed(path)
+        brain = given_mask(mask, nib.load(self.inputs.scan_file), voxel_mm, f'<{path}>')
         self._store(cwd, brain, nib.load(self.inputs.iso_file), 'given', source=f'<{path}>')
 
 

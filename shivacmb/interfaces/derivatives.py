@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -14,7 +15,15 @@ import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
 
-from shivacmb.bids import ScanRecord, write_record, write_scans_table, write_text
+from shivacmb.bids import (
+    ScanRecord,
+    read_record,
+    retract,
+    scan_lock,
+    write_record,
+    write_scans_table,
+    write_text,
+)
 from shivacmb.imaging import SpatialChain, box_affine
 from shivacmb.imaging.zones import zones_table
 from shivacmb.interfaces.base import ScanInterface
@@ -38,6 +47,7 @@ OUTPUT_KEYS = (
     'lesions',
     'record',
 )
+SOURCE_KEYS = ('input_sha256', 'input_size', 'input_mtime_ns', 'input_ctime_ns')
 NO_ZONES = (
     'the built-in network sees no brain in this scan, so no zone is known; look at the scan and its '
     'mask'
@@ -93,6 +103,8 @@ def write_derivatives(
     *,
     staging: Path,
     replaces: Sequence[Path] = (),
+    out_dir: str = '',
+    overwrite: bool = True,
     threads: int = 1,
 ) -> ScanRecord:
     """Write images, sidecars, lesion table and figures of a scan.
@@ -106,18 +118,23 @@ def write_derivatives(
     facts : dict
         ``ScanPlan.facts``.
     found : dict
-        ``input_sha256``, ``mask_method``, ``warnings`` and ``voxels_outside`` of this run.
+        ``mask_method``, ``warnings`` and ``voxels_outside`` of this run, and of the file that it
+        read ``input_sha256``, ``input_size`` and times.
     staging : Path
         Scratch folder on the same file system as the outputs.
     replaces : sequence of Path
         Files of earlier runs, removed once everything new is on the disk.
+    out_dir : str
+        Root of the BIDS derivatives whose tables get the row; '' for a single file.
+    overwrite : bool
+        Write also what another run has finished meanwhile with the same settings.
     threads : int
         Compression threads.
 
     Returns
     -------
     ScanRecord
-        To be written last: a scan without a record is not finished.
+        As written, last of all: a scan without a record is not finished.
     """
     chain = SpatialChain.from_dict(json.loads(files.chain.read_text('utf-8')))
     lesions = [Lesion(**row) for row in json.loads(files.table.read_text('utf-8'))]
@@ -141,7 +158,7 @@ def write_derivatives(
         **{
             **facts['record'],
             'status': 'ok',
-            'input_sha256': found['input_sha256'],
+            **{key: found[key] for key in SOURCE_KEYS if key in found},
             'cmb_count': totals.count,
             'cmb_volume_mm3': totals.volume_mm3,
             'burden_class': totals.burden_class,
@@ -164,10 +181,48 @@ def write_derivatives(
         # A scan without lesions has no second picture
         for key, picture in zip(('overview', 'lesions'), files.figures, strict=False):
             shutil.copyfile(picture, stage.place(Path(outputs[key])))
-        for path in replaces:
-            path.unlink(missing_ok=True)
-        stage.commit()
+        stage.sync()
+        lock = scan_lock(out_dir, record.stem) if out_dir else contextlib.nullcontext()
+        with lock:
+            if overwrite or not _finished_elsewhere(record, outputs, images):
+                _put_in_place(stage, record, outputs, replaces, out_dir)
     return record
+
+
+def _finished_elsewhere(
+    record: ScanRecord, outputs: dict[str, str], images: dict[str, nib.Nifti1Image]
+) -> bool:
+    """Tell whether another run has written the same, since this one began."""
+    other = read_record(Path(outputs['record']))
+    keys = (*images, *(f'{key}_json' for key in images), 'dseg_tsv')
+    return (
+        other is not None
+        and other.status == 'ok'
+        and other.settings_hash == record.settings_hash
+        and other.input_sha256 == record.input_sha256
+        and all(Path(outputs[key]).exists() for key in keys)
+    )
+
+
+def _put_in_place(
+    stage: Staging,
+    record: ScanRecord,
+    outputs: dict[str, str],
+    replaces: Sequence[Path],
+    out_dir: str,
+) -> None:
+    """Move the files of a scan to their places and say that it is done."""
+    if out_dir:
+        retract(out_dir, record)
+    for path in replaces:
+        path.unlink(missing_ok=True)
+    stage.commit()
+    if out_dir:
+        write_record(out_dir, record)
+        write_scans_table(out_dir, record.participant, record.session)
+    else:
+        content = json.dumps(dataclasses.asdict(record), indent=2, sort_keys=True) + '\n'
+        write_text(Path(outputs['record']), content)
 
 
 class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
@@ -186,7 +241,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     mask_method = traits.Str(mandatory=True, desc='how the mask came about')
     warnings = traits.List(traits.Str, mandatory=True, desc='what a user should know')
     voxels_outside = traits.Int(mandatory=True, desc='voxels of brain outside the box')
-    input_sha256 = traits.Str(mandatory=True, desc='checksum of the scan as found')
+    source = traits.Dict(mandatory=True, desc='checksum, size and times of the scan as read')
     outputs = traits.Dict(mandatory=True, desc='absolute path for each output key')
     facts = traits.Dict(mandatory=True, desc='what was known before the run')
     out_dir = traits.Str(
@@ -195,6 +250,11 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     staging = traits.Str(mandatory=True, desc='scratch folder beside the outputs')
     replaces = traits.List(
         traits.Str, [], usedefault=True, desc='files of earlier runs to remove first'
+    )
+    overwrite = traits.Bool(
+        False,  # noqa: FBT003
+        usedefault=True,
+        desc='write also what another run has finished meanwhile',
     )
     threads = traits.Int(1, usedefault=True, nohash=True, desc='compression threads')
 
@@ -226,7 +286,7 @@ class WriteDerivatives(ScanInterface):
             zones=Path(inputs.zones_file) if isdefined(inputs.zones_file) else None,
         )
         found = {
-            'input_sha256': inputs.input_sha256,
+            **inputs.source,
             'mask_method': inputs.mask_method,
             'warnings': [*inputs.facts.get('warnings', []), *inputs.warnings],
             'voxels_outside': inputs.voxels_outside,
@@ -238,14 +298,8 @@ class WriteDerivatives(ScanInterface):
             found,
             staging=Path(inputs.staging),
             replaces=[Path(path) for path in inputs.replaces],
+            out_dir=inputs.out_dir,
+            overwrite=inputs.overwrite,
             threads=inputs.threads,
         )
-        if inputs.out_dir:
-            write_record(inputs.out_dir, record)
-            write_scans_table(inputs.out_dir, record.participant, record.session)
-        else:
-            write_text(
-                Path(inputs.outputs['record']),
-                json.dumps(dataclasses.asdict(record), indent=2, sort_keys=True) + '\n',
-            )
         self._results['record'] = dataclasses.asdict(record)

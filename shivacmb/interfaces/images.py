@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +19,7 @@ from shivacmb.exceptions import DataError
 from shivacmb.imaging import (
     SpatialChain,
     centred_box,
+    changed,
     crop,
     load_scan,
     on_grid_of,
@@ -37,7 +38,7 @@ class _CheckImageInputSpec(BaseInterfaceInputSpec):
 class _CheckImageOutputSpec(TraitedSpec):
     out_file = File(desc='the scan, 3-D float32 and finite, on its own grid')
     warnings = traits.List(traits.Str, desc='what a user should know about this scan')
-    sha256 = traits.Str(desc='checksum of the file as found')
+    source = traits.Dict(desc='checksum, size and times of the file as it was read')
 
 
 class CheckImage(ScanInterface):
@@ -50,14 +51,16 @@ class CheckImage(ScanInterface):
         loaded = load_scan(Path(self.inputs.in_file))
         out_file = cwd / 'checked.nii'
         loaded.image.to_filename(out_file)
-        sha256 = hashlib.sha256(Path(self.inputs.in_file).read_bytes()).hexdigest()
         self._results.update(
-            out_file=str(out_file), warnings=list(loaded.warnings), sha256=sha256
+            out_file=str(out_file),
+            warnings=list(loaded.warnings),
+            source={f'input_{key}': value for key, value in asdict(loaded.source).items()},
         )
 
 
 class _CheckChannelInputSpec(BaseInterfaceInputSpec):
     in_file = File(mandatory=True, desc='an image of the same acquisition as found')
+    sha256 = traits.Str('', usedefault=True, desc='checksum that it must have; empty: any')
     scan_file = File(exists=True, mandatory=True, desc='the checked scan, whose grid it must have')
 
 
@@ -75,6 +78,8 @@ class CheckChannel(ScanInterface):
     def _run(self, cwd: Path) -> None:
         path = Path(self.inputs.in_file)
         loaded = load_scan(path)
+        if self.inputs.sha256 not in ('', loaded.source.sha256):
+            raise changed(path)
         out_file = cwd / 'checked_channel.nii'
         scan = nib.load(self.inputs.scan_file)
         on_grid_of(loaded.image, scan, f'<{path}>', 'the scan').to_filename(out_file)

@@ -97,11 +97,19 @@ class Staging:
         with ThreadPoolExecutor(max_workers=threads) as pool:
             list(pool.map(lambda item: _write_image(*item), staged))
 
+    def sync(self) -> None:
+        """Have every file on the disk and every folder made: a full disk shows here at the latest.
+
+        A power cut must not leave an empty file under a final name.
+        """
+        for staged, target in self._moves.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _to_disk(staged)
+
     def commit(self) -> None:
         """Move every staged file to its place, in the order they were staged."""
         for staged, target in self._moves.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            _to_disk(staged)
             staged.replace(target)
         self._moves.clear()
 
@@ -129,7 +137,7 @@ def _write_image(path: Path, image: nib.Nifti1Image) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    """Have the data on the disk before its name is: a power cut must not leave an empty file."""
+    """Have the data on the disk before its name is."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

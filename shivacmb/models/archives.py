@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from shivacmb.exceptions import ModelError
@@ -17,6 +20,19 @@ MAX_MEMBERS = 20_000
 # Weights hardly compress; JSON and graphs do, by less than this.
 MAX_RATIO = 200
 _CHUNK = 1 << 20
+#: What Python's zipfile and its decompressors raise on archives that were damaged or made up.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -41,7 +57,7 @@ def unpack(archive: Path, folder: Path) -> None:
             _check(archive, members)
             for member in members:
                 _extract(opened, member, folder, archive)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         msg = f'<{archive}> is not a readable zip file: {error}'
         raise ModelError(msg) from error
     except OSError as error:

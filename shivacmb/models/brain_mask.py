@@ -225,7 +225,7 @@ def brain_from(
     ----------
     image : nibabel.Nifti1Image
     predict : callable
-        float32 ``shape`` in 0..1, RAS order, to probabilities [*shape, 9].
+        float32 ``shape`` in 0..1, RAS order, to probabilities ``[*shape, 9]``.
     shape : sequence of three int
     net_mm : float
         The network's grid.

@@ -14,6 +14,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.exceptions import ModelError
+from shivacmb.models.archives import DAMAGED
 from shivacmb.models.checksums import md5_of
 from shivacmb.models.published import PUBLISHED_MD5
 from shivacmb.models.savedmodel import forbidden_operations
@@ -179,7 +180,7 @@ def keras_config(path: Path) -> object:
                 msg = f'the configuration in <{path}> is too large for a network'
                 raise ModelError(msg)
             return json.loads(archive.read('config.json'))
-    except (OSError, KeyError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except (*DAMAGED, OSError, KeyError, RecursionError) as error:
         msg = f'<{path}> is not a readable .keras file: {error}'
         raise ModelError(msg) from error
 

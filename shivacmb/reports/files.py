@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
+import socket
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError
@@ -17,14 +20,18 @@ def write_whole(path: Path, content: bytes) -> Path:
     OutputError
         If the folder cannot be made or written.
     """
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}')
+    # Host and process are in the name, so that the next run knows what a killed one has left
+    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+    token = f'{host}-{os.getpid()}-{secrets.token_hex(4)}'
+    temporary = path.with_name(f'.tmp-{token}-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f'Cannot write <{path}>: {error.strerror or error}. '

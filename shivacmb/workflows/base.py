@@ -97,7 +97,9 @@ def init_scan_wf(
     preproc_wf = init_preproc_wf(
         detection=detection,
         brain_mask=plan.brain_mask,
+        brain_mask_sha256=plan.mask_sha256,
         channels=plan.channels,
+        channels_sha256=plan.channel_sha256,
         service=service,
         omp_nthreads=omp_nthreads,
     )
@@ -110,6 +112,7 @@ def init_scan_wf(
             out_dir=plan.out_dir,
             staging=plan.staging,
             replaces=list(plan.replaces),
+            overwrite=plan.overwrite,
             threads=omp_nthreads,
         ),
         name='write_derivatives',
@@ -137,7 +140,7 @@ def init_scan_wf(
         ]),
         (preproc_wf, write_derivatives, [
             ('outputnode.scan_file', 'scan_file'),
-            ('outputnode.input_sha256', 'input_sha256'),
+            ('outputnode.source', 'source'),
             ('outputnode.warnings', 'warnings'),
             ('outputnode.iso_file', 'iso_file'),
             ('outputnode.mask_file', 'mask_file'),

@@ -77,6 +77,8 @@ class ScanPlan:
         Images on the grid of the scan for the further channels of the network.
     replaces : tuple of str
         Files of earlier runs to remove just before the new ones take their place.
+    overwrite : bool
+        Write the scan also where another run has finished it with the same settings meanwhile.
     out_dir : str
         Root of the BIDS derivatives whose tables get the scan's row; '' for a single file.
     facts : dict
@@ -91,10 +93,25 @@ class ScanPlan:
     staging: str
     channels: tuple[Path, ...] = ()
     replaces: tuple[str, ...] = ()
+    overwrite: bool = False
     out_dir: str = ''
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def node_name(self) -> str:
         """Name of the scan's workflow: nipype allows letters, digits and underscores."""
-        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem)
+        # '+', which BIDS allows in labels, must not read like '-' and '_'
+        return 'scan_' + re.sub(r'[^A-Za-z0-9]', '_', self.stem.replace('+', '__'))
+
+    @property
+    def mask_sha256(self) -> str:
+        """Checksum that the precomputed mask had when the scan was planned; '' without one."""
+        return next(iter(self._checksums('mask_sources')), '')
+
+    @property
+    def channel_sha256(self) -> tuple[str, ...]:
+        """Checksums that the images of further channels had when the scan was planned."""
+        return self._checksums('channel_sources')
+
+    def _checksums(self, key: str) -> tuple[str, ...]:
+        return tuple(str(item).rpartition('sha256:')[2] for item in self.facts.get(key, []))

@@ -18,7 +18,7 @@ INPUT_FIELDS = ('in_file',)
 OUTPUT_FIELDS = (
     'scan_file',
     'warnings',
-    'input_sha256',
+    'source',
     'iso_file',
     'mask_file',
     'zones_file',
@@ -35,7 +35,9 @@ def init_preproc_wf(
     *,
     detection: Detection,
     brain_mask: Path | None = None,
+    brain_mask_sha256: str = '',
     channels: Sequence[Path] = (),
+    channels_sha256: Sequence[str] = (),
     service: str = '',
     omp_nthreads: int = 1,
     name: str = 'preproc_wf',
@@ -51,8 +53,12 @@ def init_preproc_wf(
         Toolkit, mask method, grid and intensity settings.
     brain_mask : Path, optional
         A precomputed mask on the grid of the scan; replaces ``detection.mask``.
+    brain_mask_sha256 : str
+        Checksum that it must have, if not empty.
     channels : sequence of Path
         Images on the grid of the scan for the further channels of the network.
+    channels_sha256 : sequence of str
+        Checksums that they must have; empty for any.
     service : str
         Address of a running ``PredictionService`` that holds the network of the brain mask;
         without it the node loads the network in its own process, once.
@@ -72,8 +78,8 @@ def init_preproc_wf(
         The scan, 3-D float32, on its own grid.
     warnings
         What a user should know about the scan.
-    input_sha256
-        Checksum of the scan as found.
+    source
+        Checksum, size and times of the scan as it was read.
     iso_file
         Reoriented isotropic image.
     mask_file
@@ -111,6 +117,7 @@ def init_preproc_wf(
     mask_wf = init_mask_wf(
         method='given' if brain_mask is not None else detection.mask,
         given_file=brain_mask,
+        given_sha256=brain_mask_sha256,
         voxel_mm=detection.voxel_mm,
         zones=detection.zones,
         service=service,
@@ -130,7 +137,7 @@ def init_preproc_wf(
         (check_image, outputnode, [
             ('out_file', 'scan_file'),
             ('warnings', 'warnings'),
-            ('sha256', 'input_sha256'),
+            ('source', 'source'),
         ]),
         (iso[0], outputnode, [(iso[1], 'iso_file')]),
         (mask_wf, outputnode, [
@@ -147,7 +154,7 @@ def init_preproc_wf(
     ])
     # fmt: on
     if channels:
-        _add_channels(workflow, detection, channels)
+        _add_channels(workflow, detection, channels, channels_sha256)
     return workflow
 
 
@@ -176,7 +183,10 @@ def _spatial_nodes(workflow: pe.Workflow, detection: Detection) -> tuple[pe.Node
 
 
 def _add_channels(
-    workflow: pe.Workflow, detection: Detection, channels: Sequence[Path]
+    workflow: pe.Workflow,
+    detection: Detection,
+    channels: Sequence[Path],
+    sha256: Sequence[str] = (),
 ) -> None:
     """Bring further images of the acquisition to the network's grid, beside the scan."""
     check_image, network_input, outputnode = (
@@ -189,6 +199,8 @@ def _add_channels(
     for number, path in enumerate(channels, start=1):
         channel_wf = init_channel_wf(detection=detection, name=f'channel{number}_wf')
         channel_wf.get_node('inputnode').inputs.in_file = str(path)
+        if sha256:
+            channel_wf.get_node('check_channel').inputs.sha256 = sha256[number - 1]
         # fmt: off
         workflow.connect([
             (check_image, channel_wf, [('out_file', 'inputnode.scan_file')]),
@@ -247,6 +259,7 @@ def init_mask_wf(
     *,
     method: str,
     given_file: Path | None = None,
+    given_sha256: str = '',
     voxel_mm: float = 1.0,
     zones: bool = True,
     service: str = '',
@@ -264,6 +277,8 @@ def init_mask_wf(
         How to find the brain.
     given_file : Path, optional
         The precomputed mask, with ``method='given'``.
+    given_sha256 : str
+        Checksum that it must have, if not empty.
     voxel_mm : float
         Isotropic voxel size, mm.
     zones : bool
@@ -298,7 +313,9 @@ def init_mask_wf(
     common = {'zones': zones, 'threads': omp_nthreads, 'service': service}
     if method == 'given':
         mask = pe.Node(
-            GivenMask(given_file=str(given_file), voxel_mm=voxel_mm, **common),
+            GivenMask(
+                given_file=str(given_file), sha256=given_sha256, voxel_mm=voxel_mm, **common
+            ),
             name='mask',
             mem_gb=0.5,
         )

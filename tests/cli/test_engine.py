@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shivacmb.cli.engine import choose_plugin, plugin_class, read_plugin
+from shivacmb.cli.engine import (
+    Plugin,
+    _cancel_jobs,
+    check_plugin,
+    choose_plugin,
+    configure_nipype,
+    plugin_class,
+    read_plugin,
+)
 from shivacmb.cli.failures import last_line, read_failure
 from shivacmb.cli.settings import Settings
 from shivacmb.exceptions import (
@@ -156,3 +166,61 @@ def test_last_line(text: str, line: str) -> None:
 )
 def test_plugins_of_nipype_are_found(name: str) -> None:
     assert plugin_class(name).__name__ in (f'{name}Plugin', 'ScanByScanPlugin')
+
+
+@pytest.mark.parametrize(
+    ('name', 'out', 'work', 'words'),
+    [
+        (
+            'SLURMGraph',
+            '/out',
+            '/work',
+            'submits jobs and does not wait for their results; use SLURM',
+        ),
+        ('CondorDAGMan', '/out', '/work', 'does not wait for their results; use Condor'),
+        ('SLURM', '/out', None, 'needs --work-dir: a folder that every node can reach'),
+        ('SLURM', '/out', '/my work', '</my work> must have no space and no %'),
+        ('SLURM', '/out 5%', '/work', 'OUT_DIR </out 5%> must have no %'),
+    ],
+)
+def test_what_a_cluster_plugin_cannot_do(
+    name: str, out: str, work: str | None, words: str
+) -> None:
+    made = Settings(Path('/bids'), Path(out), 'participant', work_dir=Path(work) if work else None)
+    with pytest.raises(UsageError, match=words):
+        check_plugin(Plugin(name, {}), made)
+
+
+def test_plugins_that_are_fine() -> None:
+    check_plugin(Plugin('SLURM', {}), settings(work_dir=Path('/work')))
+    check_plugin(Plugin('MultiProc', {}), settings())
+
+
+def test_plugin_knows_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv('LOGNAME', raising=False)
+    Plugin('Linear', {}).start(lambda node, state: None)
+    assert os.environ['LOGNAME']
+
+
+def test_percent_in_a_path_is_no_reference(tmp_path: Path) -> None:
+    from nipype import config
+
+    folder = tmp_path / '5%(x)s'
+    configure_nipype(folder, verbose=0, stop_on_first_crash=False, local=False)
+    assert config.get('execution', 'crashdump_dir') == str(folder)
+    # a scheduler is not asked fifty times a second
+    assert float(config.get('execution', 'poll_sleep_duration')) >= 1
+    configure_nipype(tmp_path, verbose=0, stop_on_first_crash=False)
+    assert float(config.get('execution', 'poll_sleep_duration')) < 0.1
+
+
+def test_jobs_of_an_interrupted_run_are_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scancel = tmp_path / 'scancel'
+    scancel.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n')
+    scancel.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:/usr/bin:/bin')
+    runner = SimpleNamespace(_pending={12: '/a', 13: '/b'})
+    _cancel_jobs(Plugin('SLURM', {}), runner)
+    assert (tmp_path / 'said').read_text() == '12 13\n'

@@ -128,7 +128,7 @@ def test_unreadable(save, monkeypatch):
     def deny(*_, **__):
         raise PermissionError
 
-    monkeypatch.setattr('shivacmb.imaging.load._open', deny)
+    monkeypatch.setattr('shivacmb.imaging.source.Path.open', deny)
     refused(path, 'may not be read')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -90,7 +91,9 @@ def test_check_reorient_resample_give_what_the_functions_give(scan: Path, here: 
     from shivacmb.imaging import reorient_to_std, resample_isotropic
 
     checked = CheckImage(in_file=str(scan)).run().outputs
-    assert len(checked.sha256) == 64
+    content = scan.read_bytes()
+    assert checked.source['input_sha256'] == hashlib.sha256(content).hexdigest()
+    assert checked.source['input_size'] == len(content)
     assert checked.warnings == []
     std = Reorient(in_file=checked.out_file).run().outputs.out_file
     iso = nib.load(Resample(in_file=std, voxel_mm=2.0).run().outputs.out_file)
@@ -252,3 +255,20 @@ def test_only_scratch_folders_of_dead_runs_here_are_removed(tmp_path: Path) -> N
     remove_stale_staging(tmp_path)
     assert sorted(tmp_path.glob('*@*')) == sorted([mine, elsewhere])
     remove_stale_staging(tmp_path / 'absent')
+
+
+def test_mask_that_is_another_by_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a run are known by the mask's checksum."""
+    from shivacmb.exceptions import TemporaryError
+    from shivacmb.interfaces.brain_mask import GivenMask
+
+    monkeypatch.chdir(tmp_path)
+    mask = nib.Nifti1Image(np.ones((60, 60, 60), np.uint8), np.eye(4))
+    mask.to_filename(tmp_path / 'mask.nii')
+    inputs = {key: str(tmp_path / 'mask.nii') for key in ('given_file', 'scan_file', 'iso_file')}
+    with pytest.raises(TemporaryError, match=r'mask\.nii> was changed while it was read'):
+        GivenMask(**inputs, sha256='0' * 64).run()
+    digest = hashlib.sha256((tmp_path / 'mask.nii').read_bytes()).hexdigest()
+    assert GivenMask(**inputs, sha256=digest).run().outputs.method == 'given'

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,31 +59,3 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     loaded = set(done.stdout.rsplit('LOADED', 1)[1].split())
     assert not loaded & {'nipype', 'numpy', 'pandas', 'bids', 'nibabel', 'openvino', 'tensorflow'}
     assert 'research use only' in done.stdout.lower()
-
-
-@pytest.mark.slow
-def test_wheel_made_from_the_sdist_holds_every_module(tmp_path: Path) -> None:
-    pytest.importorskip('build')
-    subprocess.run(
-        [sys.executable, '-m', 'build', '--sdist', '--outdir', str(tmp_path), str(ROOT)],
-        check=True,
-        capture_output=True,
-    )
-    (sdist,) = tmp_path.glob('*.tar.gz')
-    with tarfile.open(sdist) as archive:
-        members = [name.split('/', 1)[1] for name in archive.getnames() if '/' in name]
-        archive.extractall(tmp_path / 'source', filter='data')
-    assert not [name for name in members if name.split('/')[0] in LINKED]
-    (source,) = (tmp_path / 'source').iterdir()
-    subprocess.run(
-        [sys.executable, '-m', 'build', '--wheel', '--outdir', str(tmp_path), str(source)],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = tmp_path.glob('*.whl')
-    with zipfile.ZipFile(wheel) as archive:
-        packed = set(archive.namelist())
-    tracked = subprocess.run(
-        ['git', 'ls-files', 'shivacmb'], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert set(tracked) <= packed

@@ -1,0 +1,142 @@
+"""One writer at a time for the files of a scan, also between machines.
+
+Two tasks may be given the same participant, with other settings even. Each writes its files by
+rename, so none is ever half there; but the files of a scan must also be of the same run. A task
+holds the scan's lock for the moment in which it puts its files in place (docs/decisions/0116).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shivacmb.bids.files import is_alive
+from shivacmb.exceptions import OutputError, TemporaryError
+
+#: Seconds after which a lock that nobody renews counts as left behind: files are put in place by
+#: renaming, which takes a second at most.
+LEFT_BEHIND_S = 300.0
+_POLL_S = 0.05
+_TRIES = 20
+
+
+def lock_path(out_dir: str | Path, stem: str) -> Path:
+    """Return where the lock of a scan is while somebody holds it."""
+    return Path(out_dir) / 'logs' / '.staging' / f'{stem}.lock'
+
+
+@contextlib.contextmanager
+def scan_lock(out_dir: str | Path, stem: str) -> Iterator[None]:
+    """Hold the lock of a scan; wait while another process of any machine holds it.
+
+    A lock whose process is dead, or that has not changed for ``LEFT_BEHIND_S`` as this process
+    sees time pass, is taken over. No clock of another machine is asked.
+
+    Raises
+    ------
+    OutputError
+        If OUT_DIR cannot be written.
+    TemporaryError
+        If a process of this machine holds the lock all the time.
+    """
+    path = lock_path(out_dir, stem)
+    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+    mine = f'{host} {os.getpid()} {secrets.token_hex(8)}'
+    _acquire(path, mine, host)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if _read(path) == mine:
+                path.unlink()
+            path.parent.rmdir()
+
+
+def remove_stale_locks(out_dir: str | Path) -> None:
+    """Remove locks whose process was killed on this machine."""
+    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+    for path in (Path(out_dir) / 'logs' / '.staging').glob('*.lock'):
+        owner = _read(path)
+        if owner and _is_dead(owner, host):
+            _take_away(path, owner)
+
+
+def _acquire(path: Path, mine: str, host: str) -> None:
+    seen, since = '', time.monotonic()
+    while not _create(path, mine):
+        owner = _read(path) or ''
+        if owner != seen:
+            seen, since = owner, time.monotonic()
+        waited = time.monotonic() - since
+        if owner and _is_dead(owner, host):
+            _take_away(path, owner)
+        elif waited > LEFT_BEHIND_S:
+            if owner.split(' ')[0] == host:
+                raise TemporaryError(
+                    f'process {owner.split(" ")[1]} of this machine has been writing this scan '
+                    f'for {waited:.0f} s; end it, or wait, and run the same command again'
+                )
+            _take_away(path, owner)
+        else:
+            time.sleep(_POLL_S)
+
+
+def _create(path: Path, mine: str) -> bool:
+    """Make the lock; False when it is there."""
+    for attempt in range(_TRIES):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:  # noqa: PERF203  tried again on purpose
+            return False
+        except FileNotFoundError as error:
+            # Another process has removed the empty folder
+            if attempt == _TRIES - 1:
+                raise _cannot_write(path, error) from error
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        else:
+            break
+    try:
+        os.write(descriptor, mine.encode())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f'cannot write <{path}> ({error.strerror}): free space, or give an output folder that '
+        'you may write to'
+    )
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text('utf-8')
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _is_dead(owner: str, host: str) -> bool:
+    machine, pid = [*owner.split(' '), ''][:2]
+    return machine == host and pid.isdigit() and not is_alive(int(pid))
+
+
+def _take_away(path: Path, owner: str) -> None:
+    """Remove a lock unless it has become another's in the meantime."""
+    aside = path.with_name(f'.tmp-{secrets.token_hex(8)}')
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        if _read(aside) != owner:
+            aside.rename(path)
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""What every run notes of itself in its log: its scans, where it runs, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from shivacmb.bids.files import is_alive
+from shivacmb.exceptions import OutputError
+
+LOG_NAME = 'run.log'
+START, END = 'run started ', 'run ended '
+FINISHED = 'finished'
+_LAST_NODE = 'write_derivatives'
+_STEP = re.compile(r'^\S+ \S+ (?P<stem>sub-\S+) (?P<node>\w+) (?P<how>end|exception) ')
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """A run of the participant level, as its log tells.
+
+    Attributes
+    ----------
+    name
+        Of its folder in ``OUT/logs``; sorts by time.
+    scans
+        Stems of the scans it took on.
+    host, pid, namespace, ticks
+        The process: machine, number, the numbering it belongs to (a container has its own), and
+        when it started, in clock ticks since the machine did.
+    job, task
+        SLURM's number of the job, and of the array task as ``12_3``; None outside SLURM.
+    ended
+        How it ended, or None when it has not said so.
+    written
+        Scans it has finished.
+    steps
+        Last step that was finished, by scan.
+    last_sign
+        When it last wrote, in seconds since 1970.
+    """
+
+    name: str
+    scans: tuple[str, ...]
+    host: str = ''
+    pid: int = 0
+    namespace: str = ''
+    ticks: int = 0
+    job: str | None = None
+    task: str | None = None
+    ended: str | None = None
+    written: frozenset[str] = frozenset()
+    steps: dict[str, str] = field(default_factory=dict)
+    last_sign: float = 0.0
+
+    @property
+    def alive_here(self) -> bool | None:
+        """Whether its process lives; None where that cannot be told from this machine."""
+        if self.host != socket.gethostname() or self.namespace != _namespace():
+            return None
+        return is_alive(self.pid) and _ticks(self.pid) == self.ticks
+
+
+@contextlib.contextmanager
+def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
+    """Note the start and the end of a run in its log.
+
+    A run that is killed leaves no note of its end, which is how ``shivacmb-tools status`` knows.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Folder of this run alone.
+    scans : sequence of str
+        Stems of what it is about to process.
+
+    Raises
+    ------
+    OutputError
+        If the log cannot be written.
+    """
+    array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
+    start = {
+        'host': socket.gethostname(),
+        'pid': os.getpid(),
+        'namespace': _namespace(),
+        'ticks': _ticks(os.getpid()),
+        'job': os.environ.get('SLURM_JOB_ID'),
+        'task': f'{array}_{index}' if array and index else None,
+        'scans': list(scans),
+    }
+    try:
+        _append(run_dir, START + json.dumps(start))
+    except OSError as error:
+        raise OutputError(
+            f'cannot write <{run_dir / LOG_NAME}> ({error.strerror}): free space, or give an '
+            'output folder that you may write to'
+        ) from error
+    how = FINISHED
+    try:
+        yield
+    except BaseException as error:
+        how = f'{type(error).__name__} {error}'.strip()
+        raise
+    finally:
+        # A full disk must not hide what the run itself has to say
+        with contextlib.suppress(OSError):
+            _append(run_dir, END + how.splitlines()[0])
+
+
+def _append(run_dir: Path, text: str) -> None:
+    now = datetime.now().astimezone()
+    stamp = f'{now:%Y-%m-%d %H:%M:%S},{now.microsecond // 1000:03d}'
+    with (run_dir / LOG_NAME).open('a', encoding='utf-8') as stream:
+        stream.write(f'{stamp} {text}\n')
+
+
+def read_runs(out_dir: Path) -> list[RunNote]:
+    """Return the runs that left a note in OUT, sorted by the time they started."""
+    logs = out_dir / 'logs'
+    runs = []
+    # A run over one participant may lie with the participant's records
+    folders = [*logs.glob('run-*'), *logs.glob('sub-*/run-*')]
+    for folder in sorted(folders, key=lambda path: path.name):
+        note = _read(folder)
+        if note is not None:
+            runs.append(note)
+    return runs
+
+
+def _read(folder: Path) -> RunNote | None:
+    path = folder / LOG_NAME
+    try:
+        lines = path.read_text('utf-8', errors='replace').splitlines()
+        last_sign = path.stat().st_mtime
+    except OSError:
+        return None
+    start: dict[str, Any] | None = None
+    ended, written, steps = None, set(), {}
+    for line in lines:
+        step = _STEP.match(line)
+        if step is not None and step['how'] == 'end':
+            steps[step['stem']] = step['node']
+            if step['node'] == _LAST_NODE:
+                written.add(step['stem'])
+        elif f' {START}' in line and start is None:
+            with contextlib.suppress(ValueError):
+                start = json.loads(line.partition(START)[2])
+        elif f' {END}' in line:
+            ended = line.partition(END)[2].strip()
+    if not isinstance(start, dict) or not isinstance(start.get('scans'), list):
+        return None
+    return RunNote(
+        name=folder.name,
+        scans=tuple(map(str, start['scans'])),
+        host=str(start.get('host', '')),
+        pid=int(start.get('pid', 0)),
+        namespace=str(start.get('namespace', '')),
+        ticks=int(start.get('ticks', 0)),
+        job=start.get('job') or None,
+        task=start.get('task') or None,
+        ended=ended,
+        written=frozenset(written),
+        steps=steps,
+        last_sign=last_sign,
+    )
+
+
+def _namespace() -> str:
+    """Which numbering of processes this is, as Linux names it; '' where there is no telling."""
+    try:
+        return str(Path('/proc/self/ns/pid').readlink())
+    except OSError:
+        return ''
+
+
+def _ticks(pid: int) -> int:
+    """When a process started, so that another one with its number is not taken for it."""
+    try:
+        words = Path(f'/proc/{pid}/stat').read_text('utf-8').rpartition(')')[2].split()
+        return int(words[19])
+    except (OSError, ValueError, IndexError):
+        return 0

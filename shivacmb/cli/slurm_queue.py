@@ -1,0 +1,93 @@
+"""What SLURM knows of jobs: those in its queue, and how others ended."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+# A command line holds so many numbers with ease
+_AT_ONCE = 500
+_PATIENCE_S = 60
+
+
+def jobs_in_queue(jobs: Sequence[str]) -> dict[str, str] | None:
+    """Ask ``squeue`` for jobs.
+
+    Parameters
+    ----------
+    jobs : sequence of str
+        Values of ``$SLURM_JOB_ID``.
+
+    Returns
+    -------
+    dict or None
+        State (``RUNNING``, ``PENDING``, ...) of those that wait or run; None where SLURM cannot
+        be asked, as in a container.
+    """
+    states: dict[str, str] = {}
+    for start in range(0, len(jobs), _AT_ONCE):
+        some = ','.join(jobs[start : start + _AT_ONCE])
+        lines = _ask(['squeue', '--noheader', '--format=%A %T', f'--jobs={some}'])
+        if lines is None:
+            return None
+        for line in lines:
+            job, _, state = line.strip().partition(' ')
+            states[job] = state
+    return states
+
+
+def waiting_tasks(arrays: Sequence[str]) -> dict[str, int]:
+    """Count the tasks of array jobs that have not started.
+
+    Parameters
+    ----------
+    arrays : sequence of str
+        Values of ``$SLURM_ARRAY_JOB_ID``.
+
+    Returns
+    -------
+    dict
+        Number by array, without those that have none.
+    """
+    counts: dict[str, int] = {}
+    words = ['squeue', '--noheader', '--array', '--states=PENDING', '--format=%F']
+    for start in range(0, len(arrays), _AT_ONCE):
+        for line in _ask([*words, f'--jobs={",".join(arrays[start : start + _AT_ONCE])}']) or []:
+            counts[line.strip()] = counts.get(line.strip(), 0) + 1
+    return counts
+
+
+def endings(jobs: Sequence[str]) -> dict[str, str]:
+    """Ask ``sacct`` how jobs ended, where the site keeps accounts.
+
+    Returns
+    -------
+    dict
+        State (``OUT_OF_MEMORY``, ``TIMEOUT``, ``CANCELLED by 1000``, ...) by job.
+    """
+    states: dict[str, str] = {}
+    for start in range(0, len(jobs), _AT_ONCE):
+        some = ','.join(jobs[start : start + _AT_ONCE])
+        words = ['sacct', '--noheader', '--allocations', '--parsable2']
+        for line in _ask([*words, '--format=JobIDRaw,State', f'--jobs={some}']) or []:
+            job, _, state = line.strip().partition('|')
+            states[job] = state
+    return states
+
+
+def _ask(words: list[str]) -> list[str] | None:
+    try:
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        # That of a single job it has forgotten is no error to us
+        return [] if 'Invalid job id' in done.stderr else None
+    return done.stdout.splitlines()

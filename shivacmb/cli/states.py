@@ -1,0 +1,172 @@
+"""How far each scan is: done, running, failed, stopped or not started."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shivacmb.bids import ScanRecord, output_paths, read_records
+from shivacmb.cli import slurm_queue
+from shivacmb.cli.runs import FINISHED, RunNote, read_runs
+
+if TYPE_CHECKING:
+    from shivacmb.bids import Found
+
+DONE, RUNNING, FAILED = 'done', 'running', 'failed'
+STOPPED, NOT_STARTED = 'stopped', 'not-started'
+STATES = (DONE, RUNNING, FAILED, STOPPED, NOT_STARTED)
+#: A run of which no more is known counts as under way for so long after its last sign of life:
+#: its longest step, a prediction on a busy processor, is well within.
+SILENCE_S = 1800.0
+_STEM = re.compile(r'sub-(?P<participant>[A-Za-z0-9]+)(_ses-(?P<session>[A-Za-z0-9]+))?(_|$)')
+
+
+@dataclass(frozen=True)
+class ScanState:
+    """How far one scan is.
+
+    Attributes
+    ----------
+    participant, session, scan
+        Whose scan it is, and the prefix of its outputs.
+    state, reason
+        One of ``STATES``, and a sentence for all but ``done``.
+    microbleeds
+        Their number in a scan that is done.
+    job, run
+        SLURM's number of the last run that took the scan on, and the run's folder in
+        ``OUT/logs``.
+    """
+
+    participant: str
+    session: str | None
+    scan: str
+    state: str
+    reason: str = ''
+    microbleeds: int | None = None
+    job: str | None = None
+    run: str | None = None
+
+
+def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
+    """Find out how far each scan is.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    found : Found, optional
+        The scans to tell of; by default those that OUT knows, which leaves out what no run has
+        taken on.
+
+    Returns
+    -------
+    list of ScanState
+        Sorted by participant, session and scan.
+    """
+    logs = out_dir / 'logs'
+    if found is None:
+        participants = [path.name[4:] for path in sorted(logs.glob('sub-*'))]
+    else:
+        participants = sorted({scan.participant for scan in found.scans})
+    records = {
+        record.stem: record for label in participants for record in read_records(out_dir, label)
+    }
+    last: dict[str, RunNote] = {}
+    for run in read_runs(out_dir):
+        last.update(dict.fromkeys(run.scans, run))
+    if found is None:
+        stems: Iterable[str] = {*records, *(stem for stem in last if _STEM.match(stem))}
+    else:
+        stems = {scan.stem for scan in found.scans}
+    watch = _Watch(last[stem] for stem in stems if stem in last and not _ok(records.get(stem)))
+    states = [_state(out_dir, stem, records.get(stem), last.get(stem), watch) for stem in stems]
+    return sorted(states, key=lambda item: (item.participant, item.session or '', item.scan))
+
+
+def queued_tasks(states: Iterable[ScanState]) -> dict[str, int]:
+    """Count the tasks that still wait, by the array jobs that scans were last seen in."""
+    arrays = {item.job.partition('_')[0] for item in states if item.job and '_' in item.job}
+    return slurm_queue.waiting_tasks(sorted(arrays)) if arrays else {}
+
+
+def _ok(record: ScanRecord | None) -> bool:
+    return record is not None and record.status == 'ok'
+
+
+class _Watch:
+    """Tells which runs are under way, and why others are not; SLURM is asked once for all."""
+
+    def __init__(self, runs: Iterable[RunNote]) -> None:
+        jobs = sorted({run.job for run in runs if run.job})
+        self.queue: Mapping[str, str] | None = slurm_queue.jobs_in_queue(jobs) if jobs else {}
+        gone = [job for job in jobs if self.queue is not None and job not in self.queue]
+        self.endings = slurm_queue.endings(gone) if gone else {}
+
+    def under_way(self, run: RunNote) -> str | None:
+        """Return what a run is doing, or None when it does nothing any more."""
+        state = self.queue.get(run.job) if self.queue and run.job else None
+        if state == 'PENDING':
+            return f'waits in the queue again (SLURM job {_job(run)})'
+        if run.ended is not None:
+            return None
+        alive = run.alive_here
+        if alive is None and run.job and self.queue is not None:
+            alive = state is not None
+        if alive is None:
+            alive = time.time() - run.last_sign < SILENCE_S
+        return f'in {_where(run)}' if alive else None
+
+    def why_stopped(self, run: RunNote) -> str:
+        """Return why a run ended before it had a result for a scan."""
+        said = self.endings.get(run.job or '')
+        slurm = f'; SLURM says {said}' if said else ''
+        if run.ended is None:
+            return (
+                f'{_where(run)} ended without a word: killed, out of memory or time, or its node '
+                f'failed{slurm}'
+            )
+        if run.ended.startswith('Terminated'):
+            return f'{_where(run)} was told to end: time limit or scancel{slurm}'
+        if run.ended.startswith('KeyboardInterrupt'):
+            return f'{_where(run)} was interrupted'
+        if run.ended == FINISHED:
+            return f'{_where(run)} ended before it was reached{slurm}'
+        return f'{_where(run)} ended: {run.ended}{slurm}'
+
+
+def _job(run: RunNote) -> str:
+    return run.task or run.job or ''
+
+
+def _where(run: RunNote) -> str:
+    return f'SLURM job {_job(run)}' if run.job else f'{run.name} on {run.host}'
+
+
+def _state(
+    out_dir: Path, stem: str, record: ScanRecord | None, run: RunNote | None, watch: _Watch
+) -> ScanState:
+    match = _STEM.match(stem)
+    participant, session = (match['participant'], match['session']) if match else ('', None)
+
+    def state(name: str, reason: str = '', microbleeds: int | None = None) -> ScanState:
+        job, folder = (_job(run) or None, run.name) if run else (None, None)
+        return ScanState(participant, session, stem, name, reason, microbleeds, job, folder)
+
+    if record is not None and record.status == 'ok':
+        if not output_paths(out_dir, record)['dseg'].exists():
+            return state(NOT_STARTED, 'its results were removed')
+        return state(DONE, microbleeds=record.cmb_count)
+    doing = watch.under_way(run) if run is not None and stem not in run.written else None
+    if run is not None and doing is not None:
+        step = run.steps.get(stem)
+        return state(RUNNING, doing + (f', last step done: {step}' if step else ''))
+    if record is not None:
+        return state(FAILED, record.reason or 'unknown reason')
+    if run is not None:
+        return state(STOPPED, watch.why_stopped(run))
+    return state(NOT_STARTED, 'no run has taken it on')

@@ -1,0 +1,178 @@
+"""Wheel and sdist: what they hold, which version they have, and that an installed wheel works."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / '.ci' / 'release_check.py'
+
+pytestmark = pytest.mark.skipif(
+    not SCRIPT.is_file(), reason='needs a checkout: an sdist has no .ci/release_check.py'
+)
+
+
+@pytest.fixture(scope='module')
+def check() -> Any:
+    spec = importlib.util.spec_from_file_location('release_check', SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_both_are_built_whole_and_the_installed_wheel_finds_the_lesions(tmp_path: Path) -> None:
+    pytest.importorskip('build')
+    command = [sys.executable, str(SCRIPT), '--dist', str(tmp_path), '--install', 'borrowed']
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r'version \S+: all is well', done.stdout)
+
+
+# -- the checks themselves can fail -----------------------------------------------------------
+
+
+def _pair(
+    check: Any,
+    folder: Path,
+    *,
+    extra: str = '',
+    without: str = '',
+    change: Callable[[tarfile.TarInfo], None] | None = None,
+) -> tuple[Path, Path]:
+    """A wheel and an sdist of empty files, with a name more or less in the wheel."""
+    info = 'shivacmb-1.2.3.dist-info'
+    names = {*check._tracked(), *check.NEEDED_IN_WHEEL, extra} - {without, ''}
+    names |= {f'{info}/licenses/LICENSE', f'{info}/licenses/NOTICE'}
+    wheel = folder / 'shivacmb-1.2.3-py3-none-any.whl'
+    with zipfile.ZipFile(wheel, 'w') as archive:
+        for name in sorted(names):
+            archive.writestr(name, '')
+        archive.writestr(f'{info}/METADATA', 'Version: 1.2.3\nLicense-Expression: Apache-2.0\n')
+    sdist = folder / 'shivacmb-1.2.3.tar.gz'
+    with tarfile.open(sdist, 'w:gz') as archive:
+        for name in check.NEEDED_IN_SDIST:
+            member = tarfile.TarInfo(f'shivacmb-1.2.3/{name}')
+            if change is not None and name == 'LICENSE':
+                change(member)
+            archive.addfile(member, io.BytesIO())
+    return wheel, sdist
+
+
+def _link(member: tarfile.TarInfo) -> None:
+    member.type, member.linkname = tarfile.SYMTYPE, '/etc/passwd'
+
+
+def _outside(member: tarfile.TarInfo) -> None:
+    member.name = 'shivacmb-1.2.3/../LICENSE'
+
+
+def test_a_good_pair_passes(check: Any, tmp_path: Path) -> None:
+    assert check.look(*_pair(check, tmp_path)) == '1.2.3'
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'text'),
+    [
+        ({'extra': 'tests/test_a.py'}, 'at its top'),
+        ({'extra': 'shivacmb/tests/test_a.py'}, 'should not be packed'),
+        ({'extra': 'shivacmb/__pycache__/a.pyc'}, 'should not be packed'),
+        ({'without': 'shivacmb/py.typed'}, 'not packed: shivacmb/py.typed'),
+        ({'without': 'shivacmb/models/bundles/synth-cmb/fold-0.bin'}, 'the wheel lacks'),
+        ({'change': _link}, 'the sdist holds a link'),
+        ({'change': _outside}, 'leads out of it'),
+    ],
+)
+def test_a_bad_one_is_refused(
+    check: Any, tmp_path: Path, wrong: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(check.CheckError, match=text):
+        check.look(*_pair(check, tmp_path, **wrong))
+
+
+def test_a_version_that_is_not_the_tag_ends_with_1(
+    check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _pair(check, tmp_path)
+    assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.3']) == 0
+    assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.4']) == 1
+    assert 'the tag is v1.2.4, the files are of version 1.2.3' in capsys.readouterr().err
+
+
+# -- version ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('tag', 'later', 'expected'),
+    [('v1.2.3', 0, '1.2.3'), ('v1.2.3', 2, '1.2.4.dev2'), ('', 0, '0.1.0.dev0')],
+)
+def test_the_version_is_the_tag(tmp_path: Path, tag: str, later: int, expected: str) -> None:
+    pytest.importorskip('hatch_vcs')
+    pytest.importorskip('hatchling')
+    (tmp_path / 'shivacmb').mkdir()
+    for name in ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE'):
+        shutil.copy(ROOT / name, tmp_path)
+    if tag:
+        git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
+        commands = [['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'first']]
+        commands += [['tag', tag]] + [['commit', '-q', '--allow-empty', '-m', 'more']] * later
+        for command in commands:
+            subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [sys.executable, '-m', 'hatchling', 'version'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_an_archive_of_a_tag_knows_its_version(tmp_path: Path) -> None:
+    lines = (ROOT / '.git_archival.txt').read_text(encoding='utf-8').splitlines()
+    keys = {line.split(':')[0] for line in lines}
+    assert {'node', 'node-date', 'describe-name'} <= keys
+    assert '.git_archival.txt export-subst' in (ROOT / '.gitattributes').read_text()
+
+
+# -- workflows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['ci', 'release'])
+def test_actions_are_pinned_and_targets_exist(name: str) -> None:
+    text = (ROOT / '.github' / 'workflows' / f'{name}.yml').read_text(encoding='utf-8')
+    used = re.findall(r'uses: (\S+)( # v\S+)?', text)
+    assert used
+    for action, comment in used:
+        assert re.fullmatch(r'[\w./-]+@[0-9a-f]{40}', action), action
+        assert comment, action
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+    assert set(re.findall(r'run: make ([a-z-]+)', text)) <= targets
+
+
+def test_publishing_is_for_tags_alone_and_asks_first() -> None:
+    yaml = pytest.importorskip('yaml')
+    text = (ROOT / '.github' / 'workflows' / 'release.yml').read_text(encoding='utf-8')
+    jobs = yaml.safe_load(text)['jobs']
+    publish = jobs['publish']
+    assert publish['if'] == "github.ref_type == 'tag'"
+    assert publish['environment'] == 'release'
+    assert {'build', 'check', 'docs', 'containers'} <= set(publish['needs'])
+    assert "&& 'release'" in jobs['containers']['environment']
+    assert {'build', 'check', 'docs'} <= set(jobs['containers']['needs'])
+    for name in set(jobs) - {'publish', 'containers'}:
+        assert 'permissions' not in jobs[name]
