@@ -35,8 +35,8 @@ class Side(IntEnum):
 MIDLINE = (Zone.BACKGROUND, Zone.BRAINSTEM, Zone.FLUID)
 SIDE_STEP = 10
 #: Groups in which microbleeds are counted: lobar ones point to amyloid angiopathy, deep ones to
-#: disease of the small arteries (Greenberg 2009). The internal and the external capsule are deep, as
-#: in MARS (Gregoire 2009); other deep white matter, which MARS calls deep too, counts as lobar.
+#: disease of the small arteries (Greenberg 2009). The internal and the external capsule are deep,
+#: as in MARS (Gregoire 2009); other white matter that MARS calls deep counts as lobar.
 GROUPS: dict[str, tuple[Zone, ...]] = {
     'lobar': (Zone.CORTEX, Zone.WHITE_MATTER),
     'deep': (Zone.DEEP_GREY, Zone.THALAMUS),
