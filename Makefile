@@ -77,7 +77,7 @@ endif
 	  --sweep --pdf none --title 'Default model, $(NAME) scans' $(EVALUATE)
 
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
-	$(BIN)/python -m shivacmb.train.brain_mask -o shivacmb/models/bundles/brain-mask
+	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones
 	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb
 
 docs: $(VENV)/.docs  ## the documentation, to docs/_build/html; a warning is an error

@@ -82,7 +82,6 @@ def detect(
         If the model is incomplete, altered, or has another number of channels.
     """
     from shivacmb.models import find_bundle, load_ensemble
-    from shivacmb.models.brain_mask import HAS_ZONES
 
     bundle = find_bundle(model)
     bundle.check_detects()
@@ -93,7 +92,7 @@ def detect(
         grid=bundle.grid,
         intensity=bundle.intensity,
         threads=threads,
-        zones=HAS_ZONES,
+        zones=True,
     )
     scan, brain, chain = prepared.scan, prepared.brain, prepared.chain
     box, postprocess = chain.placed_box, bundle.postprocess

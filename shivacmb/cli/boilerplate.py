@@ -19,9 +19,9 @@ _MASKS = {
     'hd-bet': 'HD-BET (Isensee et al. 2019)',
 }
 _ZONES = (
-    'Each was assigned to a zone of the brain (cerebral cortex or white matter, deep grey matter, '
-    'thalamus, brainstem, cerebellum) with the built-in network, which was trained on simulated '
-    'heads. '
+    'Each was assigned to a zone of the brain (cerebral cortex or white matter, basal ganglia '
+    'with the capsules, thalamus, brainstem, cerebellum) with the built-in network and an atlas '
+    'that is laid on what it sees, both made from simulated heads. '
 )
 
 

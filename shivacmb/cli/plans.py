@@ -96,8 +96,6 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     ModelError
         If the bundle does not find microbleeds on an isotropic grid.
     """
-    from shivacmb.models.brain_mask import HAS_ZONES
-
     bundle.check_detects()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
     threshold, min_size = settings.threshold, settings.min_size
@@ -108,7 +106,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         trust_model=settings.trust_model,
         toolkit=choose_toolkit(settings.toolkit),
         mask=settings.mask,
-        zones=HAS_ZONES and not settings.no_zones,
+        zones=not settings.no_zones,
         voxel_mm=grid.voxel_mm[0],
         box_shape=grid.shape,
         percentile=intensity.percentile,

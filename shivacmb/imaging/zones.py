@@ -35,7 +35,8 @@ class Side(IntEnum):
 MIDLINE = (Zone.BACKGROUND, Zone.BRAINSTEM, Zone.FLUID)
 SIDE_STEP = 10
 #: Groups in which microbleeds are counted: lobar ones point to amyloid angiopathy, deep ones to
-#: disease of the small arteries (Greenberg 2009; the zones are those of MARS, Gregoire 2009).
+#: disease of the small arteries (Greenberg 2009). The internal and the external capsule are deep,
+#: as in MARS (Gregoire 2009); other white matter that MARS calls deep counts as lobar.
 GROUPS: dict[str, tuple[Zone, ...]] = {
     'lobar': (Zone.CORTEX, Zone.WHITE_MATTER),
     'deep': (Zone.DEEP_GREY, Zone.THALAMUS),
@@ -44,7 +45,7 @@ GROUPS: dict[str, tuple[Zone, ...]] = {
 _NAMES = {
     Zone.CORTEX: 'cerebral cortex',
     Zone.WHITE_MATTER: 'cerebral white matter',
-    Zone.DEEP_GREY: 'deep grey matter',
+    Zone.DEEP_GREY: 'basal ganglia and capsules',
     Zone.THALAMUS: 'thalamus',
     Zone.BRAINSTEM: 'brainstem',
     Zone.CEREBELLUM: 'cerebellum',
@@ -53,7 +54,7 @@ _NAMES = {
 _SHORT = {
     Zone.CORTEX: 'CTX',
     Zone.WHITE_MATTER: 'WM',
-    Zone.DEEP_GREY: 'DGM',
+    Zone.DEEP_GREY: 'BG',
     Zone.THALAMUS: 'THA',
     Zone.BRAINSTEM: 'BS',
     Zone.CEREBELLUM: 'CBL',

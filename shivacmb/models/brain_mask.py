@@ -13,24 +13,23 @@ from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
-from shivacmb.models.bundle import MODEL_FILE
+from shivacmb.models.brain_atlas import load_atlas, place_zones
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
 from shivacmb.models.descriptor import load_bundle
 from shivacmb.models.ensemble import load_ensemble
-from shivacmb.models.locate import SHIPPED, find_bundle
+from shivacmb.models.locate import find_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from shivacmb.models.brain_atlas import Atlas
     from shivacmb.models.bundle import Bundle
     from shivacmb.models.ensemble import Ensemble
 
 Array = NDArray[Any]
 
-#: Whether the network for the zones ships with the package; else its forerunner gives the mask.
-HAS_ZONES = (SHIPPED / 'brain-zones' / MODEL_FILE).is_file()
 #: The bundle that ships with the package.
-BUILTIN = 'brain-zones' if HAS_ZONES else 'brain-mask'
+BUILTIN = 'brain-zones'
 #: Output maps of its network: background and the zones in the order of ``Zone``, then the left.
 MAPS = len(Zone) + 1
 _MIN_VOLUME_MM3 = 1e5
@@ -92,7 +91,7 @@ def find_brain(
         When the bundle is missing, altered or made for something else.
     """
     found = find_bundle(bundle) if isinstance(bundle, (str, Path)) else bundle
-    if found.target != 'brain' or len(found.classes) not in (1, MAPS - 1):
+    if found.target != 'brain' or len(found.classes) != MAPS - 1:
         msg = (
             f'model {found.name!r} in <{found.path}> finds {found.target!r}, not the brain and'
             f' its zones; take {BUILTIN!r}'
@@ -110,6 +109,7 @@ def find_brain(
         found.grid.shape,
         found.grid.voxel_mm[0],
         threshold=found.postprocess.threshold,
+        atlas=load_atlas(*found.atlas) if found.atlas else None,
     )
 
 
@@ -117,12 +117,6 @@ def find_brain(
 def _ensemble(path: Path, engine: str, threads: int | None) -> Ensemble:
     """Load once per process: a worker masks many scans."""
     return load_ensemble(load_bundle(path), engine=engine, threads=threads)
-
-
-def brain_map(fields: Array) -> Array:
-    """Probability of brain: the only map of a network for the mask, 1 minus the background."""
-    brain: Array = fields[..., 0] if fields.shape[-1] == 1 else 1.0 - fields[..., Zone.BACKGROUND]
-    return brain
 
 
 @dataclass(frozen=True)
@@ -133,6 +127,8 @@ class BrainMaps:
     ----------
     fields : ndarray, float32 [A, B, C, 9]
         Probabilities on the network's grid, RAS order.
+    head : ndarray, float32 [A, B, C]
+        What the network saw there.
     shape : tuple of int
         The image's grid in RAS order.
     mm : ndarray, float64 [3]
@@ -145,19 +141,23 @@ class BrainMaps:
         Orientation of the image.
     threshold : float
         Probability of brain from which a voxel belongs to it.
+    atlas : Atlas, optional
+        Places the zones; without it they are the network's.
     """
 
     fields: Array
+    head: Array
     shape: tuple[int, ...]
     mm: Array
     net_mm: float
     centre: list[float]
     to_ras: Array
     threshold: float
+    atlas: Atlas | None = None
 
     def mask(self) -> Array:
         """Return the brain, uint8 on the image's grid: one piece without holes."""
-        brain = brain_map(self.fields)
+        brain = 1.0 - self.fields[..., Zone.BACKGROUND]
         full = from_network(brain, self.shape, self.mm, self.net_mm, self.centre)
         return self._as_image(_one_piece(full > self.threshold))
 
@@ -181,8 +181,12 @@ class BrainMaps:
         if window is None:
             return self._as_image(out)
 
+        fields = self.fields
+        if self.atlas is not None:
+            fields = place_zones(fields, self.head, self.net_mm, self.atlas)
+
         def upsampled(number: int) -> Array:
-            field = self.fields[..., number]
+            field = fields[..., number]
             return from_network(field, self.shape, self.mm, self.net_mm, self.centre, window)
 
         best = np.full([piece.stop - piece.start for piece in window], 1e-3, np.float32)
@@ -210,6 +214,7 @@ def brain_from(
     shape: Sequence[int],
     net_mm: float,
     threshold: float = 0.5,
+    atlas: Atlas | None = None,
 ) -> BrainMaps:
     """Run any predictor; see :func:`find_brain`.
 
@@ -225,6 +230,8 @@ def brain_from(
     net_mm : float
         The network's grid.
     threshold : float
+    atlas : Atlas, optional
+        Of the zones.
 
     Returns
     -------
@@ -241,7 +248,7 @@ def brain_from(
     for _ in range(2):
         field = scale_input(to_network(array, mm, shape, net_mm, centre))
         fields = np.asarray(predict(field), np.float32)
-        brain = brain_map(fields)
+        brain = 1.0 - fields[..., Zone.BACKGROUND]
         weight = np.where(brain > threshold, brain, 0.0)
         total = float(weight.sum())
         if total * net_mm**3 < _MIN_VOLUME_MM3:
@@ -255,7 +262,7 @@ def brain_from(
             / total
             for a, n in enumerate(shape)
         ]
-        maps = BrainMaps(fields, array.shape, mm, net_mm, centre, to_ras, threshold)
+        maps = BrainMaps(fields, field, array.shape, mm, net_mm, centre, to_ras, threshold, atlas)
         away = [(i - (n - 1) / 2) * net_mm for i, n in zip(index, shape, strict=True)]
         if max(map(abs, away)) <= _CENTRED_MM:
             break

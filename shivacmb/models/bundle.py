@@ -128,6 +128,27 @@ class Bundle:
         """Return where a fold's file or folder is."""
         return self.path / fold.file
 
+    @property
+    def atlas(self) -> tuple[Path, str] | None:
+        """Path and SHA-256 of the atlas of the zones; None where the architecture names none.
+
+        Raises
+        ------
+        ModelError
+            The entry is not complete.
+        """
+        entry = self.architecture.get('atlas')
+        if entry is None:
+            return None
+        try:
+            return self.path / Path(entry['file']).name, str(entry['sha256'])
+        except (KeyError, TypeError) as error:
+            msg = (
+                f'architecture.atlas in <{self.path / MODEL_FILE}> needs file and sha256; take'
+                ' both from the bundle it comes from'
+            )
+            raise ModelError(msg) from error
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``model.json``."""
         content = {key: value for key, value in asdict(self).items() if key != 'path'}
@@ -176,6 +197,8 @@ class Bundle:
         for fold in self.folds:
             self.verify_fold(fold)
             self.verify_openvino(fold)
+        if self.atlas is not None:
+            _check_file(*self.atlas, self)
 
     def foreground(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """Drop the background map of a softmax network.

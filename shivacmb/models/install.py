@@ -94,6 +94,9 @@ def add_model(
             write_description(installed, staging)
             for card in bundle.path.glob('*.md'):
                 shutil.copyfile(card, staging / card.name)
+            if bundle.atlas is not None:
+                shutil.copyfile(bundle.atlas[0], staging / bundle.atlas[0].name)
+                dataclasses.replace(installed, path=staging).verify()
     return load_bundle(target)
 
 

@@ -1,7 +1,8 @@
 """Train the built-in zones from nothing: ``python -m shivacmb.train.brain_zones -o DIR``.
 
 In the manner of SynthStrip (Hoopes 2022) and SynthSeg (Billot 2023): the network never sees a
-scan, only simulated heads whose contrasts vary far more than real ones do.
+scan, only simulated heads whose contrasts vary far more than real ones do. The atlas and the
+classifier of ``brain_atlas`` follow when it is trained.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import numpy as np
 
 from shivacmb.exceptions import DataError
 from shivacmb.imaging.zones import Zone
+from shivacmb.models.brain_atlas import load_atlas, save_atlas
+from shivacmb.models.checksums import sha256_of
 from shivacmb.models.write import write_bundle
+from shivacmb.train.brain_atlas import FILE, make_atlas, simulate_samples
 from shivacmb.train.brain_zones_judge import judge
 from shivacmb.train.brain_zones_network import (
     WIDTHS,
@@ -58,7 +62,8 @@ CARD: dict[str, Any] = {
     'version': '1.0.0',
     'description': (
         'Brain mask and coarse zones for T2*-GRE, SWI and other contrasts: cerebral cortex and'
-        ' white matter, deep grey matter, thalamus, brainstem, cerebellum, fluid, left and right.'
+        ' white matter, basal ganglia with the capsules, thalamus, brainstem, cerebellum, fluid,'
+        ' left and right. The zones come from an atlas that is laid on what the network sees.'
         " Trained on simulated heads only, never shown a patient's scan; no reader has checked it"
         ' on patients.'
     ),
@@ -67,7 +72,8 @@ CARD: dict[str, Any] = {
     'url': '',
     'intended_use': (
         'To place and scale the box in which microbleeds are sought, and to name the zone that a'
-        ' microbleed lies in. Research only; not for volumetry.'
+        ' microbleed lies in. At their borders zones are a guess: on simulated heads one deep'
+        ' lesion in five is called lobar. Research only; not for volumetry.'
     ),
     'target': 'brain',
     'architecture': {'family': 'brain-zones', 'widths': list(WIDTHS)},
@@ -166,7 +172,7 @@ def _shipped(model: Any) -> Any:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the networks that learn from these heads.
+    """Network, target and loss; tests put smaller ones in their place.
 
     Attributes
     ----------
@@ -329,6 +335,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
     parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--seed', type=int, default=20240)
     parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--heads', type=int, default=24, help='heads that the atlas is made of')
     parser.add_argument(
         '--judge', type=int, default=6, help='simulated heads per condition to measure on; 0: none'
     )
@@ -346,12 +353,28 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
         work, steps=options.steps, seed=options.seed, workers=options.workers, recipe=recipe
     )
     network = recipe.ship(model)
+    predict = _predictor(network)
+    file = work / f'atlas-{options.steps}' / FILE
+    if not file.exists():
+        samples = simulate_samples(
+            predict, SHAPE, NET_MM, options.heads, options.seed, file.parent
+        )
+        save_atlas(make_atlas(samples, NET_MM, seed=options.seed), file)
+    # as it was stored, in 8 bits
+    checksum = sha256_of(file)
+    atlas = load_atlas(file, checksum)
     metrics = (
-        judge(_predictor(network), SHAPE, NET_MM, heads=options.judge) if options.judge else {}
+        judge(predict, SHAPE, NET_MM, heads=options.judge, atlas=atlas) if options.judge else {}
     )
     for condition, values in metrics.items():
         logger.info('%s: %s', condition, values)
-    training = {**TRAINING, 'loss': recipe.loss_name, 'steps': options.steps, 'seed': options.seed}
+    training = {
+        **TRAINING,
+        'loss': recipe.loss_name,
+        'steps': options.steps,
+        'seed': options.seed,
+        'atlas': f'{options.heads} further heads of usual variety, two images each',
+    }
     if options.history:
         training['history'] = options.history
     write_bundle(
@@ -359,10 +382,15 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
         [network],
         {
             **recipe.card,
+            'architecture': {
+                **recipe.card['architecture'],
+                'atlas': {'file': FILE, 'sha256': checksum},
+            },
             'training': training,
             'metrics': {'simulated heads, other seeds': metrics},
         },
         overwrite=True,
+        extra_files=[file],
     )
     return 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
+from shivacmb.imaging.zones import GROUPS, MIDLINE, SIDE_STEP, Side, Zone
 from shivacmb.models.brain_mask import brain_from
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.anatomy_warp import WarpRange
@@ -16,6 +16,8 @@ from shivacmb.train.brain_zones_samples import Array, zone_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from shivacmb.models.brain_atlas import Atlas
 
 #: Held-out conditions: arguments of ``random_contrast`` after the kind.
 CONDITIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,6 +30,7 @@ CONDITIONS: dict[str, tuple[str, dict[str, Any]]] = {
     'T2starw, turned by 20 degrees': ('T2starw', {'stripped': False, 'coverage': False}),
 }
 _TURNED = 20.0
+_NO_TISSUE = (Zone.BACKGROUND, Zone.FLUID)
 
 
 def compare(mask: Array, truth: Array, voxel_mm: Sequence[float]) -> tuple[float, float]:
@@ -64,7 +67,8 @@ def compare_zones(zones: Array, truth: Array, left: Array) -> dict[str, float]:
     -------
     dict
         Zone name in lower case to Dice, NaN for one that neither map has; ``side`` to the share
-        of the voxels in paired zones on both maps.
+        of the voxels in paired zones on both maps; for each of the groups in which lesions are
+        counted, ``<group>_recall`` and ``<group>_precision`` where both maps show tissue.
     """
     plain, result = zones % SIDE_STEP, {}
     for zone in Zone:
@@ -76,6 +80,12 @@ def compare_zones(zones: Array, truth: Array, left: Array) -> dict[str, float]:
     paired = (zones >= SIDE_STEP) & ~np.isin(truth, MIDLINE)
     right = (zones // SIDE_STEP == Side.LEFT) == left
     result['side'] = float(right[paired].mean()) if paired.any() else np.nan
+    tissue = ~np.isin(plain, _NO_TISSUE) & ~np.isin(truth, _NO_TISSUE)
+    for group, members in GROUPS.items():
+        one, two = np.isin(plain[tissue], members), np.isin(truth[tissue], members)
+        both = float((one & two).sum())
+        result[f'{group}_recall'] = both / two.sum() if two.any() else np.nan
+        result[f'{group}_precision'] = both / one.sum() if one.any() else np.nan
     return result
 
 
@@ -87,6 +97,7 @@ def judge(
     seed: int = 77_000_000,
     heads: int = 6,
     voxel_mm: float = 1.0,
+    atlas: Atlas | None = None,
 ) -> dict[str, dict[str, float]]:
     """Measure a network on simulated heads of other seeds than those of training.
 
@@ -100,13 +111,14 @@ def judge(
         Per condition.
     voxel_mm : float
         Voxel size of the scans.
+    atlas : Atlas, optional
+        Of the zones.
 
     Returns
     -------
     dict
         Per condition ``dice`` (median), ``dice_least``, ``centre_mm`` (median),
-        ``centre_mm_most`` of the mask; the median Dice of each zone, and ``side``, the median
-        share of the voxels right about left and right, where the network gives zones.
+        ``centre_mm_most`` of the mask, and the medians of :func:`compare_zones`.
     """
     table = {}
     for number, (name, (kind, options)) in enumerate(CONDITIONS.items()):
@@ -127,22 +139,18 @@ def judge(
             truth = head.brain
             if options['coverage']:
                 truth = truth & _acquired(scan)
-            maps = brain_from(nib.Nifti1Image(scan, head.affine), predict, shape, net_mm)
+            image = nib.Nifti1Image(scan, head.affine)
+            maps = brain_from(image, predict, shape, net_mm, atlas=atlas)
             mask = maps.mask()
             found.append(compare(mask, truth, head.voxel_mm))
-            if maps.fields.shape[-1] > 1:
-                seen = maps.zones(mask)
-                zones.append(compare_zones(seen, zone_map(head) * truth, head.left))
+            zones.append(compare_zones(maps.zones(mask), zone_map(head) * truth, head.left))
         dice, distance = np.array(found).T
         table[name] = {
             'dice': round(float(np.median(dice)), 4),
             'dice_least': round(float(dice.min()), 4),
             'centre_mm': round(float(np.median(distance)), 2),
             'centre_mm_most': round(float(distance.max()), 2),
-            **{
-                key: round(float(np.nanmedian([z[key] for z in zones])), 4)
-                for key in (zones[0] if zones else ())
-            },
+            **{key: round(float(np.nanmedian([z[key] for z in zones])), 4) for key in zones[0]},
         }
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from scipy import ndimage
 from shivacmb.imaging.zones import Zone
 from shivacmb.models.brain_grid import scale_input
 from shivacmb.simulate.anatomy import random_head
+from shivacmb.simulate.anatomy_atlas import load_atlas
 from shivacmb.simulate.anatomy_labels import Tissue
-from shivacmb.simulate.anatomy_warp import WarpRange
+from shivacmb.simulate.anatomy_warp import WarpRange, expand, template_lattice
 from shivacmb.simulate.contrast import Kind, random_contrast
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ KIND_SHARES = (0.35, 0.4, 0.25)
 LEFT = 8
 #: Fluid between the gyri counts as fluid from this width, mm; narrower, as the tissue beside it.
 FLUID_MM = 4.0
+#: Gaps between and in the deep nuclei up to twice this width, mm, are capsules: a deep zone.
+CAPSULE_MM = 5.0
 
 _ZONE_OF = np.zeros(len(Tissue), np.uint8)
 for _zone, _tissues in {
@@ -58,18 +62,21 @@ def _spread(rotation_deg: float) -> WarpRange:
 class Pair:
     """Network input, float16 [X, Y, Z] (a replay pool is large), and target, uint8.
 
-    The target is a :class:`Zone`, plus :data:`LEFT` on the left.
+    The target is a :class:`Zone`, plus :data:`LEFT` on the left. ``places``, float16
+    [X/2, Y/2, Z/2, 3], tells where in the template (mm) each block of eight voxels comes from.
     """
 
     image: Array
     zones: Array
+    places: Array
 
 
 def zone_map(head: Head) -> Array:
     """Merge the tissues of a simulated head to zones.
 
     Ventricles, cisterns and wide fissures are fluid; a sulcus that is narrower than
-    :data:`FLUID_MM` belongs to the tissue beside it, because a bleed is not in a sulcus.
+    :data:`FLUID_MM` belongs to the tissue beside it, because a bleed is not in a sulcus. The
+    white matter between the deep nuclei is deep, as in MARS (Gregoire 2009).
 
     Parameters
     ----------
@@ -96,7 +103,27 @@ def zone_map(head: Head) -> Array:
             ~tissue, sampling=head.voxel_mm, return_distances=False, return_indices=True
         )
         part[narrow] = part[tuple(axis[narrow] for axis in nearest)]
+    _paint_capsules(zones, head.voxel_mm)
     return zones
+
+
+def _paint_capsules(zones: Array, voxel_mm: Sequence[float]) -> None:
+    """Close the deep nuclei over the tissue between them, in place."""
+    grey = (zones == Zone.DEEP_GREY) | (zones == Zone.THALAMUS)
+    found = ndimage.find_objects(grey.astype(np.uint8))
+    if not found:
+        return
+    pad = [int(np.ceil(CAPSULE_MM / mm)) + 1 for mm in voxel_mm]
+    box = tuple(
+        slice(max(0, one.start - more), one.stop + more)
+        for one, more in zip(found[0], pad, strict=True)
+    )
+    far = ndimage.distance_transform_edt(~grey[box], sampling=voxel_mm)
+    wide = np.pad(far <= CAPSULE_MM, 1)
+    depth = ndimage.distance_transform_edt(wide, sampling=voxel_mm)[1:-1, 1:-1, 1:-1]
+    part = zones[box]
+    between = (part == Zone.WHITE_MATTER) | (part == Zone.CORTEX)
+    part[between & (depth > CAPSULE_MM)] = Zone.DEEP_GREY
 
 
 def _trim(rng: np.random.Generator, shape: Sequence[int]) -> Array:
@@ -114,6 +141,12 @@ def _trim(rng: np.random.Generator, shape: Sequence[int]) -> Array:
     return seen
 
 
+def _blocks(array: Array) -> Array:
+    """Mean of each 2x2x2 block."""
+    x, y, z = (size // 2 for size in array.shape)
+    return np.asarray(array.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5)))
+
+
 def simulate_pairs(
     seed: Sequence[int],
     shape: Sequence[int],
@@ -121,6 +154,7 @@ def simulate_pairs(
     contrasts: int = 3,
     kinds: Sequence[Kind] = KINDS,
     shares: Sequence[float] = KIND_SHARES,
+    spread: WarpRange | None = None,
 ) -> list[Pair]:
     """Draw one head and give it several contrasts.
 
@@ -136,6 +170,8 @@ def simulate_pairs(
         Pairs to make of the head, each with its own field of view.
     kinds, shares
         What to draw from, and how often.
+    spread : WarpRange, optional
+        How far heads differ; by default further than heads do.
 
     Returns
     -------
@@ -145,7 +181,12 @@ def simulate_pairs(
     centre = (0.0, 0.0, float(rng.uniform(-30.0, 10.0)))
     # one head in six lies askew: left and right have to follow it
     turn = 20.0 if rng.random() < 1 / 6 else 9.0
-    head = random_head(rng, shape=shape, voxel_mm=net_mm, centre_mm=centre, spread=_spread(turn))
+    spread = spread or _spread(turn)
+    # the head draws its coordinates first of all
+    again = copy.deepcopy(rng)
+    head = random_head(rng, shape=shape, voxel_mm=net_mm, centre_mm=centre, spread=spread)
+    lattice = template_lattice(again, load_atlas(), head.labels.shape, head.affine, spread)
+    where = np.stack([_blocks(expand(axis, head.labels.shape)) for axis in lattice], axis=-1)
     truth = zone_map(head)
     pairs = []
     for _ in range(contrasts):
@@ -154,7 +195,7 @@ def simulate_pairs(
             head.labels, rng, kind, voxel_mm=net_mm, coverage=False, brain=head.brain
         )
         seen = _trim(rng, image.shape)
-        zones, left = np.where(seen, truth, np.uint8(0)), head.left
+        zones, left, places = np.where(seen, truth, np.uint8(0)), head.left, where
         image = np.where(seen, image, np.float32(0.0))
         if rng.random() < 0.2:
             # some scanners write zeros where they find no signal
@@ -162,6 +203,9 @@ def simulate_pairs(
         image = scale_input(image) ** np.float32(np.exp(rng.normal(0.0, 0.25)))
         if rng.random() < 0.5:
             image, zones, left = image[::-1], zones[::-1], ~left[::-1]
+            places = places[::-1] * np.array([-1.0, 1.0, 1.0], np.float32)
         target = zones + np.uint8(LEFT) * left
-        pairs.append(Pair(image.astype(np.float16), target.astype(np.uint8)))
+        pairs.append(
+            Pair(image.astype(np.float16), target.astype(np.uint8), places.astype(np.float16))
+        )
     return pairs

@@ -89,7 +89,7 @@ def test_every_exit_code_is_explained(made: dict[str, str]) -> None:
 
 def test_cards_of_shipped_models_have_figures_and_checksums(made: dict[str, str]) -> None:
     cards = {name: text for name, text in made.items() if name.startswith('model-')}
-    assert {'model-synth-cmb.md', 'model-brain-mask.md'} <= set(cards)
+    assert {'model-synth-cmb.md', 'model-brain-zones.md'} <= set(cards)
     for name, text in cards.items():
         assert '**Intended use.**' in text, name
         figures = text.split('## How well it does')[1].split('## How it was trained')[0]

@@ -23,7 +23,7 @@ def test_groups_hold_every_zone_but_fluid_once() -> None:
     grouped = [zone for zones in GROUPS.values() for zone in zones]
     assert sorted(grouped) == [zone for zone in Zone if zone not in (0, Zone.FLUID)]
     assert group_of('right cerebral white matter') == 'lobar'
-    assert group_of('left deep grey matter') == 'deep'
+    assert group_of('left basal ganglia and capsules') == 'deep'
     assert group_of('brainstem') == 'infratentorial'
     assert group_of('cerebrospinal fluid') is None
     assert group_of('') is None

@@ -31,6 +31,7 @@ IMAGES = (
     'label-CMB_probseg',
     'label-CMB_desc-ensSD_probseg',
     'label-CMB_mask',
+    'desc-zones_dseg',
     'desc-CMB_dseg',
 )
 OF_DATASET = {
@@ -60,7 +61,7 @@ def expected(stems: Any) -> set[str]:
         for image in IMAGES:
             name = f'{anat}_{image.format(suffix=suffix)}'
             files |= {f'{name}.nii.gz', f'{name}.json'}
-        files.add(f'{anat}_desc-CMB_dseg.tsv')
+        files |= {f'{anat}_desc-{name}_dseg.tsv' for name in ('CMB', 'zones')}
         table = f'{folder_of(stem)}/{session_of(stem)}_scans'
         files |= {f'{table}.tsv', f'{table}.json', f'docs/{session_of(stem)}.html'}
         participant = stem.split('_')[0]

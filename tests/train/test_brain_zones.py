@@ -11,6 +11,7 @@ import pytest
 
 from shivacmb.exceptions import DataError
 from shivacmb.imaging.zones import Zone
+from shivacmb.models.brain_atlas import load_atlas
 from shivacmb.models.locate import find_bundle
 from shivacmb.simulate.anatomy import Head, random_head
 from shivacmb.simulate.anatomy_labels import Tissue
@@ -117,6 +118,21 @@ def test_zones_are_compared_without_and_with_their_sides() -> None:
     assert result['brainstem'] == pytest.approx(2 / 3)
     assert np.isnan(result['thalamus'])
     assert result['side'] == 0.5
+    assert result['lobar_recall'] == result['lobar_precision'] == 1
+    assert result['infratentorial_recall'] == 1  # where the map shows tissue
+    assert np.isnan(result['deep_recall'])
+
+
+def test_the_capsules_between_the_nuclei_are_deep() -> None:
+    labels = np.full((40, 40, 40), Tissue.CEREBRAL_WM, np.uint8)
+    labels[14:17, 10:30, 10:30] = Tissue.PUTAMEN
+    labels[20:23, 10:30, 10:30] = Tissue.THALAMUS  # 6 mm away
+    brain = np.ones(labels.shape, bool)
+    zones = zone_map(Head(labels, np.diag([2.0, 2, 2, 1]), brain, brain))
+    assert (zones[17:20, 12:28, 12:28] == Zone.DEEP_GREY).all()
+    assert (zones[20:23, 10:30, 10:30] == Zone.THALAMUS).all()
+    assert (zones[:14] == Zone.WHITE_MATTER).all()
+    assert (zones[23:] == Zone.WHITE_MATTER).all()
 
 
 def test_judge_gives_a_perfect_network_full_marks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +230,7 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
     recipe = dataclasses.replace(brain_zones.ZONE_RECIPE, card=card, precision='float32')
     work = tmp_path / 'brain-zones-work'
     command = ['-o', str(tmp_path / 'zones'), '--judge', '0', '--workers', '0', '--threads', '1']
+    command += ['--heads', '1']
     brain_zones.train(work, steps=2, seed=20240, workers=0, recipe=recipe)
     assert brain_zones.main([*command, '--steps', '4'], recipe) == 0
     progress = json.loads((work / 'progress.json').read_text())
@@ -225,7 +242,23 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
     assert bundle.target == 'brain'
     assert bundle.training['steps'] == 4
     assert 'never shown' in bundle.description
-    assert sum(path.stat().st_size for path in bundle.path.iterdir()) < 4e6
+    assert sum(path.stat().st_size for path in bundle.path.iterdir()) < 5e6
+    atlas = bundle.architecture['atlas']
+    assert len(load_atlas(bundle.path / atlas['file'], atlas['sha256']).layers) == 6
+
+
+@pytest.mark.tensorflow
+def test_the_shipped_network_is_of_this_form() -> None:
+    pytest.importorskip('tensorflow')
+    import keras
+
+    from shivacmb.train.brain_zones_network import build_zone_network
+
+    bundle = find_bundle('brain-zones')
+    shipped = keras.models.load_model(bundle.path / 'fold-0.keras')
+    built = build_zone_network(brain_zones.SHAPE)
+    assert [w.shape for w in built.weights] == [w.shape for w in shipped.weights]
+    assert [entry.name for entry in bundle.classes][2:4] == ['deep_grey', 'thalamus']
 
 
 @pytest.mark.tensorflow
