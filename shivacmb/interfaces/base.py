@@ -34,7 +34,7 @@ class ScanInterface(SimpleInterface):
     """
 
     def _run(self, cwd: Path) -> None:
-        raise RuntimeError(f'{type(self).__name__} does not define _run')
+        raise RuntimeError(f'{type(self).__name__} does not define _run; it was to use <{cwd}>')
 
     def _run_interface(self, runtime: Any) -> Any:
         _end_with_parent()

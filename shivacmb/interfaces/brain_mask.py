@@ -23,7 +23,6 @@ from shivacmb.imaging import (
 from shivacmb.interfaces.base import ScanInterface
 from shivacmb.models.service import BRAIN, request_prediction
 
-
 if TYPE_CHECKING:
     from shivacmb.models.brain_mask import BrainMaps
 

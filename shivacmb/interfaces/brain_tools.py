@@ -45,13 +45,13 @@ class _HDBetInputSpec(CommandLineInputSpec):
     )
     device = traits.Enum('cpu', 'cuda', usedefault=True, argstr='-device %s', desc='where to run')
     save_mask = traits.Bool(
-        True,  # noqa: FBT003
+        True,
         usedefault=True,
         argstr='--save_bet_mask',
         desc='write the mask beside the image',
     )
     disable_tta = traits.Bool(
-        True,  # noqa: FBT003
+        True,
         usedefault=True,
         argstr='--disable_tta',
         desc='no mirroring at test time',

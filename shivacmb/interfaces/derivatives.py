@@ -49,8 +49,8 @@ OUTPUT_KEYS = (
 )
 SOURCE_KEYS = ('input_sha256', 'input_size', 'input_mtime_ns', 'input_ctime_ns')
 NO_ZONES = (
-    'the built-in network sees no brain in this scan, so no zone is known; look at the scan and its '
-    'mask'
+    'the built-in network sees no brain in this scan, so no zone is known; look at the scan and '
+    'its mask'
 )
 
 
@@ -254,7 +254,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
         traits.Str, [], usedefault=True, desc='files of earlier runs to remove first'
     )
     overwrite = traits.Bool(
-        False,  # noqa: FBT003
+        False,
         usedefault=True,
         desc='write also what another run has finished meanwhile',
     )
@@ -271,7 +271,7 @@ class WriteDerivatives(ScanInterface):
     input_spec = _WriteDerivativesInputSpec
     output_spec = _WriteDerivativesOutputSpec
 
-    def _run(self, cwd: Path) -> None:
+    def _run(self, cwd: Path) -> None:  # noqa: ARG002  everything goes to the outputs
         inputs = self.inputs
         files = ScanFiles(
             scan=Path(inputs.scan_file),

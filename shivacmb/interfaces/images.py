@@ -149,7 +149,7 @@ class _NetworkInputInputSpec(BaseInterfaceInputSpec):
     percentile = traits.Float(99.0, usedefault=True, desc='of the brain, becomes 1')
     clip = traits.Float(1.0, usedefault=True, desc='highest value kept, in units of it')
     divide = traits.Float(1.0, usedefault=True, desc='divisor after the clip')
-    masked = traits.Bool(False, usedefault=True, desc='zero outside the brain')  # noqa: FBT003
+    masked = traits.Bool(False, usedefault=True, desc='zero outside the brain')
 
 
 class _NetworkInputOutputSpec(TraitedSpec):

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits, isdefined
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, isdefined, traits
 
 from shivacmb.imaging import (
     SpatialChain,

@@ -41,7 +41,9 @@ def image_sidecar(
     sidecar: dict[str, Any] = {
         'Description': IMAGE_DESCRIPTIONS[key],
         'Sources': [
-            facts['source'], *facts.get('channel_sources', []), *facts.get('mask_sources', [])
+            facts['source'],
+            *facts.get('channel_sources', []),
+            *facts.get('mask_sources', []),
         ],
         'InputSHA256': found['input_sha256'],
         'Parameters': {**facts['parameters'], 'mask_method': found['mask_method']},

@@ -136,7 +136,7 @@ def _lock(descriptor: int, path: Path, seconds: float) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError:  # noqa: PERF203  a poll waits anyway
             if time.monotonic() >= deadline:
                 raise TemporaryError(
                     f'the GPU was not free for {seconds:g} s: other runs on it hold <{path}>; '

@@ -3,8 +3,8 @@
 Weights are data; a Lambda layer is a program. Keras stores Lambdas as marshalled bytecode, and a
 saved configuration can name any function that is importable, so a file is let through only when
 its configuration names nothing but Keras's own building blocks. The check reads JSON and never
-imports what it reads about. SavedModel graphs are programs of TensorFlow operations: one that holds
-others than networks need is refused.
+imports what it reads about. SavedModel graphs are programs of TensorFlow operations: one that
+holds others than networks need is refused.
 """
 
 from __future__ import annotations

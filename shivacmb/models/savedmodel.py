@@ -21,24 +21,23 @@ OPERATIONS = frozenset(
     """
     Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMulV2 BatchToSpaceND BiasAdd BiasAddV1
     BroadcastTo Cast Ceil ClipByValue Concat ConcatV2 Const Conv2D Conv2DBackpropInput Conv3D
-    Conv3DBackpropInputV2 DepthwiseConv2dNative DepthToSpace Div DivNoNan Einsum Elu Equal Erf Exp
-    ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3
-    Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If Inv Invert IsFinite IsNan
-    L2Loss LeakyRelu Less LessEqual LinSpace Log Log1p LogicalAnd LogicalNot LogicalOr LogSoftmax
-    MatMul Max MaxPool MaxPool3D MaxPoolV2 Maximum Mean Merge Min Minimum MirrorPad Mod Mul
-    MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Pow Prod Range Rank RealDiv
-    Reciprocal Relu Relu6 Reshape ResizeBilinear ResizeNearestNeighbor ReverseV2 Round Rsqrt Select
-    SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice Softmax Softplus Softsign SpaceToBatchND
-    SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StatelessIf StatelessWhile
-    StopGradient StridedSlice Sub Sum Switch Tanh Tile TopKV2 Transpose TruncateDiv Unpack Where
-    While Xdivy ZerosLike AvgPool AvgPool3D
-    PartitionedCall StatefulPartitionedCall Placeholder PlaceholderWithDefault
-    VarHandleOp VarIsInitializedOp ReadVariableOp AssignVariableOp AssignAddVariableOp
-    AssignSubVariableOp ResourceGather DisableCopyOnRead VariableShape
-    RandomStandardNormal RandomUniform RandomUniformInt TruncatedNormal StatelessRandomGetKeyCounter
-    StatelessRandomNormalV2 StatelessRandomUniform StatelessRandomUniformV2
-    StatelessTruncatedNormalV2 Assert EnsureShape
-    """.split()
+    Conv3DBackpropInputV2 DepthwiseConv2dNative DepthToSpace Div DivNoNan Einsum Elu Equal Erf
+    Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm FusedBatchNormV2
+    FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If Inv
+    Invert IsFinite IsNan L2Loss LeakyRelu Less LessEqual LinSpace Log Log1p LogicalAnd
+    LogicalNot LogicalOr LogSoftmax MatMul Max MaxPool MaxPool3D MaxPoolV2 Maximum Mean Merge
+    Min Minimum MirrorPad Mod Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Pow
+    Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape ResizeBilinear ResizeNearestNeighbor
+    ReverseV2 Round Rsqrt Select SelectV2 Selu Shape ShapeN Sigmoid Sign Size Slice Softmax
+    Softplus Softsign SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference
+    Squeeze StatelessIf StatelessWhile StopGradient StridedSlice Sub Sum Switch Tanh Tile TopKV2
+    Transpose TruncateDiv Unpack Where While Xdivy ZerosLike AvgPool AvgPool3D PartitionedCall
+    StatefulPartitionedCall Placeholder PlaceholderWithDefault VarHandleOp VarIsInitializedOp
+    ReadVariableOp AssignVariableOp AssignAddVariableOp AssignSubVariableOp ResourceGather
+    DisableCopyOnRead VariableShape RandomStandardNormal RandomUniform RandomUniformInt
+    TruncatedNormal StatelessRandomGetKeyCounter StatelessRandomNormalV2 StatelessRandomUniform
+    StatelessRandomUniformV2 StatelessTruncatedNormalV2 Assert EnsureShape
+    """.split()  # noqa: SIM905  a list of names reads better wrapped
 )
 #: What Keras's two functions for the variables' files need on top of that.
 SAVER_OPERATIONS = frozenset(
@@ -115,9 +114,7 @@ def _forbidden(meta_graph: bytes, *, alone: bool) -> set[str]:
     return found
 
 
-def _is_referred_to(
-    function: _Function, functions: list[_Function], objects: list[bytes]
-) -> bool:
+def _is_referred_to(function: _Function, functions: list[_Function], objects: list[bytes]) -> bool:
     """Tell whether another function or an object of the model names this one."""
     others = [item.content for item in functions if item is not function]
     return not function.name or any(function.name in text for text in (*others, *objects))

@@ -181,7 +181,7 @@ def _socket_folder() -> Path:
             return Path(tempfile.mkdtemp(prefix='shivacmb-', dir=place))
     raise TemporaryError(
         f'the temporary folder <{tempfile.gettempdir()}> has too long a path for a socket and '
-        '/tmp cannot be used; set TMPDIR to a shorter folder'
+        '/tmp cannot be used; set TMPDIR to a shorter folder'  # noqa: S108
     )
 
 
@@ -195,7 +195,7 @@ def _connect(address: str) -> Connection:
     while True:
         try:
             return Client(address, family='AF_UNIX')
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (FileNotFoundError, ConnectionRefusedError) as error:  # noqa: PERF203  a poll
             gone = _end_mark(address).exists() or not Path(address).parent.exists()
             if gone or time.monotonic() > deadline:
                 raise _ended(address) from error

@@ -161,9 +161,7 @@ def init_preproc_wf(
 def _spatial_nodes(workflow: pe.Workflow, detection: Detection) -> tuple[pe.Node, pe.Node]:
     """Add the nodes that reorient and resample, connected."""
     if detection.toolkit == 'fsl':
-        reorient = pe.Node(
-            fsl.Reorient2Std(output_type='NIFTI'), name='reorient', mem_gb=0.6
-        )
+        reorient = pe.Node(fsl.Reorient2Std(output_type='NIFTI'), name='reorient', mem_gb=0.6)
         resample = pe.Node(
             fsl.FLIRT(
                 apply_isoxfm=detection.voxel_mm,

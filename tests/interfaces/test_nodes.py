@@ -162,9 +162,7 @@ def test_given_mask_lands_where_the_scan_does(scan: Path, tmp_path: Path) -> Non
     def centre(array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         return nib.affines.apply_affine(affine, np.argwhere(array).mean(axis=0))
 
-    np.testing.assert_allclose(
-        centre(inside, mask.affine), centre(part, image.affine), atol=0.6
-    )
+    np.testing.assert_allclose(centre(inside, mask.affine), centre(part, image.affine), atol=0.6)
     np.testing.assert_allclose(inside.sum(), 2 * part.sum(), rtol=0.03)
     assert np.asarray(nib.load(iso).dataobj)[inside].mean() > 300
 

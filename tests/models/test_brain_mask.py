@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError
-from shivacmb.models.brain_grid import from_network, scale_input, to_network
 from shivacmb.imaging.zones import Zone
+from shivacmb.models.brain_grid import from_network, scale_input, to_network
 from shivacmb.models.brain_mask import MAPS, brain_from
 
 SHAPE = (48, 64, 64)

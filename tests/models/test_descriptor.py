@@ -85,7 +85,7 @@ def test_a_fold_named_twice_is_refused(tmp_path: Path, description: dict[str, An
 
 
 def test_a_missing_or_unreadable_description(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match='is not a model bundle: it has no model.json'):
+    with pytest.raises(ModelError, match=r'is not a model bundle: it has no model\.json'):
         load_bundle(tmp_path)
     (tmp_path / 'model.json').write_text('{"name": ')
     with pytest.raises(ModelError, match='is not valid JSON'):
@@ -95,9 +95,7 @@ def test_a_missing_or_unreadable_description(tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
-@pytest.mark.parametrize(
-    'name', ['/a', '../a', 'a/../../b', 'a\\b', 'C:/a', '', ' ', '.', 'a\0b']
-)
+@pytest.mark.parametrize('name', ['/a', '../a', 'a/../../b', 'a\\b', 'C:/a', '', ' ', '.', 'a\0b'])
 def test_names_that_leave_the_folder(name: str) -> None:
     assert not is_inside(name)
 
@@ -108,14 +106,12 @@ def test_names_that_stay() -> None:
     assert check_name('swi-cmb_v2.1') == 'swi-cmb_v2.1'
 
 
-def test_foreground_drops_only_the_background(
-    tmp_path: Path, description: dict[str, Any]
-) -> None:
+def test_foreground_drops_only_the_background(tmp_path: Path, description: dict[str, Any]) -> None:
     bundle = parse_bundle(description, tmp_path)
     two = np.stack([np.zeros((2, 2)), np.ones((2, 2))], axis=-1).astype(np.float32)
     assert np.array_equal(bundle.foreground(two), two[..., 1:])
     assert np.array_equal(bundle.foreground(two[..., :1]), two[..., :1])
-    with pytest.raises(ModelError, match='returns 3 maps, but its model.json names 1 classes'):
+    with pytest.raises(ModelError, match=r'returns 3 maps, but its model\.json names 1 classes'):
         bundle.foreground(np.zeros((2, 2, 3), np.float32))
 
 

@@ -161,7 +161,9 @@ def test_choice_of_the_engine(engine: str, device: str, expected: str) -> None:
 
 def test_auto_looks_for_a_gpu_only_where_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('shivacmb.models.ensemble._nvidia_device_present', lambda: False)
-    monkeypatch.setattr('shivacmb.models.ensemble.import_tensorflow', lambda _: pytest.fail())
+    monkeypatch.setattr(
+        'shivacmb.models.ensemble.import_tensorflow', lambda _: pytest.fail('imported')
+    )
     assert choose_engine('auto', 'auto') == 'openvino'
 
 

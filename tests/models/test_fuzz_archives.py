@@ -25,7 +25,9 @@ def archive(random_: random.Random) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, 'w') as made:
         for _ in range(random_.randint(1, 4)):
-            member = zipfile.ZipInfo(random_.choice(NAMES if random_.random() < 0.3 else NAMES[:3]))
+            member = zipfile.ZipInfo(
+                random_.choice(NAMES if random_.random() < 0.3 else NAMES[:3])
+            )
             member.compress_type = random_.choice(KINDS)
             # regular, folder, link, device
             mode = random_.choice([0, 0o100644, 0o100644, 0o100644, 0o120777, 0o020666])

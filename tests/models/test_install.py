@@ -63,7 +63,7 @@ def test_a_name_is_taken_once(make_bundle: Make) -> None:
 def test_an_altered_model_is_not_installed(make_bundle: Make) -> None:
     source = make_bundle(1.0)
     (source.path / 'fold-0.keras').write_bytes(b'changed')
-    with pytest.raises(ModelError, match='is not the file that its model.json describes'):
+    with pytest.raises(ModelError, match=r'is not the file that its model\.json describes'):
         add_model(source.path)
     assert not user_models_dir().exists()
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from shivacmb.models import Bundle
 
 
-def test_places_are_searched_in_order(
-    tmp_path: Path, make_bundle: Callable[..., Bundle]
-) -> None:
+def test_places_are_searched_in_order(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     made = make_bundle(1.0)
     first, second = tmp_path / 'first', user_models_dir()
     for place in (first, second):
@@ -55,7 +53,7 @@ def test_user_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_relative_path_becomes_absolute(
-    make_bundle: Make, monkeypatch: pytest.MonkeyPatch
+    make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_bundle(1.0).path
     monkeypatch.chdir(folder.parent)

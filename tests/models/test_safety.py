@@ -107,7 +107,7 @@ def test_files_that_are_no_networks(tmp_path: Path) -> None:
         require_safe(path, 'keras')
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('other', '')
-    with pytest.raises(ModelError, match='is not a readable .keras file'):
+    with pytest.raises(ModelError, match=r'is not a readable \.keras file'):
         require_safe(path, 'keras')
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('config.json', '{}')
@@ -201,7 +201,9 @@ def test_a_graph_with_another_operation_loads_only_when_trusted(
 )
 def test_a_savedmodel_that_is_damaged(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / 'saved_model.pb').write_bytes(content)
-    with pytest.raises(ModelError, match=f'saved_model.pb> is not a readable SavedModel: {message}'):
+    with pytest.raises(
+        ModelError, match=f'saved_model.pb> is not a readable SavedModel: {message}'
+    ):
         require_safe(tmp_path, 'savedmodel')
 
 
@@ -240,9 +242,7 @@ def test_a_hostile_archive_leaves_nothing(
     assert list((tmp_path / 'out').rglob('*')) == [target]
 
 
-def test_an_archive_too_large_or_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_too_large_or_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / 'out'
     target.mkdir()
     path = _zip(tmp_path / 'x.zip', 'a', bytes(range(256)) * 4)

@@ -154,8 +154,10 @@ def _save_legacy(path: Path, network: Any, policy: str = 'mixed_float16') -> Non
         for layer in network.layers:
             config = {
                 key: layer.get_config()[key]
-                for key in ('filters', 'kernel_size', 'padding', 'use_bias', 'activation')
-                + ('pool_size', 'size', 'cropping')
+                for key in (
+                    *('filters', 'kernel_size', 'padding', 'use_bias', 'activation'),
+                    *('pool_size', 'size', 'cropping'),
+                )
                 if key in layer.get_config()
             }
             if isinstance(layer, keras.layers.InputLayer):
@@ -164,7 +166,9 @@ def _save_legacy(path: Path, network: Any, policy: str = 'mixed_float16') -> Non
             tensors = layer.input if isinstance(layer.input, list) else [layer.input]
             origins = [made[tensor._keras_history.operation.name] for tensor in tensors]
             kind = getattr(tf_keras.layers, type(layer).__name__)
-            own = kind(**config, dtype='float32') if layer is network.layers[-1] else kind(**config)
+            own = (
+                kind(**config, dtype='float32') if layer is network.layers[-1] else kind(**config)
+            )
             made[layer.name] = own(origins if len(origins) > 1 else origins[0])
         legacy = tf_keras.Model(made[network.layers[0].name], made[network.layers[-1].name])
         legacy.set_weights(network.get_weights())
@@ -214,9 +218,7 @@ def test_writing_refuses(tmp_path: Path, networks: list[Any], bundle: Bundle) ->
         write_bundle(tmp_path / 'x', [tmp_path / 'w.txt'], _metadata())
 
 
-def test_lambda_layers_load_only_when_trusted(
-    tmp_path: Path, scan: NDArray[np.float32]
-) -> None:
+def test_lambda_layers_load_only_when_trusted(tmp_path: Path, scan: NDArray[np.float32]) -> None:
     import keras
     import tf_keras
 
@@ -255,7 +257,7 @@ def test_the_cache_is_used_and_checked(
     assert first.with_suffix('.bin').stat().st_size > 0
     # an altered fold is found though its converted form is cached
     made.fold_path(made.folds[0]).write_bytes(b'x')
-    with pytest.raises(ModelError, match='is not the file that its model.json describes'):
+    with pytest.raises(ModelError, match=r'is not the file that its model\.json describes'):
         convert.openvino_form(made, made.folds[0])
 
 
