@@ -44,7 +44,7 @@ def metadata(
     """
     return {
         'name': 'synth-cmb',
-        'version': '0.2.0',
+        'version': '0.3.0',
         'description': DESCRIPTION,
         'license': 'Apache-2.0',
         'citation': '',
