@@ -37,7 +37,7 @@ NEEDED_IN_WHEEL = (
     'shivacmb/py.typed',
     'shivacmb/_version.py',
     'shivacmb/models/bundles/synth-cmb/model.json',
-    'shivacmb/models/bundles/brain-mask/model.json',
+    'shivacmb/models/bundles/brain-zones/model.json',
     'shivacmb/reports/templates/session.html.j2',
 )
 NEEDED_IN_SDIST = (

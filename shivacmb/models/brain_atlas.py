@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from shivacmb.exceptions import ModelError
 from shivacmb.imaging.zones import Zone
+from shivacmb.models.brain_atlas_step import newton_step, sample_maps, with_slopes
 from shivacmb.models.checksums import sha256_of
 
 Array = NDArray[Any]
@@ -82,16 +83,16 @@ class Atlas:
 
     @cached_property
     def _fine(self) -> Array:
-        return _with_slopes(self.landmarks, self.mm)
+        return with_slopes(self.landmarks, self.mm)
 
     @cached_property
     def _rough(self) -> Array:
         smooth = ndimage.gaussian_filter(self.landmarks, (1.5, 1.5, 1.5, 0))
-        return _with_slopes(smooth, self.mm)
+        return with_slopes(smooth, self.mm)
 
     @cached_property
     def _zones(self) -> Array:
-        return _with_slopes(self.prior[..., 1:], self.mm)
+        return with_slopes(self.prior[..., 1:], self.mm)
 
     @cached_property
     def _brain(self) -> tuple[Array, float]:
@@ -270,7 +271,7 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
         basis = (grid[part][inside] - middle) / 100.0
         basis = np.concatenate([np.ones((len(basis), 1)), basis], axis=1).astype(np.float32)
         for _ in range(steps):
-            step = _newton_step(maps, values, basis, numbers, atlas, _WEIGHTS)
+            step = newton_step(maps, values, basis, numbers, atlas, _WEIGHTS)
             numbers = numbers - step
             if np.abs(basis[::7] @ step).max() < _SETTLED_MM:
                 break
@@ -279,52 +280,6 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
         numbers = start
     slopes = numbers[1:] / 100.0
     return np.concatenate([(numbers[0] - middle @ slopes)[None], slopes])
-
-
-def _newton_step(
-    maps: Array, values: Array, basis: Array, numbers: Array, atlas: Atlas, weights: Array
-) -> Array:
-    """Change of the twelve numbers, [4, 3]."""
-    count = values.shape[1]
-    there = _sample(maps, (basis @ numbers - atlas.origin) / atlas.mm)
-    error = there[:, :count] - values
-    slope = there[:, count:].reshape(-1, count, 3)
-    weighted = slope * weights[:, None]
-    square = np.matmul(weighted.transpose(0, 2, 1), slope)
-    size = basis.shape[1]
-    hessian = np.zeros((3 * size, 3 * size))
-    for a in range(3):
-        for b in range(3):
-            block = basis.T @ (basis * square[:, a, b, None])
-            hessian[a * size : (a + 1) * size, b * size : (b + 1) * size] = block
-    hessian[np.diag_indices(3 * size)] += 1e-6 * len(basis)
-    gradient = basis.T @ (weighted * error[..., None]).sum(axis=1)
-    step = np.linalg.solve(hessian, gradient.T.reshape(-1).astype(np.float64))
-    return np.asarray(step.reshape(3, size).T)
-
-
-def _with_slopes(maps: Array, mm: float) -> Array:
-    """Maps [X, Y, Z, C] and behind them their gradients, [X, Y, Z, 4 C]."""
-    slopes = np.stack([np.gradient(maps, mm, axis=axis) for axis in range(3)], axis=-1)
-    joined = np.concatenate([maps, slopes.reshape(*maps.shape[:3], -1)], axis=-1)
-    return np.ascontiguousarray(joined, np.float32)
-
-
-def _sample(maps: Array, index: Array) -> Array:
-    """Linear interpolation of [X, Y, Z, C] at voxel coordinates [N, 3], edges go on."""
-    x, y, z = maps.shape[:3]
-    index = np.clip(index, 0.0, np.array([x, y, z]) - 1.001).astype(np.float32)
-    low = index.astype(np.int32)
-    part = index - low
-    flat = maps.reshape(-1, maps.shape[-1])
-    first = (low[:, 0] * y + low[:, 1]) * z + low[:, 2]
-    out = np.zeros((len(index), maps.shape[-1]), np.float32)
-    for corner in np.ndindex(2, 2, 2):
-        weight = np.ones(len(index), np.float32)
-        for axis in range(3):
-            weight *= part[:, axis] if corner[axis] else 1.0 - part[:, axis]
-        out += flat[first + (corner[0] * y + corner[1]) * z + corner[2]] * weight[:, None]
-    return out
 
 
 def fit_core(chance: Array, where: Array, placed: Array, atlas: Atlas) -> Array:
@@ -356,7 +311,7 @@ def fit_core(chance: Array, where: Array, placed: Array, atlas: Atlas) -> Array:
     numbers = start = np.concatenate([(placed[0] + middle @ placed[1:])[None], 100.0 * placed[1:]])
     weights = np.ones(ZONES - 1, np.float32)
     for _ in range(_CORE_STEPS):
-        step = _newton_step(atlas._zones, chance, basis, numbers, atlas, weights)
+        step = newton_step(atlas._zones, chance, basis, numbers, atlas, weights)
         numbers = numbers - step
         if np.abs(basis @ step).max() < _SETTLED_MM:
             break
@@ -420,7 +375,7 @@ def features(seen: Seen, atlas: Atlas, placed: Array, wanted: Array) -> Array:
     """
     grid = points(wanted.shape, seen.mm)[wanted]
     place = (placed[0] + grid @ placed[1:]).astype(np.float32)
-    prior = _sample(atlas.prior, (place - atlas.origin) / atlas.mm)[:, 1:]
+    prior = sample_maps(atlas.prior, (place - atlas.origin) / atlas.mm)[:, 1:]
     prior = np.log(np.maximum(prior, 3e-4) / np.maximum(prior.sum(1, keepdims=True), 2e-3))
     chance = seen.fields[wanted][:, 1:ZONES]
     chance = chance / np.maximum(chance.sum(1, keepdims=True), 1e-6)
@@ -429,12 +384,12 @@ def features(seen: Seen, atlas: Atlas, placed: Array, wanted: Array) -> Array:
     near = seen.cells & (ndimage.uniform_filter(seen.marks[..., 0], 3) > 0.01)
     cells = points(near.shape, 2 * seen.mm)
     there = (placed[0] + cells[near] @ placed[1:] - atlas.origin) / atlas.mm
-    error = seen.marks[near] - _sample(atlas.landmarks, there)
+    error = seen.marks[near] - sample_maps(atlas.landmarks, there)
     error[:, _SIDE] *= np.sign(atlas.origin[0] + atlas.mm * there[:, 0])
     missed = np.zeros_like(seen.marks)
     missed[near] = error
     missed = 4.0 * ndimage.gaussian_filter(missed, (2.0, 2.0, 2.0, 0))
-    missed = _sample(missed, (grid - cells[0, 0, 0]) / (2 * seen.mm))
+    missed = sample_maps(missed, (grid - cells[0, 0, 0]) / (2 * seen.mm))
     bright = np.stack([values[wanted] for values in seen.looks], axis=1)
     bright = np.clip(bright, 0.0, 3.0) - 1.0
     out = np.concatenate([prior / 2, chance / 2, where, missed, bright], axis=1)

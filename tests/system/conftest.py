@@ -176,11 +176,13 @@ class Tools:
         return rows
 
     def results(self, out: Path) -> dict[str, str]:
-        """Checksums of everything but what tells of one run: its log folder."""
+        """Checksums of everything but what tells of runs: log folders and methods texts."""
         return {
             str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob('*'))
-            if path.is_file() and not path.parent.name.startswith('run-')
+            if path.is_file()
+            and not path.parent.name.startswith('run-')
+            and not path.name.startswith('CITATION-')
         }
 
     def check_whole(self, out: Path) -> None:

@@ -38,6 +38,7 @@ OF_DATASET = {
     '.bidsignore',
     'README.md',
     'dataset_description.json',
+    'desc-zones_dseg.tsv',
     'descriptions.json',
     'descriptions.tsv',
 }
@@ -61,7 +62,7 @@ def expected(stems: Any) -> set[str]:
         for image in IMAGES:
             name = f'{anat}_{image.format(suffix=suffix)}'
             files |= {f'{name}.nii.gz', f'{name}.json'}
-        files |= {f'{anat}_desc-{name}_dseg.tsv' for name in ('CMB', 'zones')}
+        files.add(f'{anat}_desc-CMB_dseg.tsv')
         table = f'{folder_of(stem)}/{session_of(stem)}_scans'
         files |= {f'{table}.tsv', f'{table}.json', f'docs/{session_of(stem)}.html'}
         participant = stem.split('_')[0]

@@ -196,7 +196,16 @@ class Nursery:
     def participant(self, bids: Path, out: Path, *args: Any, **env: str) -> Outcome:
         """Run the participant level with the model of the tests, in one process."""
         return self.run(
-            bids, out, 'participant', '--model', self.bundle, '--nprocs', '1', *args, **env
+            bids,
+            out,
+            'participant',
+            '--model',
+            self.bundle,
+            '--nprocs',
+            '1',
+            '--no-zones',
+            *args,
+            **env,
         )
 
     def close(self) -> None:

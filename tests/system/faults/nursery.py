@@ -46,7 +46,7 @@ class NoService:
         pass
 
 
-def predict_file(_: object, image: Path, folds: Path) -> None:
+def predict_file(_: object, image: Path, folds: Path) -> dict[str, Any]:
     """Compute what the two networks of the tests' bundle compute."""
     import numpy as np
     from scipy.ndimage import uniform_filter
@@ -55,6 +55,8 @@ def predict_file(_: object, image: Path, folds: Path) -> None:
     darkness = uniform_filter(scan, 9, mode='constant') - uniform_filter(scan, 3, mode='constant')
     maps = [1 / (1 + np.exp(-30 * (darkness - contrast))) for contrast in (0.26, 0.30)]
     np.save(folds, np.stack(maps).astype(np.float32))
+    told = {'engine': 'stand-in', 'version': '0', 'device': 'cpu', 'precision': 'f32', 'note': ''}
+    return {**told, 'folds': 2}
 
 
 def draw(*arguments: object, title: str = '') -> tuple[Path, ...]:
