@@ -55,7 +55,13 @@ def predict_file(_: object, image: Path, folds: Path) -> dict[str, Any]:
     darkness = uniform_filter(scan, 9, mode='constant') - uniform_filter(scan, 3, mode='constant')
     maps = [1 / (1 + np.exp(-30 * (darkness - contrast))) for contrast in (0.26, 0.30)]
     np.save(folds, np.stack(maps).astype(np.float32))
-    told = {'engine': 'stand-in', 'version': '0', 'device': 'cpu', 'precision': 'f32', 'note': ''}
+    told = {
+        'engine': 'stand-in',
+        'engine_version': '0',
+        'device': 'cpu',
+        'precision': 'f32',
+        'note': '',
+    }
     return {**told, 'folds': 2}
 
 
