@@ -225,7 +225,7 @@ def acquired(image: Array) -> Array:
 
 
 def points(shape: tuple[int, ...], mm: float) -> Array:
-    """Places of the voxels of a grid, mm from its middle, float32 [*shape, 3]."""
+    """Places of the voxels of a grid, mm from its middle, float32 [X, Y, Z, 3]."""
     axes = [((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n in shape]
     return np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
 
