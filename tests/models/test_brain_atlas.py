@@ -143,7 +143,7 @@ def test_the_core_is_laid_again_where_its_zones_are(atlas: ba.Atlas) -> None:
 def test_a_fit_that_runs_away_is_given_up(
     atlas: ba.Atlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ba, '_newton_step', lambda *_: np.full((4, 3), 30.0))
+    monkeypatch.setattr(ba, 'newton_step', lambda *_: np.full((4, 3), 30.0))
     fields = fields_at(ba.points(GRID, NET_MM))
     cells = np.ones([size // 2 for size in GRID], bool)
     found = ba.fit_affine(ba.landmarks(fields), cells, 2 * NET_MM, atlas)
