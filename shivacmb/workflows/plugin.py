@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor, Future
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,20 @@ class ScanByScanPlugin(MultiProcPlugin):
     procs: Any
     depidx: Any
     refidx: Any
+    _broken: BaseException | None = None
+
+    def _async_callback(self, args: Future[Any]) -> None:
+        # nipype forgets a task whose worker was killed, and waits for it for ever unless it has
+        # more to submit
+        if not args.cancelled() and isinstance(args.exception(), BrokenExecutor):
+            self._broken = args.exception()
+        else:
+            super()._async_callback(args)
+
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:  # noqa: FBT001
+        if self._broken is not None:
+            raise self._broken
+        super()._send_procs_to_workers(updatehash=updatehash, graph=graph)
 
     def _generate_dependency_list(self, graph: Any) -> None:
         super()._generate_dependency_list(graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +47,22 @@ def test_one_worker_finishes_a_scan_before_it_begins_the_next(scans: int, tmp_pa
 
 def _add_one(value: int) -> int:
     return value + 1
+
+
+def _die() -> int:
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_killed_over_the_last_node_ends_the_run(tmp_path: Path) -> None:
+    """Nothing is left to submit then, which is where nipype itself would learn of it."""
+    workflow = pe.Workflow(name='wf', base_dir=str(tmp_path))
+    scan = pe.Workflow(name='scan_0')
+    scan.add_nodes([pe.Node(niu.Function(function=_die), name='a')])
+    workflow.add_nodes([scan])
+    with pytest.raises(BrokenExecutor):
+        workflow.run(plugin=ScanByScanPlugin({'n_procs': 1}))
