@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from from_models import bundles, card, presets
+from markdown_parts import plain, table
 
 DOCS = Path(__file__).parents[1]
 #: Packages of the reference, in the order of use; what each is for is in its docstring.
@@ -37,7 +39,7 @@ def pages() -> dict[str, str]:
         'parts/evaluation-tables.md': _evaluation_tables(),
         'parts/suffixes.md': _suffixes(),
         'parts/zones.md': _zones(),
-        'parts/presets.md': _presets(),
+        'parts/presets.md': presets(),
         'parts/exit-codes.md': _exit_codes(),
         'parts/cluster-pages.md': _cluster_pages(),
         'decisions.md': _decisions(),
@@ -46,8 +48,8 @@ def pages() -> dict[str, str]:
     made.update({f'api/{name}.md': _api_page(name) for name in PACKAGES})
     for name, text in _tools_pages():
         made[f'command-{name}.md'] = text
-    for folder in _bundles():
-        made[f'model-{folder.name}.md'] = _card(folder)
+    for folder in bundles():
+        made[f'model-{folder.name}.md'] = card(folder)
     return made
 
 
@@ -93,7 +95,7 @@ def _tools_pages() -> Iterator[tuple[str, str]]:
 
 
 def _command_page(parser: argparse.ArgumentParser, level: int = 1) -> str:
-    lines = ['#' * level + f' {parser.prog}', '', _text(parser.description or ''), '']
+    lines = ['#' * level + f' {parser.prog}', '', plain(parser.description or ''), '']
     lines += ['```text', _usage(parser), '```', '']
     for group in parser._action_groups:
         shown = [
@@ -106,13 +108,13 @@ def _command_page(parser: argparse.ArgumentParser, level: int = 1) -> str:
             title = {'positional arguments': 'arguments'}.get(group.title or '', group.title or '')
             lines += ['#' * (level + 1) + f' {title.capitalize()}', '']
             if group.description:
-                lines += [_text(group.description), '']
+                lines += [plain(group.description), '']
             for action in shown:
                 lines += [_names(action), f': {_help(parser, action)}', '']
     for child in commands(parser).values():
         lines += [_command_page(child, level + 1), '']
     if parser.epilog:
-        lines += [_text(parser.epilog), '']
+        lines += [plain(parser.epilog), '']
     return '\n'.join(lines)
 
 
@@ -162,7 +164,7 @@ def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     if default not in (None, argparse.SUPPRESS, False, (), []) and not said:
         shown = ' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default
         text = f'{text} (default: {shown})'.strip()
-    return _text(text[:1].upper() + text[1:])
+    return plain(text[:1].upper() + text[1:])
 
 
 def _same_option(action: argparse.Action) -> str:
@@ -171,12 +173,6 @@ def _same_option(action: argparse.Action) -> str:
         if set(other.option_strings) & set(action.option_strings) and other.help:
             return other.help
     return f'see the help of the command: {action.dest}'
-
-
-def _text(text: str) -> str:
-    """Plain text in Markdown: what would be markup is shown as it is typed."""
-    text = re.sub(r'\s+', ' ', text).strip()
-    return re.sub(r'([*_<>\[\]{}$|`])', r'\\\1', text)
 
 
 # -- outputs ----------------------------------------------------------------------------------
@@ -203,8 +199,8 @@ def _scan_files() -> str:
         if key.endswith('_json'):
             continue
         name = str(path).replace('sub-X/anat/sub-X_', '…_')
-        rows.append((f'`{name}`', _text(said[key])))
-    return _table(('file', 'content'), rows)
+        rows.append((f'`{name}`', plain(said[key])))
+    return table(('file', 'content'), rows)
 
 
 def _scans_columns() -> dict[str, Any]:
@@ -234,16 +230,16 @@ def _truth_columns() -> dict[str, Any]:
 def _columns(entries: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, entry in entries.items():
-        text = _text(entry['Description'])
+        text = plain(entry['Description'])
         levels = entry.get('Levels')
         if levels:
-            said = '; '.join(f'`{key}`: {_text(value)}' for key, value in levels.items())
+            said = '; '.join(f'`{key}`: {plain(value)}' for key, value in levels.items())
             text = f'{text} {said}.'
         unit = entry.get('Units', '')
         rows.append((f'`{name}`', text, '' if unit == 'arbitrary' else unit.replace('^3', '³')))
     if any(unit for _, _, unit in rows):
-        return _table(('column', 'meaning', 'unit'), rows)
-    return _table(('column', 'meaning'), [row[:2] for row in rows])
+        return table(('column', 'meaning', 'unit'), rows)
+    return table(('column', 'meaning'), [row[:2] for row in rows])
 
 
 def _evaluation_tables() -> str:
@@ -266,18 +262,18 @@ def _suffixes() -> str:
     kinds = {'swi': 'susceptibility-weighted', 't2s': 'T2*-weighted', 'megre': 'several echoes'}
     spelled = {item.lower(): item for item in reversed(SPELLINGS)}
     rows = [
-        (f'`{spelled.get(suffix, suffix)}`', _text(kinds[family]))
+        (f'`{spelled.get(suffix, suffix)}`', plain(kinds[family]))
         for suffix, family in SUFFIX_FAMILY.items()
     ]
     refused: dict[str, list[str]] = {}
     for suffix, reason in REFUSED_SUFFIXES.items():
         refused.setdefault(reason, []).append(f'`{suffix}`')
-    turned = [(', '.join(names), _text(reason)) for reason, names in refused.items()]
+    turned = [(', '.join(names), plain(reason)) for reason, names in refused.items()]
     return '\n'.join(
         [
-            _table(('suffix (any case)', 'taken as'), rows),
+            table(('suffix (any case)', 'taken as'), rows),
             '',
-            _table(('never taken', 'because it is'), turned),
+            table(('never taken', 'because it is'), turned),
         ]
     )
 
@@ -286,32 +282,10 @@ def _zones() -> str:
     from shivacmb.imaging.zones import REGIONS, group_of
 
     rows = [
-        (str(value), _text(region.name), group_of(region.name) or 'not counted')
+        (str(value), plain(region.name), group_of(region.name) or 'not counted')
         for value, region in sorted(REGIONS.items())
     ]
-    return _table(('value', 'zone', 'group'), rows)
-
-
-def _presets() -> str:
-    from shivacmb.models import PRESET_NAMES, preset
-
-    rows = []
-    for name in PRESET_NAMES:
-        known = preset(name)
-        grid, intensity, post = known['grid'], known['intensity'], known['postprocess']
-        rows.append(
-            (
-                f'`{name}`',
-                ' x '.join(map(str, grid['shape'])),
-                f'{intensity["percentile"]:g}',
-                f'{intensity["clip"]:g}',
-                f'{intensity["divide"]:g}',
-                f'{post["threshold"]:g}',
-                str(post['min_voxels']),
-            )
-        )
-    head = ('preset', 'box', 'percentile', 'clip', 'divided by', 'threshold', 'least voxels')
-    return _table(head, rows)
+    return table(('value', 'zone', 'group'), rows)
 
 
 def _exit_codes() -> str:
@@ -330,8 +304,8 @@ def _exit_codes() -> str:
     for kind in vars(exceptions).values():
         if isinstance(kind, type) and issubclass(kind, exceptions.ShivaCMBError):
             known.setdefault(kind.exit_code, (kind.__doc__ or '').split('\n', maxsplit=1)[0])
-    return _table(
-        ('code', 'meaning'), [(str(code), _text(text)) for code, text in sorted(known.items())]
+    return table(
+        ('code', 'meaning'), [(str(code), plain(text)) for code, text in sorted(known.items())]
     )
 
 
@@ -339,110 +313,6 @@ def _cluster_pages() -> str:
     there = [name for name in CLUSTER if (DOCS / f'{name}.md').is_file()]
     head = ['```{toctree}', ':hidden:', ':caption: Clusters and containers', '']
     return '\n'.join([*head, *there, '```', ''])
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
-    lines += ['| ' + ' | '.join(cell.replace('\n', ' ') for cell in row) + ' |' for row in rows]
-    return '\n'.join(lines) + '\n'
-
-
-# -- models -----------------------------------------------------------------------------------
-
-
-def _bundles() -> list[Path]:
-    folder = DOCS.parent / 'shivacmb' / 'models' / 'bundles'
-    return sorted(path.parent for path in folder.glob('*/model.json'))
-
-
-def _card(folder: Path) -> str:
-    from shivacmb.models.locate import DEFAULT_MODEL
-
-    bundle = json.loads((folder / 'model.json').read_text(encoding='utf-8'))
-    grid, post = bundle['grid'], bundle['postprocess']
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    size_mm = ' x '.join(f'{value:g}' for value in grid['voxel_mm'])
-    rows = [
-        ('version', bundle['version']),
-        ('licence', bundle['license']),
-        ('finds', 'the brain' if bundle.get('target') == 'brain' else 'microbleeds'),
-        ('contrasts', ', '.join(bundle['inputs'][0]['contrasts'])),
-        ('grid', f'{" x ".join(map(str, grid["shape"]))} voxels of {size_mm} mm'),
-        ('threshold', f'{post["threshold"]:g}, clusters of {post["min_voxels"]} voxels and more'),
-        ('networks', f'{len(bundle["folds"])}, files of {size:.1f} MB in all'),
-    ]
-    lines = [
-        f'# {bundle["name"]} {bundle["version"]}', '',
-        _text(bundle['description']), '',
-        f'**Intended use.** {_text(bundle["intended_use"])}', '',
-        _table(('', ''), [(name, _text(text)) for name, text in rows]), '',
-        '## How well it does', '',
-        _metrics(bundle.get('metrics', {})), '',
-        _scores() if folder.name == DEFAULT_MODEL else '', '',
-        '## How it was trained', '',
-        _nested(bundle.get('training', {})), '',
-        '## Files', '',
-        _table(
-            ('file', 'SHA-256'),
-            [(f'`{fold["file"]}`', f'`{fold["sha256"]}`') for fold in bundle['folds']],
-        ),
-    ]  # fmt: skip
-    return '\n'.join(lines)
-
-
-def _metrics(blocks: Mapping[str, Any], level: int = 3) -> str:
-    """Blocks of figures side by side, a column each; blocks of blocks one after the other."""
-    if not blocks or not all(isinstance(block, dict) for block in blocks.values()):
-        return _nested(blocks)
-    if any(isinstance(value, dict) for block in blocks.values() for value in block.values()):
-        parts = (
-            f'{"#" * level} {_text(name)}\n\n{_metrics(block, level + 1)}'
-            if isinstance(block, dict)
-            else f'{_text(name)}: {_text(str(block))}'
-            for name, block in blocks.items()
-        )
-        return '\n\n'.join(parts)
-    names = dict.fromkeys(key for block in blocks.values() for key in block if key != 'note')
-    rows = [
-        [
-            _text(name.replace('_', ' ')),
-            *(_text(str(block.get(name, ''))) for block in blocks.values()),
-        ]
-        for name in names
-    ]
-    table = _table(['', *(_text(key.replace('_', ' ')) for key in blocks)], rows)
-    notes = [
-        f'*{_text(key.replace("_", " "))}*: {_text(block["note"])}.'
-        for key, block in blocks.items()
-        if 'note' in block
-    ]
-    return '\n\n'.join([table, *notes])
-
-
-def _scores() -> str:
-    """Tables in the layout of the SHIVA-CMB paper that ``make evaluate`` left of this model."""
-    lines = ['## In the layout of the SHIVA-CMB paper', '']
-    for path in sorted((DOCS / 'evaluation').glob('*/table3.md')):
-        lines += [f'### {path.parent.name}', '', path.read_text(encoding='utf-8'), '']
-    lines += ['How these were made, and what to compare them with: [](../evaluation/README.md).']
-    return '\n'.join(lines)
-
-
-def _nested(block: Mapping[str, Any], indent: str = '') -> str:
-    lines = []
-    for key, value in block.items():
-        title = _text(key.replace('_', ' '))
-        if isinstance(value, dict):
-            lines += [f'{indent}- {title}', _nested(value, indent + '  ')]
-        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            numbered = {str(number): item for number, item in enumerate(value, 1)}
-            lines += [f'{indent}- {title}', _nested(numbered, indent + '  ')]
-        else:
-            many = isinstance(value, list)
-            shown = ', '.join(map(str, value)) if many else str(value)
-            lines.append(f'{indent}- {title}: {_text(shown)}')
-    return '\n'.join(lines)
 
 
 # -- decisions --------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +20,11 @@ CODE = re.compile(r'```.*?```|`[^`\n]*`|(?m:^ {4}.*$)', re.DOTALL)
 
 @pytest.fixture(scope='module')
 def from_code() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('from_code', DOCS / '_ext' / 'from_code.py')
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(DOCS / '_ext'))
+    try:
+        return importlib.import_module('from_code')
+    finally:
+        sys.path.remove(str(DOCS / '_ext'))
 
 
 @pytest.fixture(scope='module')
