@@ -24,6 +24,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 from finished_tree import make
+from report import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = str(Path(sys.executable).with_name('shivacmb'))
@@ -272,19 +273,11 @@ def main() -> None:
     finally:
         shutil.rmtree(work)
     busy = f'; load {load:.0f} from other work before, {os.getloadavg()[0]:.0f} at the end'
-    text = [
-        '# Thousands of scans',
-        '',
+    how = (
         f'{args.participants} participants, {len(os.sched_getaffinity(0))} processors, Python '
-        f'{platform.python_version()}{busy}. Made by `python bench/bigdata.py`.',
-        '',
-        '| what | measured |',
-        '|---|---|',
-        *[f'| {name} | {figure} |' for name, figure in rows],
-        '',
-    ]
-    args.output.write_text('\n'.join(text), encoding='utf-8')
-    print(args.output.read_text(encoding='utf-8'))
+        f'{platform.python_version()}{busy}. Made by `python bench/bigdata.py`.'
+    )
+    write_table(args.output, 'Thousands of scans', how, rows)
 
 
 if __name__ == '__main__':

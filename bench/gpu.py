@@ -25,6 +25,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from report import write_table
 from run import COMMAND, make_bundle, make_dataset
 
 from shivacmb.lesions import find_clusters
@@ -175,19 +176,13 @@ def main() -> None:
     if args.device == 'gpu':
         query = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
         gpu = subprocess.check_output(query, text=True).strip().splitlines()[0]
-    text = [
-        f'# bf16 against fp32{", and scans per hour" if args.scans > 1 else ""}: {args.device}',
-        '',
+    title = f'bf16 against fp32{", and scans per hour" if args.scans > 1 else ""}: {args.device}'
+    command = f'python bench/gpu.py {" ".join(sys.argv[1:])}'.replace(str(source), 'OUT')
+    how = (
         f'{gpu}; {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}. '
-        f'Made by `python bench/gpu.py {" ".join(sys.argv[1:])}`.'.replace(str(source), 'OUT'),
-        '',
-        '| what | measured |',
-        '|---|---|',
-        *[f'| {name} | {figure} |' for name, figure in rows],
-        '',
-    ]
-    args.output.write_text('\n'.join(text), encoding='utf-8')
-    print(args.output.read_text(encoding='utf-8'))
+        f'Made by `{command}`.'
+    )
+    write_table(args.output, title, how, rows)
 
 
 if __name__ == '__main__':

@@ -24,6 +24,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import psutil
+from report import write_table
 
 SCAN_SHAPE = (331, 450, 168)
 SCAN_ZOOMS = (0.6, 0.55, 0.9)
@@ -162,8 +163,12 @@ def main() -> None:
         rows = run_all(work, args.runs)
     finally:
         shutil.rmtree(work)
-    args.output.write_text(table(rows, args.runs), encoding='utf-8')
-    print(args.output.read_text(encoding='utf-8'))
+    how = (
+        f'Scan {"x".join(map(str, SCAN_SHAPE))} voxels, three folds of 12.3 M parameters, '
+        f'OpenVINO float32, {len(os.sched_getaffinity(0))} processors, Python '
+        f'{platform.python_version()}; medians of {args.runs} runs. Made by `make bench`.'
+    )
+    write_table(args.output, 'Speed and memory of the installed command', how, rows)
 
 
 def run_all(work: Path, runs: int) -> list[tuple[str, str]]:
@@ -216,23 +221,6 @@ def run_all(work: Path, runs: int) -> list[tuple[str, str]]:
         peak = max(item.peak_mb for item in kept)
         rows.append((f'peak memory of all processes, scans: {count}', f'{peak:.0f} MB'))
     return rows
-
-
-def table(rows: list[tuple[str, str]], runs: int) -> str:
-    """Markdown of the results."""
-    lines = [
-        '# Speed and memory of the installed command',
-        '',
-        f'Scan {"x".join(map(str, SCAN_SHAPE))} voxels, three folds of 12.3 M parameters, '
-        f'OpenVINO float32, {len(os.sched_getaffinity(0))} processors, Python '
-        f'{platform.python_version()}; medians of {runs} runs. Made by `make bench`.',
-        '',
-        '| what | measured |',
-        '|---|---|',
-        *[f'| {name} | {figure} |' for name, figure in rows],
-        '',
-    ]
-    return '\n'.join(lines)
 
 
 if __name__ == '__main__':
