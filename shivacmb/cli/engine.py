@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import contextlib
 import functools
+import gc
 import getpass
 import json
 import logging
@@ -303,7 +304,7 @@ def run_graph(
     watch = _Watch(plans, root, on_scan, log, keep_work=keep_work)
     crash: BaseException | None = None
     runner: Any = None
-    with _in_folder(work_dir):
+    with _in_folder(work_dir), _settled_heap():
         try:
             runner = plugin.start(watch.status)
             workflow.run(plugin=runner)
@@ -416,6 +417,21 @@ def _cancel_jobs(plugin: Plugin, runner: Any) -> None:
     if plugin.name == 'SLURM' and jobs:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(['scancel', *jobs], timeout=30, capture_output=True, check=False)
+
+
+@contextlib.contextmanager
+def _settled_heap() -> Iterator[None]:
+    """Keep what is loaded out of garbage collections.
+
+    nipype collects whenever it submits, which took a tenth of a second each time; and a worker's
+    collection would copy every page that it shares with this process.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from nipype.interfaces.base import SimpleInterface
 
 from shivacmb.exceptions import OutputError, ShivaCMBError, TemporaryError
 from shivacmb.imaging import server_problem
+from shivacmb.models.memory import give_back_memory
 
 FAILURE_FILE = 'failure.json'
 _PR_SET_PDEATHSIG = 1
@@ -62,6 +63,9 @@ class ScanInterface(SimpleInterface):
             )
             _write_failure(cwd, unexpected)
             raise
+        finally:
+            # each worker of the pool would keep what its largest node took
+            give_back_memory()
         return runtime
 
 

@@ -62,7 +62,8 @@ class _Mask(ScanInterface):
         def ask(field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             np.save(cwd / 'head.npy', field[..., np.newaxis])
             request_prediction(service, cwd / 'head.npy', cwd / 'brain.npy', BRAIN)
-            return np.asarray(np.load(cwd / 'brain.npy').mean(axis=0))
+            folds = np.load(cwd / 'brain.npy')
+            return np.asarray(folds[0] if len(folds) == 1 else folds.mean(axis=0))
 
         return find_brain(
             image,

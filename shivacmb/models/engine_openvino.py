@@ -96,6 +96,10 @@ class OpenVINOEngine:
         count = len(self._request.results)
         return [self._request.get_output_tensor(index).data for index in range(count)]
 
+    def release(self) -> None:
+        """Give back the buffers between the layers; earlier results may not be read any more."""
+        self._request.get_compiled_model().release_memory()
+
     def close(self) -> None:
         """Drop the networks and their buffers."""
         self._request = None

@@ -92,6 +92,9 @@ class TensorFlowEngine:
         with self._tensorflow.device(self._place):
             return [predict(image) for predict in self._predictors]
 
+    def release(self) -> None:
+        """Do nothing: TensorFlow keeps its memory for the next prediction."""
+
     def close(self) -> None:
         """Drop the networks; TensorFlow keeps their memory for those that it loads next."""
         self._predictors = []

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def predict(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Run every fold on [1, X, Y, Z, C]; return as many [1, X, Y, Z, K]."""
 
+    def release(self) -> None:
+        """Give back the memory that only a prediction needs."""
+
     def close(self) -> None:
         """Drop the networks and give their memory back."""
 
@@ -77,6 +80,10 @@ class Ensemble:
             'folds': len(self.bundle.folds),
             'note': getattr(self.engine, 'note', ''),
         }
+
+    def release(self) -> None:
+        """Give back the memory that only a prediction needs; the next one takes it again."""
+        self.engine.release()
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Predict a batch with every fold.

@@ -127,6 +127,11 @@ class Ladder:
         """
         return self._work(lambda engine: engine.predict(image))
 
+    def release(self) -> None:
+        """Give back the memory that only a prediction needs."""
+        if self._engine is not None:
+            self._engine.release()
+
     def close(self) -> None:
         """Drop the networks."""
         if self._engine is not None:
@@ -199,6 +204,9 @@ class FoldByFold:
                 del engine
                 gc.collect()
         return folds
+
+    def release(self) -> None:
+        """Do nothing: no network is held."""
 
     def close(self) -> None:
         """Hold nothing between scans, so that there is nothing to drop."""

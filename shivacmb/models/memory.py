@@ -1,4 +1,4 @@
-"""Tell that memory ran out, whichever library says so.
+"""Memory: whether it ran out, whichever library says so; and giving back what is free.
 
 Each library has its own words: TensorFlow raises ResourceExhaustedError, or InternalError with the
 driver's CUDA_ERROR_OUT_OF_MEMORY; cuDNN and cuBLAS report STATUS_ALLOC_FAILED; PyTorch has
@@ -7,6 +7,8 @@ OutOfMemoryError; JAX says RESOURCE_EXHAUSTED; OpenVINO passes on C++'s bad_allo
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 
 _NAMES = frozenset({'ResourceExhaustedError', 'OutOfMemoryError'})
@@ -33,3 +35,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system; glibc keeps it for this process, other programs wait."""
+    with contextlib.suppress(AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)

@@ -28,6 +28,7 @@ import numpy as np
 
 from shivacmb import exceptions
 from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError
+from shivacmb.models.memory import give_back_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -277,10 +278,18 @@ class _Held:
 
     One thread for all images: memory that a thread gives back stays in its pool, so that a new
     thread for each would let the process grow.
+
+    Parameters
+    ----------
+    request : EnsembleRequest
+        What to load.
+    modest : bool
+        Give working memory back after each image: another network predicts at the same time.
     """
 
-    def __init__(self, request: EnsembleRequest) -> None:
+    def __init__(self, request: EnsembleRequest, *, modest: bool) -> None:
         self._request = request
+        self._modest = modest
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._loading: Future[Ensemble]
         self._loading = self._thread.submit(request.load)
@@ -298,7 +307,13 @@ class _Held:
             # the GPU was taken or memory was short: by now it may be free
             self._loading = Future()
             self._loading.set_result(self._request.load())
-        return predict_file(self._loading.result(), image, folds)
+        ensemble = self._loading.result()
+        try:
+            return predict_file(ensemble, image, folds)
+        finally:
+            if self._modest:
+                ensemble.release()
+            give_back_memory()
 
 
 def _converse(connection: Connection, held: Mapping[str, _Held]) -> None:
@@ -323,7 +338,7 @@ def serve(address: str, requests: Mapping[str, EnsembleRequest]) -> None:
         What to load. A failure to load is the answer to every request.
     """
     with Listener(address, family='AF_UNIX', backlog=128) as listener:
-        held = {name: _Held(request) for name, request in requests.items()}
+        held = {name: _Held(request, modest=name == BRAIN) for name, request in requests.items()}
         while True:
             with contextlib.suppress(EOFError, OSError):
                 connection = listener.accept()

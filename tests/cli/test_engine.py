@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from shivacmb.cli.engine import (
     Plugin,
     _cancel_jobs,
+    _settled_heap,
     check_plugin,
     choose_plugin,
     configure_nipype,
@@ -224,3 +226,11 @@ def test_jobs_of_an_interrupted_run_are_cancelled(
     runner = SimpleNamespace(_pending={12: '/a', 13: '/b'})
     _cancel_jobs(Plugin('SLURM', {}), runner)
     assert (tmp_path / 'said').read_text() == '12 13\n'
+
+
+def test_what_is_loaded_is_no_business_of_the_collector_during_a_run() -> None:
+    with _settled_heap():
+        assert gc.get_freeze_count() > 1000
+    with pytest.raises(KeyError), _settled_heap():
+        raise KeyError
+    assert gc.get_freeze_count() == 0

@@ -41,6 +41,18 @@ def test_folds_come_in_order(
     assert ensemble.describe()['folds'] == 3
 
 
+def test_memory_given_back_is_taken_again(
+    make_bundle: Callable[..., Bundle], scans: NDArray[np.float32]
+) -> None:
+    ensemble = load_ensemble(make_bundle(0.25, 0.5), threads=1)
+    before = ensemble.predict(scans)
+    ensemble.release()
+    assert np.array_equal(ensemble.predict(scans), before)
+    ensemble.release()
+    ensemble.engine.close()
+    ensemble.release()  # nothing is held any more
+
+
 def test_identical_folds_have_no_spread(
     make_bundle: Callable[..., Bundle], scans: NDArray[np.float32]
 ) -> None:

@@ -22,6 +22,7 @@ from shivacmb.models.service import (
     MAX_STARTS,
     EnsembleRequest,
     PredictionService,
+    _Held,
     predict_file,
     request_prediction,
 )
@@ -36,12 +37,16 @@ class _Ensemble:
     """Folds that return the image times 1, 2 and 3."""
 
     bundle = _Bundle()
+    released = False
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
         return np.stack([batch * factor for factor in (1, 2, 3)]).astype(np.float32)
 
     def describe(self) -> dict[str, str]:
         return {'device': 'abacus'}
+
+    def release(self) -> None:
+        self.released = True
 
 
 def nothing(folder: Path) -> dict[str, EnsembleRequest]:
@@ -56,6 +61,19 @@ def test_predict_file_writes_one_map_per_fold(tmp_path: Path) -> None:
     folds = np.load(tmp_path / 'out.npy')
     assert folds.shape == (3, 2, 3, 4)
     np.testing.assert_array_equal(folds[2], image[..., 0] * 3)
+
+
+@pytest.mark.parametrize('modest', [True, False])
+def test_the_network_of_the_brain_gives_its_memory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, modest: bool
+) -> None:
+    """It would lie idle while the lesions are predicted, which takes the most memory."""
+    ensemble = _Ensemble()
+    monkeypatch.setattr(EnsembleRequest, 'load', lambda _: ensemble)
+    np.save(tmp_path / 'in.npy', np.ones((2, 3, 4, 1), np.float32))
+    held = _Held(EnsembleRequest('any'), modest=modest)
+    assert held.answer(tmp_path / 'in.npy', tmp_path / 'out.npy') == {'device': 'abacus'}
+    assert ensemble.released is modest
 
 
 def test_failure_to_load_is_the_answer_to_every_request(tmp_path: Path) -> None:

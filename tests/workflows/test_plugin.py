@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin
 
 from shivacmb.workflows.plugin import ScanByScanPlugin, scan_order
 
@@ -66,3 +67,29 @@ def test_a_worker_that_is_killed_over_the_last_node_ends_the_run(tmp_path: Path)
     workflow.add_nodes([scan])
     with pytest.raises(BrokenExecutor):
         workflow.run(plugin=ScanByScanPlugin({'n_procs': 1}))
+
+
+def _sleep() -> int:
+    import time
+
+    time.sleep(0.8)
+    return 1
+
+
+def test_it_sleeps_while_workers_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    look = MultiProcPlugin._send_procs_to_workers
+
+    def counted(self: MultiProcPlugin, *args: Any, **options: Any) -> None:
+        looks.append(1)
+        look(self, *args, **options)
+
+    monkeypatch.setattr(MultiProcPlugin, '_send_procs_to_workers', counted)
+    workflow = pe.Workflow(name='wf', base_dir=str(tmp_path))
+    scan = pe.Workflow(name='scan_0')
+    scan.add_nodes([pe.Node(niu.Function(function=_sleep), name=name) for name in 'ab'])
+    workflow.add_nodes([scan])
+    workflow.config['execution'] = {'poll_sleep_duration': 0.01}
+    workflow.run(plugin=ScanByScanPlugin({'n_procs': 1}))
+    # two nodes, each begun and ended, and a look now and then; by polling there would be 160
+    assert len(looks) < 20
