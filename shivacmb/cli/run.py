@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from shivacmb import __version__
 from shivacmb.bids.names import IMAGES, run_folder
 from shivacmb.cli import plans as planning
+from shivacmb.cli.failures import ReplacedInputError
 from shivacmb.cli.main import check_writable, say
 from shivacmb.exceptions import (
     DataError,
@@ -124,6 +125,10 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for participant in dict.fromkeys(scan.participant for scan in found.scans):
         remove_absence(settings.out_dir, participant)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
+    for _, plan in prepared:
+        # as a failed scan it would lose the file with what earlier runs left of it
+        if isinstance(plan, ReplacedInputError):
+            raise plan
     todo, skipped, otherwise = [], 0, 0
     failures: dict[str, ShivaCMBError] = {}
     for scan, plan in prepared:

@@ -160,7 +160,7 @@ def _plan(
     for key in list(outputs):
         if outputs[key].endswith('.nii.gz'):
             outputs[f'{key}_json'] = outputs[key].removesuffix('.nii.gz') + '.json'
-    return ScanPlan(
+    plan = ScanPlan(
         stem=stem,
         image=args.image,
         brain_mask=args.mask,
@@ -171,3 +171,5 @@ def _plan(
         overwrite=True,
         facts=facts,
     )
+    plans.check_inputs_stay(plan)
+    return plan
