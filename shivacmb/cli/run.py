@@ -68,7 +68,8 @@ def run_participants(settings: Settings) -> int:
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
-        sys.stdout.write(methods_text(detection, bundle) + '\n')
+        given = settings.gives_masks
+        sys.stdout.write(methods_text(detection, bundle, given_masks=given) + '\n')
         return 0
     found = search(settings)
     if settings.dry_run:

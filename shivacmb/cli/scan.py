@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         min_size=args.min_size,
         toolkit=args.toolkit,
         mask=args.mask_method,
+        brain_mask=None if args.mask is None else str(args.mask),
         no_zones=args.no_zones,
         nprocs=args.nprocs,
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,6 @@ import pytest
 from shivacmb.cli.main import main
 
 REPLACED = 'is read by this run and would be replaced by its results: choose another output folder'
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """Have signals of this process as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
