@@ -23,6 +23,10 @@ class ReplacedInputError(UsageError):
     """The run would put a result in the place of a file that it reads."""
 
 
+class WorkerKilledError(TemporaryError):
+    """A worker was killed while it worked on this scan, or on one beside it."""
+
+
 def read_failure(scan_dir: Path, crash_dir: Path, node: str) -> ShivaCMBError:
     """Find out why a scan failed.
 
