@@ -46,6 +46,28 @@ def write_all_pages(out_dir: Path) -> None:
             write_page(out_dir, participant, session)
 
 
+def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:
+    """Write the pages of sessions that have none: their run was killed before it came to them.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    records : iterable of ScanRecord
+        Of all scans. Sessions whose folder the user removed get no page.
+    """
+    from shivacmb.bids import report_path
+    from shivacmb.bids.names import session_dir
+
+    # one listing: asking a file server for each of ten thousand pages takes a minute
+    present = {path.name for path in (out_dir / 'docs').glob('sub-*.html')}
+    for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
+        if report_path(out_dir, participant, session).name in present:
+            continue
+        if session_dir(out_dir, participant, session).is_dir():
+            write_page(out_dir, participant, session)
+
+
 def write_page(out_dir: Path, participant: str, session: str | None) -> None:
     """Write the page of one session from its records.
 
