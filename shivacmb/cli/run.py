@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -25,7 +26,7 @@ from shivacmb.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shivacmb.bids import Found, PassedOver, Scan
     from shivacmb.cli.engine import Plugin
@@ -147,6 +148,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             hashed = plan.facts['record']['settings_hash']
             if earlier is not None and earlier.status == 'ok' and earlier.settings_hash != hashed:
                 otherwise += 1
+    results = _FailedScans(settings, prepared)
+    results.add_if_possible(failures)
     if otherwise and not settings.quiet:
         say(
             f'{otherwise} scan(s) were finished with another model, version or settings and are '
@@ -157,11 +160,14 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         participants = {plan.facts['record']['participant'] for plan in todo}
         run_dir = _make_run_dir(settings.out_dir, participants)
         with noted(run_dir, [plan.stem for plan in todo]):
-            failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+            failures.update(
+                run_plans(
+                    settings, todo, detection, bundle, plugin, run_dir=run_dir,
+                    on_failures=results.add_if_possible,
+                )
+            )  # fmt: skip
         remove_stale_staging(settings.out_dir / planning.STAGING)
-    for scan, plan in prepared:
-        if scan.stem in failures:
-            _record_failure(settings, scan, plan, failures[scan.stem])
+    results.add(failures)
     _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
@@ -234,6 +240,7 @@ def run_plans(
     plugin: Plugin,
     *,
     run_dir: Path,
+    on_failures: Callable[[Mapping[str, ShivaCMBError]], None] | None = None,
 ) -> dict[str, ShivaCMBError]:
     """Run plans in graphs of a limited size, with one process that holds the networks.
 
@@ -251,6 +258,8 @@ def run_plans(
         Where nodes run.
     run_dir : Path
         Folder of this run alone: settings, environment, crash files, graph.
+    on_failures : callable, optional
+        Called after each graph with the failures so far.
 
     Returns
     -------
@@ -298,6 +307,8 @@ def run_plans(
                         graph_dir=run_dir if settings.write_graph and start == 0 else None,
                     )
                 )
+                if on_failures is not None:
+                    on_failures(failures)
                 if failures and settings.stop_on_first_crash:
                     break
     finally:
@@ -340,6 +351,26 @@ def _work_dir(settings: Settings, run_name: str) -> Path:
             '--work-dir'
         ) from error
     return work_dir
+
+
+class _FailedScans:
+    """Makes failures the results of their scans, each once."""
+
+    def __init__(
+        self, settings: Settings, prepared: Sequence[tuple[Scan, ScanPlan | ShivaCMBError]]
+    ) -> None:
+        self._settings = settings
+        self._left = {scan.stem: (scan, plan) for scan, plan in prepared}
+
+    def add(self, failures: Mapping[str, ShivaCMBError]) -> None:
+        for stem in [stem for stem in self._left if stem in failures]:
+            _record_failure(self._settings, *self._left[stem], failures[stem])
+            del self._left[stem]
+
+    def add_if_possible(self, failures: Mapping[str, ShivaCMBError]) -> None:
+        """Add what a run that is killed would not tell; what cannot be written is for the end."""
+        with contextlib.suppress(OutputError, TemporaryError):
+            self.add(failures)
 
 
 def _record_failure(
