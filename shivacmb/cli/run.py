@@ -105,7 +105,6 @@ def search(settings: Settings) -> Found:
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
-        is_finished,
         read_record,
         record_path,
         remove_absence,
@@ -136,9 +135,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for scan, plan in prepared:
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
-        elif not settings.overwrite and is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan)
-        ):
+        elif not settings.overwrite and is_done(settings, scan, plan):
             skipped += 1
             # A run killed right after it wrote the record has not written the table
             write_scans_table(settings.out_dir, scan.participant, scan.session)
@@ -412,7 +409,7 @@ def _keeps_earlier(
     settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
 ) -> bool:
     """Whether what is known of a scan stands, though it failed now."""
-    from shivacmb.bids import is_finished, read_record, record_path
+    from shivacmb.bids import read_record, record_path
     from shivacmb.cli.failures import NotStartedError
 
     if isinstance(error, NotStartedError):
@@ -421,8 +418,7 @@ def _keeps_earlier(
         # A full disk or a file server that fails says nothing about the scan
         earlier = read_record(record_path(settings.out_dir, scan))
         return earlier is not None and earlier.status == 'ok'
-    hashed = plan.facts['record']['settings_hash']
-    return not settings.overwrite and is_finished(settings.out_dir, scan, hashed, _needed(plan))
+    return not settings.overwrite and is_done(settings, scan, plan)
 
 
 def _participants_of(unreadable: Sequence[PassedOver], bids_dir: Path) -> set[str]:
