@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli import types
+from shivacmb.exceptions import ShivaCMBError
 from shivacmb.interfaces.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -116,13 +117,19 @@ def run(args: argparse.Namespace) -> int:
     plans.verify_model(bundle, detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
+    failure: ShivaCMBError | None = None
     try:
         plugin = choose_plugin(settings, 1)
         failures = run_plans(settings, [plan], detection, bundle, plugin, run_dir=log_dir)
+        failure = failures.get(plan.stem)
     finally:
-        shutil.rmtree(log_dir, ignore_errors=True)
-    if failures:
-        raise failures[plan.stem]
+        # what nobody foresaw refers to a crash file, which must still be there
+        if type(failure) is not ShivaCMBError:
+            shutil.rmtree(log_dir, ignore_errors=True)
+    if failure is not None:
+        if log_dir.is_dir() and str(log_dir) not in str(failure):
+            raise ShivaCMBError(f'{failure}; the log of this run is <{log_dir}>')
+        raise failure
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
     print(
         f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '
