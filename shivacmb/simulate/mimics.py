@@ -198,7 +198,7 @@ def gaussian_field(rng: np.random.Generator, shape: tuple[int, ...], scale: floa
 def blob_factor(
     rng: np.random.Generator, grid: Array, radii: Array, depth: float, rough: float = 0.35
 ) -> Array:
-    """Remaining signal around a lumpy ellipsoid, such as a calcification.
+    """Remaining signal around a lumpy ellipsoid, wide or long unlike a microbleed.
 
     Parameters
     ----------

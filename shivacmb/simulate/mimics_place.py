@@ -234,7 +234,7 @@ def _blobs(rng: np.random.Generator, scene: Scene, factor: Array) -> list[tuple[
             grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
             box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             factor[box] *= blob_factor(rng, grid, radii, float(rng.uniform(0.4, 1.0)))
-            table.append(('calcification', centre))
+            table.append(('lump', centre))
     return table
 
 
