@@ -12,7 +12,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import tomllib
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 pytestmark = pytest.mark.system
 
@@ -156,6 +160,10 @@ def test_sidecars_say_where_and_how(out: Path, first: Any) -> None:
     assert sidecar['Parameters']['threshold'] == 0.4
     assert len(sidecar['InputSHA256']) == 64
     assert [fold['file'] for fold in sidecar['Model']['Folds']] == ['fold-0.keras', 'fold-1.keras']
+    brain = sidecar['BrainModel']
+    assert (brain['Name'], brain['UsedFor']) == ('brain-zones', ['zones'])
+    for words in ('spots 1.0', 'Tests of the software only.', brain['IntendedUse'], 'of zones'):
+        assert words in (out / 'docs' / 'sub-03.html').read_text(encoding='utf-8')
     for software in ('shivacmb', 'nipype', 'openvino'):
         assert software in json.dumps(sidecar['Software'])
 
@@ -183,6 +191,9 @@ def test_log_folder_of_the_run(out: Path, first: Any, app: Any) -> None:
 def test_validator_finds_no_error(out: Path, first: Any, bids: Path, app: Any) -> None:
     gathered = app.run(bids, out, 'group')
     assert gathered.returncode == 0, gathered.stderr
+    index = (out / 'docs' / 'index.html').read_text(encoding='utf-8')
+    for words in ('About the model spots 1.0.', 'About mask and zones by brain-zones'):
+        assert index.count(words) == 1
     program = Path(sys.executable).with_name('bids-validator-deno')
     done = subprocess.run(
         [program, out, '--format', 'json'], capture_output=True, text=True, check=False
