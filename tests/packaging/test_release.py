@@ -105,15 +105,47 @@ def test_a_bad_one_is_refused(
 
 
 def test_a_version_that_is_not_the_tag_ends_with_1(
-    check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    check: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _pair(check, tmp_path)
+    descriptor = tmp_path / 'boutiques.json'
+    descriptor.write_text('{"tool-version": "1.2.3", "container-image": {"image": "a:1.2.3"}}')
+    monkeypatch.setattr(check, 'DESCRIPTOR', descriptor)
     assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.3']) == 0
     assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.4']) == 1
     assert 'the tag is v1.2.4, the files are of version 1.2.3' in capsys.readouterr().err
+    descriptor.write_text('{"tool-version": "1.2.2", "container-image": {"image": "a:1.2.3"}}')
+    assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.3']) == 1
+    assert 'boutiques.json is of version 1.2.2, 1.2.3, the files are of 1.2.3: set VERSION' in (
+        capsys.readouterr().err
+    )
 
 
 # -- version ----------------------------------------------------------------------------------
+
+BUILT_FROM = ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE')
+
+
+def _git(folder: Path, *commands: list[str]) -> None:
+    """Begin a repository with these commands, whatever the settings of this user."""
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
+    for command in (['init', '-q'], *commands):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+
+
+def _version(folder: Path) -> str:
+    """What a build of this folder would call itself."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hatchling', 'version'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
