@@ -156,29 +156,30 @@ def test_the_version_is_the_tag(tmp_path: Path, tag: str, later: int, expected: 
     pytest.importorskip('hatch_vcs')
     pytest.importorskip('hatchling')
     (tmp_path / 'shivacmb').mkdir()
-    for name in ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE'):
+    for name in BUILT_FROM:
         shutil.copy(ROOT / name, tmp_path)
     if tag:
-        git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
-        commands = [['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'first']]
-        commands += [['tag', tag]] + [['commit', '-q', '--allow-empty', '-m', 'more']] * later
-        for command in commands:
-            subprocess.run([*git, *command], cwd=tmp_path, check=True)
-    done = subprocess.run(
-        [sys.executable, '-m', 'hatchling', 'version'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == expected
+        more = [['commit', '-q', '--allow-empty', '-m', 'more']] * later
+        _git(tmp_path, ['commit', '-q', '--allow-empty', '-m', 'first'], ['tag', tag], *more)
+    assert _version(tmp_path) == expected
 
 
-def test_an_archive_of_a_tag_knows_its_version(tmp_path: Path) -> None:
-    lines = (ROOT / '.git_archival.txt').read_text(encoding='utf-8').splitlines()
-    keys = {line.split(':')[0] for line in lines}
-    assert {'node', 'node-date', 'describe-name'} <= keys
-    assert '.git_archival.txt export-subst' in (ROOT / '.gitattributes').read_text()
+@pytest.mark.parametrize(('later', 'expected'), [(0, '1.2.3'), (2, '1.2.4.dev2')])
+def test_an_archive_knows_its_version(tmp_path: Path, later: int, expected: str) -> None:
+    pytest.importorskip('hatch_vcs')
+    pytest.importorskip('hatchling')
+    origin, unpacked = tmp_path / 'origin', tmp_path / 'unpacked'
+    (origin / 'shivacmb').mkdir(parents=True)
+    (origin / 'shivacmb' / '__init__.py').touch()
+    for name in (*BUILT_FROM, '.gitattributes', '.git_archival.txt'):
+        shutil.copy(ROOT / name, origin)
+    more = [['commit', '-q', '--allow-empty', '-m', 'more']] * later
+    packed = ['archive', '-o', str(tmp_path / 'it.tar'), 'HEAD']
+    first = [['add', '.'], ['commit', '-q', '-m', 'first'], ['tag', 'v1.2.3']]
+    _git(origin, *first, *more, packed)
+    shutil.unpack_archive(tmp_path / 'it.tar', unpacked)
+    assert not (unpacked / '.git').exists()
+    assert _version(unpacked) == expected
 
 
 # -- workflows --------------------------------------------------------------------------------
