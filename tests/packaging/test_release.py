@@ -197,6 +197,30 @@ def test_actions_are_pinned_and_targets_exist(name: str) -> None:
     assert set(re.findall(r'run: make ([a-z-]+)', text)) <= targets
 
 
+@pytest.mark.parametrize('name', ['ci', 'release'])
+def test_slurm_is_tested_as_root_and_not_skipped(name: str, tmp_path: Path) -> None:
+    yaml = pytest.importorskip('yaml')
+    text = (ROOT / '.github' / 'workflows' / f'{name}.yml').read_text(encoding='utf-8')
+    steps = [step.get('run', '') for step in yaml.safe_load(text)['jobs']['check']['steps']]
+    (run,) = (step for step in steps if 'test_slurm.py' in step)
+    assert steps.index('.ci/run') < steps.index(run)  # which makes the environment
+    assert (ROOT / 'tests' / 'system' / 'test_slurm.py').is_file()
+    # the step itself, with commands that only say what was asked of them
+    for said, code in (('2 passed', 0), ('SKIPPED [2] no SLURM', 1), ('1 failed', 1)):
+        (tmp_path / 'sudo').write_text(
+            '#!/bin/sh\n'
+            f'case "$*" in *pytest*) echo "{said}"; test "{said}" != "1 failed" ;; esac\n'
+        )
+        (tmp_path / 'sudo').chmod(0o755)
+        done = subprocess.run(
+            ['bash', '--noprofile', '--norc', '-eo', 'pipefail', '-c', run],
+            env={'PATH': f'{tmp_path}:/usr/bin:/bin', 'RUNNER_TEMP': str(tmp_path)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, said
+
+
 def test_publishing_is_for_tags_alone_and_asks_first() -> None:
     yaml = pytest.importorskip('yaml')
     text = (ROOT / '.github' / 'workflows' / 'release.yml').read_text(encoding='utf-8')
