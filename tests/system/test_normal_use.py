@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,25 @@ def test_log_folder_of_the_run(out: Path, first: Any, app: Any) -> None:
     environment = tomllib.loads((run / 'settings.toml').read_text())['environment']
     assert 'microbleed' in (out / 'logs' / environment['citation']).read_text()
     assert app.temporary == []
+
+
+def test_logs_are_those_that_the_documentation_lists(out: Path, first: Any) -> None:
+    text = (Path(__file__).parents[2] / 'docs' / 'outputs.md').read_text(encoding='utf-8')
+    table = text.split('## Logs')[1].split('\n## ')[0]
+    patterns = [
+        name.replace('X/<scan>', '*/*') for name in re.findall(r'^\| `(.+?)`', table, re.M)
+    ]
+    assert len(patterns) > 4
+    logs = out / 'logs'
+    # the folder of a run over one participant lies in that of the participant
+    files = {
+        re.sub(r'^sub-\w+/run-', 'run-', path.relative_to(logs).as_posix())
+        for path in logs.rglob('*')
+        if path.is_file()
+    }
+    assert {name for name in files if not any(fnmatch(name, p) for p in patterns)} == set()
+    unused = [p for p in patterns if not any(fnmatch(name, p) for name in files)]
+    assert unused == ['run-*/crash-*']
 
 
 def test_validator_finds_no_error(out: Path, first: Any, bids: Path, app: Any) -> None:
