@@ -333,20 +333,15 @@ def test_work_folder_is_kept_on_demand(app: Any, bids: Path, tmp_path: Path) -> 
     assert list((tmp_path / 'work').rglob('network_input.npy'))
 
 
-@pytest.mark.parametrize('ending', ['json', 'yml', 'toml'])
 def test_plugin_file(
-    app: Any, bids: Path, tmp_path: Path, first: dict[str, str], tools: Any, ending: str
+    app: Any, bids: Path, tmp_path: Path, first: dict[str, str], tools: Any
 ) -> None:
-    plugin = {
-        'json': '{"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}',
-        'yml': 'plugin: MultiProc\nplugin_args: {n_procs: 2, raise_insufficient: false}\n',
-        'toml': 'plugin = "Linear"\n',
-    }[ending]
-    (tmp_path / f'plugin.{ending}').write_text(plugin)
+    """One run; the kinds of files are read in tests/cli, the serial plugin runs elsewhere."""
+    file = tmp_path / 'plugin.yml'
+    file.write_text('plugin: MultiProc\nplugin_args: {n_procs: 2, raise_insufficient: false}\n')
     done = app.participant(
-        bids, tmp_path / 'out', '--use-plugin', tmp_path / f'plugin.{ending}',
-        '--participant-label', '02',
-    )  # fmt: skip
+        bids, tmp_path / 'out', '--use-plugin', file, '--participant-label', '02'
+    )
     assert done.returncode == 0, done.stderr
     after = tools.results(tmp_path / 'out')
     assert {name for name in after if 'sub-02' in name} == {
