@@ -329,13 +329,14 @@ def scan_facts(
     channels: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Facts that do not depend on which scan it is, and the checksums of mask and channels."""
-    zones = _builtin_model() if detection.zones else {}
     network = mask is None and mask_method in NETWORK_MASKS
+    builtin = _builtin_model() if network or detection.zones else {}
     return {
         'channel_sources': [_with_checksum(path) for path in channels],
         'mask_sources': [] if mask is None else [_with_checksum(mask)],
-        'mask_model': [fold['sha256'] for fold in _builtin_model()['Folds']] if network else [],
-        'zones_model': zones,
+        'mask_model': [fold['sha256'] for fold in builtin['Folds']] if network else [],
+        'zones_model': builtin if detection.zones else {},
+        'brain_model': builtin,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),

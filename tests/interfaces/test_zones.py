@@ -201,7 +201,8 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
             'record': {'participant': '01', 'session': None, 'stem': 's', 'filename': 'f'},
             'parameters': {'voxel_mm': 3.0, 'masked': False, 'box_shape': box.shape},
             'model': {'Name': 'm'},
-            'zones_model': {'Name': 'brain-zones'},
+            'zones_model': {'Name': 'brain-zones'} if zones is not None else {},
+            'brain_model': {'Name': 'brain-zones'},
             'versions': {},
             'source': 'bids:raw:x',
             'contrast': 'swi',
@@ -230,6 +231,9 @@ def test_regions_reach_table_record_and_image(image: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.asarray(nib.load(out / 'zones.nii.gz').dataobj), zones)
     sidecar = json.loads((out / 'zones.json').read_text())
     assert sidecar['Model'] == {'Name': 'brain-zones'}
+    assert 'BrainModel' not in sidecar
+    sidecar = json.loads((out / 'dseg.json').read_text())
+    assert sidecar['BrainModel'] == {'Name': 'brain-zones', 'UsedFor': ['brain mask', 'zones']}
     assert sidecar['SpatialReference'] == 'orig'
     assert 'left thalamus' in (out / 'zones.tsv').read_text()
 
@@ -239,6 +243,8 @@ def test_without_zones_there_is_no_zone_file_and_no_count(image: str, tmp_path: 
     assert record.cmb_count == 2
     assert record.cmb_lobar is None
     assert not list(out.glob('zones*'))
+    sidecar = json.loads((out / 'dseg.json').read_text())
+    assert sidecar['BrainModel']['UsedFor'] == ['brain mask']
     assert (out / 'dseg.tsv').read_text().splitlines()[1].endswith('\tn/a')
 
 
