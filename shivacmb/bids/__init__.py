@@ -5,7 +5,7 @@ from shivacmb.bids.describe import check_output_folder, write_dataset_descriptio
 from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
-from shivacmb.bids.group import GroupFiles, write_group
+from shivacmb.bids.group import COUNTS_TABLE, GroupFiles, write_group
 from shivacmb.bids.lock import remove_stale_locks, scan_lock
 from shivacmb.bids.masks import check_mask_pattern, find_brain_mask
 from shivacmb.bids.names import (
@@ -35,6 +35,7 @@ from shivacmb.bids.scan import Found, PassedOver, Scan
 from shivacmb.bids.tables import retract, write_scans_table
 
 __all__ = [
+    'COUNTS_TABLE',
     'SCAN_CONTRASTS',
     'ChannelFinder',
     'Departed',

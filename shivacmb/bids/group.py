@@ -24,6 +24,8 @@ from shivacmb.bids.tables import (
 )
 from shivacmb.exceptions import NoInputError, OutputError
 
+#: Table of all scans, at the root of the outputs.
+COUNTS_TABLE = 'group_desc-CMB_counts.tsv'
 #: Participants read side by side: on a file server nearly all of the time is waiting for it.
 READERS = 8
 BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
@@ -119,7 +121,7 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         raise NoInputError(
             f'no results in <{root}>; run the participant level first, or give its output folder'
         )
-    counts = root / 'group_desc-CMB_counts.tsv'
+    counts = root / COUNTS_TABLE
     participants = root / 'participants.tsv'
     summary = root / 'group_desc-CMB_summary.json'
     facts = summarise(rows, people)

@@ -105,6 +105,7 @@ def search(settings: Settings) -> Found:
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
+        COUNTS_TABLE,
         read_record,
         record_path,
         remove_absence,
@@ -167,6 +168,11 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     results.add(failures)
     _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
+    if todo and (settings.out_dir / COUNTS_TABLE).exists() and not settings.quiet:
+        say(
+            f'{COUNTS_TABLE}, the other tables of the group and docs/index.html are older than '
+            'these results; run the level "group" again'
+        )
     return _conclude(settings, found, failures, skipped)
 
 

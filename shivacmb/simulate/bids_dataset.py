@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shivacmb.exceptions import TemporaryError, UsageError
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.dataset_root import prepare_root
+from shivacmb.simulate.exact import one_thread
 from shivacmb.simulate.files import settle, staging, write_image, write_json, write_table
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
@@ -71,6 +72,7 @@ class Order:
         check_wishes(self.lesions, self.lesion_free, self.radius_mm, self.chi_ppm)
 
 
+@one_thread
 def make_subject(order: Order, number: int, workers: int | None = None) -> tuple[Subject, Scanner]:
     """Simulate one subject in memory.
 

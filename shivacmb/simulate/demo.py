@@ -19,6 +19,7 @@ from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.contrast import Kind
 from shivacmb.simulate.dataset import head_signal
 from shivacmb.simulate.dataset_scan import Acquisition, Scan, simulate_scan
+from shivacmb.simulate.exact import one_thread
 from shivacmb.simulate.files import write_image, write_json
 from shivacmb.simulate.lesions import Protocol, visible_label
 
@@ -90,6 +91,7 @@ def _write_image(path: Path, array: Array, scan: Scan, orientation: str) -> None
     write_image(path, array, scan.affine, axes=orientation, level=9)
 
 
+@one_thread
 def make_scan(demo: DemoScan) -> Scan:
     """Simulate one scan of the demo.
 

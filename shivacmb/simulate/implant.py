@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from shivacmb.exceptions import DataError
 from shivacmb.simulate.dataset_scan import least_drop
+from shivacmb.simulate.exact import one_thread
 from shivacmb.simulate.lesions import (
     Lesion,
     Protocol,
@@ -225,6 +226,7 @@ def draw_lesions(
     return found
 
 
+@one_thread
 def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> Implanted:
     """Multiply lesions into a scan.
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import TemporaryError
+from shivacmb.simulate.exact import one_thread
 
 if TYPE_CHECKING:
     from shivacmb.simulate.anatomy import Head
@@ -59,6 +60,7 @@ def _head(seed: int, number: int) -> Head:
     return random_head(np.random.default_rng([seed, number]))
 
 
+@one_thread
 def make_scan(
     folder: Path,
     seed: int,

@@ -216,8 +216,9 @@ def test_group_reads_each_record_once_and_no_page(derivatives, tmp_path):
     participants = {scan.participant for scan in scans} | {'07'}
     sessions = {(scan.participant, scan.session) for scan in scans}
     own = [path for path in heard if '/sub-' in path]
-    # one more: the participant without a record might have had a scan table
-    assert len(own) <= len(participants) + len(records) + 2 * len(sessions) + 1
+    # two more: the participant without a record might have had a scan table, and since Python 3.13
+    # a folder is listed to learn that it is not there
+    assert len(own) <= len(participants) + len(records) + 2 * len(sessions) + 2
 
 
 def test_a_participant_with_nothing_but_a_log_is_none_of_the_results(derivatives):

@@ -56,3 +56,22 @@ def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
         'sub-01_ses-a.html',
         'sub-01_ses-b.html',
     ]
+
+
+@pytest.mark.parametrize(('threshold', 'told'), [(0.5, False), (0.3, True)])
+def test_scans_of_different_settings_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, threshold: float, told: bool
+) -> None:
+    out = tmp_path / 'out'
+    for participant, used in (('01', 0.5), ('02', threshold)):
+        stem = f'sub-{participant}'
+        record = ScanRecord(
+            participant=participant, session=None, stem=stem,
+            filename=f'anat/{stem}_desc-CMB_dseg.json', status='ok', reason=None,
+            contrast='T2starw', cmb_count=1, cmb_volume_mm3=8.0, burden_class='1-3',
+            threshold=used, min_voxels=2,
+        )  # fmt: skip
+        write_record(out, record)
+    assert group(out) == 0
+    said = capsys.readouterr().err
+    assert ('2 different models, versions or settings were used' in said) is told

@@ -269,6 +269,9 @@ def test_other_settings_redo(app: Any, bids: Path, out: Path, tools: Any, first:
     assert done.returncode == 0, done.stderr
     assert 'already finished' not in done.stdout
     assert '1 scan(s) were finished with another model, version or settings' in done.stderr
+    # the group level may have run by now, or not
+    gathered = (out / 'group_desc-CMB_counts.tsv').exists()
+    assert ('run the level "group" again' in done.stderr) is gathered
     row = tools.scan_rows(out)['sub-03']
     assert (row['threshold'], row['min_voxels']) == ('0.9', '5')
     assert float(row['cmb_volume_mm3']) > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -169,17 +170,17 @@ def test_factory_documents_its_door(factory: Any, detection: Detection, plan: Sc
     """Sections Inputs and Outputs are the fields of inputnode and outputnode, in their order."""
     assert factory.__code__.co_argcount == 0, 'arguments by keyword only'
     workflow = built(factory, detection, plan)
+    text = inspect.cleandoc(factory.__doc__)
     for section, node_name in (('Inputs', 'inputnode'), ('Outputs', 'outputnode')):
-        match = re.search(rf'\n    {section}\n    -+\n(.*?)(?=\n    \w+\n    -+\n|\Z)',
-                          factory.__doc__, re.DOTALL)  # fmt: skip
-        documented = re.findall(r'^    (\w+)$', match[1], re.MULTILINE) if match else []
+        match = re.search(rf'\n{section}\n-+\n(.*?)(?=\n\w+\n-+\n|\Z)', text, re.DOTALL)
+        documented = re.findall(r'^(\w+)$', match[1], re.MULTILINE) if match else []
         node = workflow.get_node(node_name)
         fields = []
         if node is not None:
             assert isinstance(node.interface, niu.IdentityInterface)
             fields = list(node.interface._fields)
         assert documented == fields, section
-    assert '\n    Workflow Graph\n' in factory.__doc__
+    assert '\nWorkflow Graph\n' in text
 
 
 def test_factories_are_found() -> None:
