@@ -162,6 +162,21 @@ def test_a_run_without_last_words(out: Path, queue: Any, monkeypatch: pytest.Mon
     assert by_scan(out)['sub-01'][0] == 'stopped'
 
 
+def test_output_of_the_task_is_named(
+    out: Path, queue: Any, tools_main: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = out / 'logs' / 'run-1'
+    folder.mkdir(parents=True)
+    monkeypatch.setenv('SHIVACMB_TASK_LOG', '/logs/slurm/9/3.log')
+    with contextlib.suppress(Terminated), runs.noted(folder, ['sub-01']):
+        raise Terminated
+    monkeypatch.delenv('SHIVACMB_TASK_LOG')
+    [(_, reason)] = by_scan(out).values()
+    assert reason.endswith('time limit or scancel; see </logs/slurm/9/3.log>')
+    [row] = json.loads(tools_main('status', out, '--format', 'json').stdout)['scans']
+    assert row['log'] == '/logs/slurm/9/3.log'
+
+
 def test_the_last_run_counts(out: Path, queue: Any) -> None:
     silent(run(out, '1', 'sub-01', 'sub-02', job='1'))
     run(out, '2', 'sub-02', job='2')
