@@ -255,6 +255,25 @@ def test_signals_reach_the_app(make: Any, number: signal.Signals, *, queued: boo
     assert not list(script.tmp.iterdir())
 
 
+def test_signal_to_both_keeps_the_exit_code(make: Any) -> None:
+    """scancel signals the script and the app at once."""
+    script = make()
+    process = subprocess.Popen(
+        ['bash', str(script.path)],
+        env=script.environment | script.slurm(0) | {'SLOW': '1'},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != 'up\n':
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert 'exit code 143\n' in out
+
+
 def test_group_job_follows_the_array(make: Any, tmp_path: Path, bids: Path) -> None:
     script = make('--job-name', 'cmb')
     environment = script.environment
