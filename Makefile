@@ -77,8 +77,8 @@ endif
 	  --sweep --pdf none --title 'Default model, $(NAME) scans' $(EVALUATE)
 
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
-	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones
-	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb
+	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones --work build/models/brain-zones
+	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb --work build/models/synth-cmb
 
 docs: $(VENV)/.docs  ## the documentation, to docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html -d docs/_build/doctrees docs docs/_build/html

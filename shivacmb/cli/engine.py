@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli import interrupts
-from shivacmb.cli.failures import NotStartedError, last_line, read_failure
+from shivacmb.cli.failures import (
+    NotStartedError,
+    WorkerKilledError,
+    last_line,
+    read_failure,
+)
 from shivacmb.exceptions import ShivaCMBError, TemporaryError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
 SCANS_PER_GRAPH = 64
 # Workers beyond the processors: those that wait for the prediction process use none
 WAITING_WORKERS = 1
+# One process predicts, and takes about a second for a scan: more would only wait for it, each with
+# a scan of its own in memory
+MAX_WORKERS = 8
 POLL_SECONDS = 0.02
 # A scheduler is asked by everybody, and a file server shows a job's files late
 REMOTE_POLL_SECONDS = 2.0
@@ -168,7 +176,7 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
     if settings.nprocs == 1 or n_scans == 1:
         return Plugin('Linear', {})
     args: dict[str, Any] = {
-        'n_procs': settings.nprocs + WAITING_WORKERS,
+        'n_procs': min(settings.nprocs, MAX_WORKERS) + WAITING_WORKERS,
         'raise_insufficient': False,
         'maxtasksperchild': None,
     }
@@ -320,17 +328,20 @@ def run_graph(
             node = watch.failed[plan.stem]
             failures[plan.stem] = read_failure(root / plan.node_name, crash_dir, node)
         elif plan.stem not in watch.done:
-            failures[plan.stem] = _not_started(crash)
+            failures[plan.stem] = _not_finished(crash, under_way=plan.stem in watch.under_way)
     return failures
 
 
-def _not_started(crash: BaseException | None) -> NotStartedError:
+def _not_finished(crash: BaseException | None, *, under_way: bool) -> ShivaCMBError:
     """What to say of scans that no node failed on."""
     if isinstance(crash, BrokenExecutor):
-        error = NotStartedError(
+        message = (
             'not finished: a worker process was killed, most often because memory ran out; free '
             'memory or lower --nprocs and run the same command again'
         )
+        if under_way:
+            return WorkerKilledError(message)
+        error = NotStartedError(message)
         error.exit_code = TemporaryError.exit_code
         return error
     return NotStartedError(f'not started: {last_line(crash)}')
@@ -356,6 +367,11 @@ class _Watch:
         self._log = log
         self._keep_work = keep_work
         self._started: dict[str, float] = {}
+
+    @property
+    def under_way(self) -> set[str]:
+        """Scans of which a node has begun and not ended."""
+        return {self._plans[name.split('.')[1]].stem for name in self._started}
 
     def status(self, node: Any, state: str) -> None:
         """Take nipype's word for a node: 'start', 'end' or 'exception'."""

@@ -19,6 +19,10 @@ class NotStartedError(ShivaCMBError):
     """The run stopped before this scan; nothing is known of it, nothing is recorded."""
 
 
+class WorkerKilledError(TemporaryError):
+    """A worker was killed while it worked on this scan, or on one beside it."""
+
+
 def read_failure(scan_dir: Path, crash_dir: Path, node: str) -> ShivaCMBError:
     """Find out why a scan failed.
 

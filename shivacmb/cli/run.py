@@ -263,6 +263,7 @@ def run_plans(
     try:
         from shivacmb.cli.progress import progress
         from shivacmb.cli.provenance import run_log, write_run_files
+        from shivacmb.cli.retry import run_scans
 
         engine.configure_nipype(
             run_dir,
@@ -273,10 +274,11 @@ def run_plans(
         log_dir = run_dir if settings.analysis_level == 'scan' else settings.out_dir / 'logs'
         write_run_files(run_dir, log_dir, settings, detection, bundle)
         size = plugin.scans_per_graph
+        run = engine.run_graph if settings.stop_on_first_crash else run_scans
         with progress(todo, quiet=settings.quiet) as on_scan, run_log(run_dir) as log:
             for start in range(0, len(todo), size):
                 failures.update(
-                    engine.run_graph(
+                    run(
                         todo[start : start + size],
                         detection,
                         plugin,

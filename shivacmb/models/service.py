@@ -136,15 +136,23 @@ class PredictionService:
             )
 
     def _watch(self) -> None:
-        """Start the process again when it dies: one scan too large must not take the others."""
-        for _ in range(MAX_STARTS - 1):
+        """Start the process again when it dies: one scan too large must not take the others.
+
+        Given up when it dies time after time without having predicted anything.
+        """
+        starts = 1
+        while True:
             self._process.wait()
+            answered = _answer_mark(self.address)
+            starts = 1 if answered.exists() else starts + 1
+            answered.unlink(missing_ok=True)
+            if starts > MAX_STARTS:
+                break
             with self._lock:
                 if self._closing:
                     return
                 Path(self.address).unlink(missing_ok=True)
                 self._process = self._start()
-        self._process.wait()
         # Whoever still waits for the socket need not wait any longer
         with contextlib.suppress(OSError):
             _end_mark(self.address).touch()
@@ -188,6 +196,10 @@ def _socket_folder() -> Path:
 
 def _end_mark(address: str) -> Path:
     return Path(address).with_name('ended')
+
+
+def _answer_mark(address: str) -> Path:
+    return Path(address).with_name('answered')
 
 
 def _connect(address: str) -> Connection:
@@ -305,22 +317,27 @@ class _Held:
         failed = self._loading.exception()
         if isinstance(failed, TemporaryError):
             # the GPU was taken or memory was short: by now it may be free
-            self._loading = Future()
-            self._loading.set_result(self._request.load())
+            again: Future[Ensemble] = Future()
+            again.set_result(self._request.load())
+            self._loading = again
         ensemble = self._loading.result()
         try:
             return predict_file(ensemble, image, folds)
         finally:
             if self._modest:
-                ensemble.release()
+                # an engine that cannot is none the worse for it
+                with contextlib.suppress(RuntimeError):
+                    ensemble.release()
             give_back_memory()
 
 
-def _converse(connection: Connection, held: Mapping[str, _Held]) -> None:
+def _converse(connection: Connection, held: Mapping[str, _Held], answered: Path) -> None:
     # A client that is killed meanwhile harms only itself
     with contextlib.suppress(EOFError, OSError), connection:
         network, image, folds = json.loads(connection.recv_bytes())
         answer = held[network].answer(Path(image), Path(folds))
+        if network == LESIONS and 'kind' not in answer:
+            answered.touch()
         connection.send_bytes(json.dumps(answer).encode())
 
 
@@ -342,7 +359,8 @@ def serve(address: str, requests: Mapping[str, EnsembleRequest]) -> None:
         while True:
             with contextlib.suppress(EOFError, OSError):
                 connection = listener.accept()
-                threading.Thread(target=_converse, args=(connection, held), daemon=True).start()
+                args = (connection, held, _answer_mark(address))
+                threading.Thread(target=_converse, args=args, daemon=True).start()
 
 
 def main(argv: list[str]) -> None:

@@ -19,7 +19,6 @@ from shivacmb.simulate.dataset_scan import (
     draw_acquisition,
     isotropic_truth,
     simulate_scan,
-    strip_mask,
 )
 from shivacmb.simulate.scanner import draw_scanner
 from shivacmb.simulate.subject import LesionWishes, simulate_subject
@@ -241,8 +240,6 @@ def random_subject_example(
     subject = simulate_subject(rng, head, scanner, wishes, contrasts=(contrast,), workers=1)
     acquisition = scanner.acquisition
     image = subject.images[contrast][0]
-    if acquisition.strip:
-        image = image * strip_mask(rng, subject.brain, acquisition.voxel_mm)
     scan = Scan(
         image, subject.brain, acquisition.voxel_mm, subject.affine,
         [(seen.box, seen.drop) for seen in subject.lesions],

@@ -20,6 +20,7 @@ INTENDED_USE = (
 
 def metadata(
     *,
+    version: str,
     threshold: float,
     min_voxels: int,
     training: dict[str, Any],
@@ -30,6 +31,8 @@ def metadata(
 
     Parameters
     ----------
+    version : str
+        Of the bundle.
     threshold, min_voxels : float, int
         Operating point.
     training, metrics : dict
@@ -44,7 +47,7 @@ def metadata(
     """
     return {
         'name': 'synth-cmb',
-        'version': '0.3.0',
+        'version': version,
         'description': DESCRIPTION,
         'license': 'Apache-2.0',
         'citation': '',

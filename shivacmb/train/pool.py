@@ -67,6 +67,7 @@ def make_scan(
     shape: tuple[int, int, int] = BOX,
     lesions: tuple[int, int] = (15, 60),
     large: float = 0.0,
+    wild: bool = True,
 ) -> None:
     """Simulate one scan of a pool, unless it is there.
 
@@ -85,11 +86,13 @@ def make_scan(
     large : float
         Share of additional large lesions in the scans with wilder contrasts, see
         :func:`shivacmb.simulate.lesions.draw_radius`.
+    wild : bool
+        Give the scans with an even number wild contrasts instead of a susceptibility map.
 
     Notes
     -----
-    Scans with an even number have wild contrasts, the others come from a susceptibility map: the
-    first teach what may differ between scanners, the second what veins and SWI really look like.
+    Wild contrasts teach what may differ between scanners, a susceptibility map what veins and SWI
+    really look like. To judge a network, all scans should come from the latter.
     """
     from shivacmb.simulate.dataset import random_example, random_subject_example
 
@@ -98,7 +101,7 @@ def make_scan(
         return
     head = _head(seed, index // SCANS_PER_HEAD)
     rng = np.random.default_rng([seed, index, 1])
-    if index % 2:
+    if index % 2 or not wild:
         example = random_subject_example(rng, head, shape=shape, lesions=lesions)
     else:
         example = random_example(rng, head, shape=shape, lesions=lesions, large=large)

@@ -56,7 +56,8 @@ class Plan:
     mined : int
         Scans in which hard negatives are looked for.
     judged : int
-        Scans to choose the threshold on, and as many again to measure on.
+        Scans to choose the threshold on, and as many again to measure on; all of them come from a
+        susceptibility map.
     batch, size : int
         Patches per batch and their side in voxels.
     workers : int
@@ -173,7 +174,13 @@ def _numbers(score: Score) -> dict[str, Any]:
     }
 
 
-def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = None) -> Score:
+def build(
+    plan: Plan,
+    output: Path,
+    work: Path,
+    extra: dict[str, Any] | None = None,
+    version: str = 'unreleased',
+) -> Score:
     """Simulate, train, choose, measure and write the bundle.
 
     Parameters
@@ -186,6 +193,8 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
         Pool and checkpoints; a second call continues there.
     extra : dict, optional
         More entries for the card's metrics.
+    version : str
+        Of the bundle.
 
     Returns
     -------
@@ -209,8 +218,8 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     recipe = Recipe(plan.steps, **common)
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
     fill_pool(
-        work / 'judge', plan.seed + 9000, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
-        lesions=(0, 16),
+        work / 'judge', plan.seed + 9500, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
+        lesions=(0, 16), wild=False,
     )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
@@ -253,8 +262,8 @@ def build(plan: Plan, output: Path, work: Path, extra: dict[str, Any] | None = N
     metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
     write_bundle(
         output, files,
-        metadata(threshold=chosen.threshold, min_voxels=chosen.min_voxels, training=training,
-                 metrics={**metrics, **(extra or {})}, shape=plan.shape),
+        metadata(version=version, threshold=chosen.threshold, min_voxels=chosen.min_voxels,
+                 training=training, metrics={**metrics, **(extra or {})}, shape=plan.shape),
         overwrite=True,
     )  # fmt: skip
     return result
@@ -267,6 +276,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     plan = Plan()
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
+    parser.add_argument(
+        '--bundle-version', default='unreleased', help='version that the bundle calls itself'
+    )
     parser.add_argument('--work', type=Path, help='pool and checkpoints; OUTPUT.work by default')
     for name, text in (
         ('steps', 'batches of the shared start'),
@@ -308,10 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     output = options.pop('output')
+    version = options.pop('bundle_version')
     work = options.pop('work') or output.with_name(output.name + '.work')
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     options['shape'] = tuple(options['shape'])
-    build(Plan(**options), output, work)
+    build(Plan(**options), output, work, version=version)
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import BrokenExecutor, Future
+from traceback import format_exception
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ class ScanByScanPlugin(MultiProcPlugin):
     Between two events it sleeps: nipype looks whether a worker is done fifty times a second here,
     collects garbage and adds up its table of dependencies each time, which took half a processor
     from the networks.
+
+    A worker that cannot say how its node ended has failed: nipype would wait for it for ever, on a
+    full disk for example, where it stores no result.
     """
 
     procs: Any
@@ -32,20 +37,34 @@ class ScanByScanPlugin(MultiProcPlugin):
     depidx: Any
     refidx: Any
     pending_tasks: Any
+    processors: Any
+    max_jobs: Any
+    _task_obj: Any
     _broken: BaseException | None = None
 
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         self._news = threading.Event()
         super().__init__(plugin_args=plugin_args)
+        # nipype would not look at a broken pool while so many wait; fewer workers do the same
+        self.processors = min(self.processors, self.max_jobs)
+        self.max_jobs = math.inf
 
     def _async_callback(self, args: Future[Any]) -> None:
         # nipype forgets a task whose worker was killed, and waits for it for ever unless it has
         # more to submit
-        if not args.cancelled() and isinstance(args.exception(), BrokenExecutor):
-            self._broken = args.exception()
-        else:
+        error = None if args.cancelled() else args.exception()
+        if isinstance(error, BrokenExecutor):
+            self._broken = error
+        elif error is None:
             super()._async_callback(args)
         self._news.set()
+
+    def _get_result(self, taskid: int) -> Any:
+        future = self._task_obj[taskid]
+        error = future.exception() if future.done() and not future.cancelled() else None
+        if error is None or isinstance(error, BrokenExecutor):
+            return super()._get_result(taskid)
+        return {'result': None, 'traceback': format_exception(error), 'taskid': taskid}
 
     def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:  # noqa: FBT001
         if self._broken is not None:

@@ -144,6 +144,43 @@ def test_a_process_that_dies_is_started_again_but_not_for_ever(tmp_path: Path) -
         service.close()
 
 
+def test_a_process_that_dies_now_and_then_is_always_started_again(
+    tmp_path: Path, make_bundle: Callable[..., Bundle]
+) -> None:
+    np.save(tmp_path / 'in.npy', np.ones((6, 5, 4, 1), dtype=np.float32))
+    with PredictionService(
+        {LESIONS: EnsembleRequest(str(make_bundle(0.5).path), 'openvino')}
+    ) as service:
+        for _ in range(MAX_STARTS + 1):
+            request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+            process = service._process
+            process.kill()
+            process.wait()
+            wait_until(lambda dead=process: service._process is not dead or ended(service))
+        request_prediction(service.address, tmp_path / 'in.npy', tmp_path / 'out.npy')
+
+
+def test_networks_that_cannot_be_loaded_again_and_again_are_asked_for_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def load(_: EnsembleRequest) -> _Ensemble:
+        loads.append(1)
+        if len(loads) < 4:
+            raise TemporaryError('the GPU is taken')
+        return _Ensemble()
+
+    monkeypatch.setattr(EnsembleRequest, 'load', load)
+    np.save(tmp_path / 'in.npy', np.ones((2, 3, 4, 1), np.float32))
+    held = _Held(EnsembleRequest('any'), modest=False)
+    for _ in range(2):
+        said = held.answer(tmp_path / 'in.npy', tmp_path / 'out.npy')
+        assert said['kind'] == 'TemporaryError'
+        assert said['message'] == 'the GPU is taken'
+    assert held.answer(tmp_path / 'in.npy', tmp_path / 'out.npy') == {'device': 'abacus'}
+
+
 def ended(service: PredictionService) -> bool:
     return Path(service.address).with_name('ended').exists()
 

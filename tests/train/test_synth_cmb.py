@@ -24,12 +24,13 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
         '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1', '--rounds', '1',
         '--fold-steps', '1', '--folds', '1',
         '--scans', '4', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
-        '--workers', '1', '--shape', '48', '64', '48',
+        '--workers', '1', '--shape', '48', '64', '48', '--bundle-version', '7.1',
     ]  # fmt: skip
     assert main(arguments) == 0
     bundle = load_bundle(tmp_path / 'tiny')
     bundle.verify()
     assert len(bundle.folds) == 1
+    assert bundle.version == '7.1'
     assert bundle.grid.shape == (48, 64, 48)
     assert bundle.training['seed'] == Plan.seed
     assert bundle.training['start'] == 'nothing'
@@ -99,6 +100,6 @@ def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
 
 
 def test_the_card_names_the_operating_point() -> None:
-    card = metadata(threshold=0.7, min_voxels=4, training={}, metrics={})
+    card = metadata(version='1', threshold=0.7, min_voxels=4, training={}, metrics={})
     assert card['postprocess'] == {'threshold': 0.7, 'min_voxels': 4, 'connectivity': 26}
     assert card['intensity']['clip'] == 1.0

@@ -69,6 +69,40 @@ def test_a_worker_that_is_killed_over_the_last_node_ends_the_run(tmp_path: Path)
         workflow.run(plugin=ScanByScanPlugin({'n_procs': 1}))
 
 
+@pytest.mark.timeout(120)
+def test_a_node_whose_folder_cannot_be_made_has_failed(tmp_path: Path) -> None:
+    """nipype stores no result then; the other scan goes on."""
+    workflow = pe.Workflow(name='wf', base_dir=str(tmp_path))
+    for number in range(2):
+        scan = pe.Workflow(name=f'scan_{number}')
+        node = pe.Node(niu.Function(function=_add_one), name='a')
+        node.inputs.value = 0
+        scan.add_nodes([node])
+        workflow.add_nodes([scan])
+    (tmp_path / 'wf').mkdir()
+    (tmp_path / 'wf' / 'scan_0').write_text('a file where a folder should be')
+    states = []
+
+    def status(node: Any, state: str) -> None:
+        states.append((node.fullname, state))
+
+    workflow.config['execution'] = {'crashdump_dir': str(tmp_path), 'poll_sleep_duration': 0.01}
+    with pytest.raises(RuntimeError):
+        workflow.run(plugin=ScanByScanPlugin({'n_procs': 2, 'status_callback': status}))
+    assert ('wf.scan_0.a', 'exception') in states
+    assert ('wf.scan_1.a', 'end') in states
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_worker_ends_the_run_also_where_few_jobs_may_wait(tmp_path: Path) -> None:
+    workflow = pe.Workflow(name='wf', base_dir=str(tmp_path))
+    scan = pe.Workflow(name='scan_0')
+    scan.add_nodes([pe.Node(niu.Function(function=_die), name=name) for name in 'ab'])
+    workflow.add_nodes([scan])
+    with pytest.raises(BrokenExecutor):
+        workflow.run(plugin=ScanByScanPlugin({'n_procs': 2, 'max_jobs': 1}))
+
+
 def _sleep() -> int:
     import time
 

@@ -1,0 +1,32 @@
+"""Which simulator a scan of the pool comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shivacmb.simulate import dataset
+from shivacmb.simulate.dataset import Example
+from shivacmb.train import pool
+from shivacmb.train.pool import load_scan, make_scan
+
+
+@pytest.mark.parametrize(
+    ('index', 'wild', 'source'),
+    [(0, True, 1), (1, True, 2), (0, False, 2), (1, False, 2)],
+)
+def test_scans_to_judge_on_come_from_a_susceptibility_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, index: int, wild: bool, source: int
+) -> None:
+    def example(value: int) -> Any:
+        empty = np.zeros((4, 4, 4), np.uint8)
+        return lambda *_, **__: Example(empty + value, empty, empty.astype(np.uint16), [])
+
+    monkeypatch.setattr(pool, '_head', lambda *_: None)
+    monkeypatch.setattr(dataset, 'random_example', example(1))
+    monkeypatch.setattr(dataset, 'random_subject_example', example(2))
+    make_scan(tmp_path, 3, index, wild=wild)
+    assert load_scan(tmp_path, index).image.max() == source
