@@ -74,6 +74,16 @@ class RunNote:
         return is_alive(self.pid) and _ticks(self.pid) == self.ticks
 
 
+def array_task() -> tuple[str, int] | None:
+    """SLURM's number of the array and of the task in it that this process belongs to, if any."""
+    array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
+    return (
+        (array, int(index))
+        if array and array.isdecimal() and index and index.isdecimal()
+        else None
+    )
+
+
 @contextlib.contextmanager
 def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
     """Note the start and the end of a run in its log.
@@ -92,14 +102,14 @@ def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
     OutputError
         If the log cannot be written.
     """
-    array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
+    task = array_task()
     start = {
         'host': socket.gethostname(),
         'pid': os.getpid(),
         'namespace': _namespace(),
         'ticks': _ticks(os.getpid()),
         'job': os.environ.get('SLURM_JOB_ID'),
-        'task': f'{array}_{index}' if array and index else None,
+        'task': f'{task[0]}_{task[1]}' if task else None,
         'log': os.environ.get(TASK_LOG) or None,
         'scans': list(scans),
     }
