@@ -38,6 +38,7 @@ FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 0.1, 2.0, 10.0, 10.001, 1e-30, 1e-45, 1e30,
           4294967296.0]  # fmt: skip
 #: For tests that combine draws
 integers, tuples = st.integers, st.tuples
+KINDS = ('field', 'field', 'field', 'field', 'shape', 'byte', 'cut', 'order')
 PACKINGS = ('plain', 'gzip', 'gzip', 'gzip-cut', 'gzip-flip', 'twice', 'tail')
 
 
@@ -77,7 +78,7 @@ def draws(strategy: Any, few: int, full: int) -> list[Any]:
     return list(found)[: full if FULL else few]
 
 
-def specimen() -> bytes:
+def specimen(kind: Any = nib.Nifti1Image) -> bytes:
     """A whole file: 28 x 26 x 27 voxels of 2 mm, oblique, as int16."""
     rng = np.random.default_rng(7)
     values = rng.integers(0, 900, (28, 26, 27)).astype(np.int16)
@@ -90,7 +91,7 @@ def specimen() -> bytes:
             [0, 0, 0, 1],
         ]
     )
-    image = nib.Nifti1Image(values, affine)
+    image = kind(values, affine)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     return bytes(image.to_bytes())
@@ -103,11 +104,14 @@ def nifti_files(whole: bytes | None = None) -> st.SearchStrategy[tuple[bytes, st
 
 @st.composite
 def _nifti_files(draw: Any, whole: bytes) -> tuple[bytes, str]:
-    data = bytearray(whole)
-    done = []
+    second = draw(st.integers(0, 9)) == 9
+    data = bytearray(specimen(nib.Nifti2Image) if second else whole)
+    kinds = ('byte', 'cut', 'order') if second else KINDS
+    done = ['NIfTI-2'] if second else []
     for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(('field', 'field', 'field', 'field', 'byte', 'cut', 'order')))
-        done.append(_change_field(draw, data) if kind == 'field' else kind)
+        kind = draw(st.sampled_from(kinds))
+        change = {'field': _change_field, 'shape': _change_shape}.get(kind)
+        done.append(change(draw, data) if change else kind)
         if kind == 'byte':
             data[draw(st.integers(0, len(data) - 1))] ^= 1 << draw(st.integers(0, 7))
         elif kind == 'cut':
@@ -116,7 +120,7 @@ def _nifti_files(draw: Any, whole: bytes) -> tuple[bytes, str]:
             ]
         elif kind == 'order':
             data[0:4] = data[0:4][::-1]
-        if len(data) < 400:
+        if len(data) < 600:
             break
     how = draw(st.sampled_from(PACKINGS))
     return _pack(draw, bytes(data), how), ', '.join([*done, how])
@@ -135,6 +139,13 @@ def _change_field(draw: Any, data: bytearray) -> str:
     start = offset + index * size
     data[start : start + size] = struct.pack(f'<{code}', value)
     return f'{name}[{index}]={value}'
+
+
+def _change_shape(draw: Any, data: bytearray) -> str:
+    """Announce other dimensions, some of which the voxels suffice for."""
+    sizes = draw(st.lists(st.sampled_from((1, 1, 2, 3, 26, 27, 28, 300)), min_size=1, max_size=7))
+    struct.pack_into('<8h', data, 40, len(sizes), *sizes, *[1] * (7 - len(sizes)))
+    return f'dim={sizes}'
 
 
 def _pack(draw: Any, data: bytes, how: str) -> bytes:

@@ -1,0 +1,94 @@
+"""Fuzz what reads images and sidecars, guided by the lines it reaches (needs ``atheris``).
+
+Not a test: it runs for as long as it is told, and keeps what reaches a new line in a folder::
+
+    python tests/coverage_fuzz.py images -max_total_time=120 FOLDER
+    python tests/coverage_fuzz.py sidecars -max_total_time=120 FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+# atheris ships no types and is no dependency
+import atheris
+import nibabel as nib
+import numpy as np
+
+with atheris.instrument_imports(include=['shivacmb.imaging', 'shivacmb.bids']):
+    import shivacmb.bids as bids
+    import shivacmb.imaging as imaging
+
+from shivacmb.exceptions import DataError
+
+
+def images(folder: Path) -> Callable[[bytes], None]:
+    """Read the bytes as an image: a sentence that names the file, or an image."""
+    path = folder / 'scan.nii'
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            imaging.reorient_to_std(imaging.load_scan(path).image)
+        except DataError as error:
+            said = str(error)
+            if f'<{path}>' not in said or '\n' in said:
+                raise AssertionError(said) from error
+
+    return one
+
+
+def sidecars(folder: Path) -> Callable[[bytes], None]:
+    """Find the scan beside which the bytes lie: found, passed over or failing in a sentence."""
+    scan = folder / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz'
+    scan.parent.mkdir(parents=True)
+    scan.touch()
+    sidecar = scan.with_name('sub-01_T2starw.json')
+
+    def one(data: bytes) -> None:
+        sidecar.write_bytes(data)
+        found = bids.find_scans(folder, require_description=False)
+        said = [item.reason for item in found.passed_over] + [
+            scan.error or 'found' for scan in found.scans
+        ]
+        if not said or any('\n' in text for text in said):
+            raise AssertionError(said)
+
+    return one
+
+
+def seeds(kind: str, folder: Path) -> None:
+    """Write what fuzzing starts from."""
+    if kind == 'sidecars':
+        (folder / 'seed').write_bytes(b'{"EchoTime": 0.02, "ImageType": ["ORIGINAL", "M"]}')
+        return
+    values = np.random.default_rng(1).integers(0, 900, (24, 24, 24)).astype(np.int16)
+    for made in (nib.Nifti1Image, nib.Nifti2Image):
+        image = made(values, np.diag([4.0, 4.0, 4.0, 1.0]))
+        image.set_sform(image.affine, 1)
+        (folder / f'seed-{made.__name__}').write_bytes(image.to_bytes())
+
+
+def main() -> None:
+    """Run until libFuzzer's own options say that it is enough."""
+    kind, *words = sys.argv[1:]
+    warnings.simplefilter('ignore')
+    logging.disable(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as name:
+        start = Path(name) / 'seeds'
+        start.mkdir()
+        seeds(kind, start)
+        work = Path(name) / 'work'
+        work.mkdir()
+        one = {'images': images, 'sidecars': sidecars}[kind](work)
+        atheris.Setup([sys.argv[0], '-max_len=60000', *words, str(start)], one)
+        atheris.Fuzz()
+
+
+if __name__ == '__main__':
+    main()
