@@ -21,8 +21,9 @@ import nibabel as nib
 import numpy as np
 
 with atheris.instrument_imports(include=['shivacmb.imaging', 'shivacmb.bids']):
-    import shivacmb.bids as bids
-    import shivacmb.imaging as imaging
+    from shivacmb import imaging
+    from shivacmb.bids import rules
+    from shivacmb.bids.sidecars import SidecarReader
 
 from shivacmb.exceptions import DataError
 
@@ -44,20 +45,20 @@ def images(folder: Path) -> Callable[[bytes], None]:
 
 
 def sidecars(folder: Path) -> Callable[[bytes], None]:
-    """Find the scan beside which the bytes lie: found, passed over or failing in a sentence."""
-    scan = folder / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz'
-    scan.parent.mkdir(parents=True)
-    scan.touch()
-    sidecar = scan.with_name('sub-01_T2starw.json')
+    """Read the bytes as a sidecar: a sentence that names the file, or metadata."""
+    name = 'sub-01_T2starw.json'
 
     def one(data: bytes) -> None:
-        sidecar.write_bytes(data)
-        found = bids.find_scans(folder, require_description=False)
-        said = [item.reason for item in found.passed_over] + [
-            scan.error or 'found' for scan in found.scans
-        ]
-        if not said or any('\n' in text for text in said):
-            raise AssertionError(said)
+        (folder / name).write_bytes(data)
+        try:
+            found = SidecarReader().merged([(folder, [name])], {'sub': '01'}, 'T2starw')
+        except DataError as error:
+            said = str(error)
+            if f'<{folder / name}>' not in said or '\n' in said:
+                raise AssertionError(said) from error
+        else:
+            rules.refusal_by_metadata(found)
+            rules.contrast_of('T2starw', {'sub': '01'}, found)
 
     return one
 
