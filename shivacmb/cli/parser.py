@@ -208,7 +208,8 @@ def _add_performance(parser: argparse.ArgumentParser) -> None:
         dest='mem_mb',
         type=types.megabytes,
         metavar='MB',
-        help='memory to stay within, in megabytes or as 8G',
+        help='memory that steps side by side may share, in megabytes or as 8G; the process '
+        'that holds the networks (1.5 GB) comes on top',
     )
     group.add_argument(
         *_spellings('--mem-gb'),

@@ -20,6 +20,7 @@ from scipy import ndimage
 from shivacmb.exceptions import ModelError
 from shivacmb.imaging.zones import Zone
 from shivacmb.models.brain_atlas_step import newton_step, sample_maps, with_slopes
+from shivacmb.models.brain_grid import smooth
 from shivacmb.models.checksums import sha256_of
 
 Array = NDArray[Any]
@@ -50,6 +51,7 @@ _CORE_STEPS = 6
 #: further than ventricles do for that of the whole.
 _STRETCH = (0.6, 1.7)
 _CORE_MOVE_MM = 20.0
+_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,7 @@ class Atlas:
 
     @cached_property
     def _rough(self) -> Array:
-        smooth = ndimage.gaussian_filter(self.landmarks, (1.5, 1.5, 1.5, 0))
-        return with_slopes(smooth, self.mm)
+        return with_slopes(smooth(self.landmarks, 1.5), self.mm)
 
     @cached_property
     def _zones(self) -> Array:
@@ -185,8 +186,9 @@ def landmarks(fields: Array) -> Array:
         Brain, cerebellum, brainstem, deep structures with fluid, white matter, and brain with the
         sign of its side (left 1).
     """
-    a, b, c, maps = fields.shape
-    mean = fields.reshape(a // 2, 2, b // 2, 2, c // 2, 2, maps).mean(axis=(1, 3, 5))
+    mean = fields[0::2] + fields[1::2]
+    mean = mean[:, 0::2] + mean[:, 1::2]
+    mean = (mean[:, :, 0::2] + mean[:, :, 1::2]) / 8
     brain = 1.0 - mean[..., Zone.BACKGROUND]
     deep = mean[..., Zone.DEEP_GREY] + mean[..., Zone.THALAMUS] + mean[..., Zone.FLUID]
     found = [
@@ -260,8 +262,8 @@ def fit_affine(seen: Array, where: Array, mm: float, atlas: Atlas) -> Array:
     # unit of the slopes: 100 mm, so that all twelve numbers are of one size
     numbers = start = np.concatenate([target[None], 100.0 * size * np.eye(3)])
     where = where & (ndimage.uniform_filter(seen[..., 0], 5) > 0.02)
-    smooth = ndimage.gaussian_filter(seen, (1.5, 1.5, 1.5, 0))
-    stages = ((atlas._rough, smooth, 2, _STEPS[0]), (atlas._fine, seen, 1, _STEPS[1]))
+    smoothed = smooth(seen, 1.5)
+    stages = ((atlas._rough, smoothed, 2, _STEPS[0]), (atlas._fine, seen, 1, _STEPS[1]))
     for maps, found, every, steps in stages:
         part = (slice(None, None, every),) * 3
         inside = where[part]
@@ -351,8 +353,8 @@ def look(fields: Array, image: Array, mm: float) -> Seen:
     brain = fields[..., Zone.BACKGROUND] < 0.5
     level = float(np.median(image[brain])) if brain.any() else 1.0
     scaled = (image / max(level, 1e-3)).astype(np.float32)
-    smooth = [ndimage.gaussian_filter(scaled, width / mm) for width in (2.4, 8.0)]
-    return Seen(fields, (scaled, *smooth), landmarks(fields), acquired(image), mm)
+    smoothed = [smooth(scaled, width / mm) for width in (2.4, 8.0)]
+    return Seen(fields, (scaled, *smoothed), landmarks(fields), acquired(image), mm)
 
 
 def features(seen: Seen, atlas: Atlas, placed: Array, wanted: Array) -> Array:
@@ -388,7 +390,7 @@ def features(seen: Seen, atlas: Atlas, placed: Array, wanted: Array) -> Array:
     error[:, _SIDE] *= np.sign(atlas.origin[0] + atlas.mm * there[:, 0])
     missed = np.zeros_like(seen.marks)
     missed[near] = error
-    missed = 4.0 * ndimage.gaussian_filter(missed, (2.0, 2.0, 2.0, 0))
+    missed = 4.0 * smooth(missed, 2.0)
     missed = sample_maps(missed, (grid - cells[0, 0, 0]) / (2 * seen.mm))
     bright = np.stack([values[wanted] for values in seen.looks], axis=1)
     bright = np.clip(bright, 0.0, 3.0) - 1.0
@@ -414,6 +416,15 @@ def classify(inputs: Array, atlas: Atlas) -> Array:
     ndarray, float32 [N, 7]
         Their sum is 1.
     """
+    out = np.empty((len(inputs), ZONES - 1), np.float32)
+    # Parts that stay in the processor's cache
+    for first in range(0, len(inputs), _ROWS):
+        part = slice(first, first + _ROWS)
+        out[part] = _classify(inputs[part], atlas)
+    return out
+
+
+def _classify(inputs: Array, atlas: Atlas) -> Array:
     logits = by_place(inputs)
     out = (inputs - atlas.mean) / atlas.scale
     for n in range(0, len(atlas.layers), 2):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,12 +39,39 @@ def scale_input(array: Array, percentile: float = 99.5) -> Array:
 
 
 def _apply(array: Array, matrices: Sequence[Array]) -> Array:
-    """Multiply each axis by its matrix [out, in]."""
-    out = array
-    for matrix in matrices:
+    """Multiply each of the first three axes by its matrix [out, in]."""
+    used = [np.flatnonzero(matrix.any(axis=0)) for matrix in matrices]
+    spans = [slice(hit[0], hit[-1] + 1) if hit.size else slice(0, 1) for hit in used]
+    # What no row asks for is left out: a brain fills a third of the network's grid
+    out = array[tuple(spans)]
+    for matrix, span in zip(matrices, spans, strict=True):
         # contract the first axis, append the new one: the order is back after three turns
-        out = np.tensordot(out, matrix, axes=(0, 1))
+        out = np.tensordot(out, matrix[:, span], axes=(0, 1))
+    if array.ndim > 3:
+        out = np.moveaxis(out, 0, -1)
     return np.ascontiguousarray(out, np.float32)
+
+
+def smooth(array: Array, sigma: float) -> Array:
+    """Convolve with a Gaussian as ``scipy.ndimage.gaussian_filter`` does, some times faster.
+
+    Parameters
+    ----------
+    array : ndarray, float32 [X, Y, Z] or [X, Y, Z, C]
+        Not more than a few hundred voxels along each axis.
+    sigma : float
+        In voxels.
+
+    Returns
+    -------
+    ndarray, float32
+        Of the shape of the array.
+    """
+    matrices = [
+        ndimage.gaussian_filter1d(np.eye(size, dtype=np.float32), sigma, axis=0)
+        for size in array.shape[:3]
+    ]
+    return _apply(array, matrices)
 
 
 def _box_weights(size: int, mm: float, count: int, net_mm: float, centre: float) -> Array:

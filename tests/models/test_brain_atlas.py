@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from shivacmb.exceptions import ModelError
 from shivacmb.imaging.zones import Zone
 from shivacmb.models import brain_atlas as ba
+from shivacmb.models.brain_grid import smooth
 from shivacmb.models.install import add_model
 from shivacmb.models.locate import find_bundle
 
@@ -193,3 +195,11 @@ def test_the_atlas_goes_with_its_bundle(tmp_path: Path) -> None:
     odd = dataclasses.replace(added, architecture={'atlas': 'atlas.npz'})
     with pytest.raises(ModelError, match=r'architecture\.atlas in <.*> needs file and sha256'):
         _ = odd.atlas
+
+
+@pytest.mark.parametrize('shape', [(20, 16, 24), (12, 10, 8, 3)])
+@pytest.mark.parametrize('sigma', [0.8, 3.0])
+def test_smoothing_is_that_of_scipy(shape: tuple[int, ...], sigma: float) -> None:
+    array = np.random.default_rng(0).random(shape, dtype=np.float32)
+    expected = ndimage.gaussian_filter(array, (sigma,) * 3 + (0,) * (len(shape) - 3))
+    np.testing.assert_allclose(smooth(array, sigma), expected, atol=1e-6)
