@@ -391,11 +391,12 @@ def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> 
         '--container', 'docker://lab/shivacmb:1', '--gres', 'gpu:1', '--bind', '/opt/atlas',
         passed=('--brain-mask', pattern, '--bids-filter-file', filters),
     )  # fmt: skip
+    (tmp_path / 'out' / 'logs' / 'slurm' / '5_0.log').touch()
     assert script.task(0).returncode == 0
     words = script.seen.read_text().splitlines()
     assert words[:4] == ['run', '--cleanenv', '--containall', '--nv']
     assert 'SLURM_JOB_ID=7' in words
-    assert f'SHIVACMB_TASK_LOG={tmp_path}/out/logs/slurm/5_0.log' in words
+    assert f'SHIVACMB_TASK_LOG={tmp_path}/out/logs/slurm/5/0.log' in words
     binds = [words[i + 1] for i, word in enumerate(words) if word == '--bind']
     out = tmp_path / 'out'
     assert binds[:2] == [f'{bids}:{bids}:ro', f'{out}:{out}']
