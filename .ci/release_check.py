@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import email
 import functools
+import json
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
+DESCRIPTOR = ROOT / 'containers' / 'boutiques.json'
 LINKS = ('workflows', 'interfaces', 'models')
 # The package index takes no file over 100 MB; ours hold two small models
 WHEEL_MB, SDIST_MB, FILE_MB = 30, 60, 25
@@ -63,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
         version = look(wheel, sdist)
         if args.tag and args.tag != f'v{version}':
             raise CheckError(f'the tag is {args.tag}, the files are of version {version}')
+        if args.tag:
+            described(version)
         borrowed = args.install == 'borrowed'
         files = {'clean': (wheel, sdist), 'borrowed': (wheel,), 'no': ()}[args.install]
         for file in files:
@@ -132,6 +136,18 @@ def look(wheel: Path, sdist: Path) -> str:
         if size > limit:
             raise CheckError(f'{file.name} has {size:.1f} MB, more than {limit}')
     return str(version)
+
+
+def described(version: str) -> None:
+    """Check that the Boutiques descriptor, whose version is set by hand, is of this version."""
+    text = json.loads(DESCRIPTOR.read_text(encoding='utf-8'))
+    said = {text['tool-version'], text['container-image']['image'].partition(':')[2]}
+    if said != {version}:
+        raise CheckError(
+            f'{DESCRIPTOR.name} is of version {", ".join(sorted(said))}, the files are of '
+            f'{version}: set VERSION in containers/descriptor.py and run '
+            'python containers/descriptor.py > containers/boutiques.json'
+        )
 
 
 def _dist_info(packed: Iterable[str], *names: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import nibabel as nib
 import numpy as np
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     SpatialChain,
     background_mask,
@@ -182,6 +182,9 @@ def _zones(
 
     try:
         seen = maps or find_brain(iso, engine='openvino', threads=threads)
+    except ModelError:
+        # a damaged network says nothing about the scan
+        raise
     except DataError:
         return None
     return np.asarray(seen.zones(brain))

@@ -1,7 +1,7 @@
 """Find inputs, name outputs, describe datasets."""
 
 from shivacmb.bids.channels import SCAN_CONTRASTS, ChannelFinder
-from shivacmb.bids.describe import write_dataset_description
+from shivacmb.bids.describe import check_output_folder, write_dataset_description
 from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
@@ -44,6 +44,7 @@ __all__ = [
     'Scan',
     'ScanRecord',
     'check_mask_pattern',
+    'check_output_folder',
     'clear_outputs',
     'file_facts',
     'find_brain_mask',

@@ -35,7 +35,8 @@ class ChannelFinder:
 
     T2*-GRE and SWI are found as the app finds scans: magnitude images, one echo of several. Other
     contrasts are the files of the session with that suffix that are no phase, real or imaginary
-    part. Of several, the one with the entities of the scan is taken.
+    part. The one with the entities of the scan is taken, else the only one that has no other value
+    of an entity of the scan, such as another run.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ class ChannelFinder:
 
     def _one(self, scan: Scan, channel: Channel, files: Sequence[Path]) -> Path:
         own = _entities(scan.path)
+        others: list[str] = []
         session = (scan.participant, scan.session)
         for contrast in channel.contrasts:
             if contrast in self._scans:
@@ -107,7 +109,8 @@ class ChannelFinder:
                 fitting = [path for path in files if _shows(path, contrast)]
             fitting = [path for path in fitting if path != scan.path]
             exact = [path for path in fitting if _entities(path) == own]
-            chosen = exact or fitting
+            chosen = exact or [path for path in fitting if _agree(_entities(path), own)]
+            others += [path.name for path in fitting if path not in chosen]
             if len(chosen) > 1:
                 names = ', '.join(path.name for path in chosen)
                 raise NoInputError(
@@ -116,9 +119,11 @@ class ChannelFinder:
                 )
             if chosen:
                 return chosen[0]
+        of_others = f' ({", ".join(others)}: of another acquisition)' if others else ''
         raise NoInputError(
             f'no image for the channel {channel.name!r} ({" or ".join(channel.contrasts)}) beside '
-            f'<{scan.path}>; add it, leave that scan out, or use a model without that channel'
+            f'<{scan.path}>{of_others}; add it, leave that scan out, or use a model without that '
+            'channel'
         )
 
 
@@ -147,3 +152,8 @@ def _shows(path: Path, contrast: str) -> bool:
 def _entities(path: Path) -> dict[str, Any]:
     pairs = split_name(bare_name(path))[0]
     return {key: value for key, value in pairs.items() if key not in ('part', 'echo')}
+
+
+def _agree(entities: Mapping[str, str], own: Mapping[str, str]) -> bool:
+    """Tell whether two images may be of one acquisition: what both name is the same."""
+    return all(own.get(key, value) == value for key, value in entities.items())

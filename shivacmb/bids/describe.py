@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import write_text
+from shivacmb.exceptions import UsageError
 
 BIDS_VERSION = '1.10.0'
 #: Names that BIDS 1.11 does not know: images that keep the suffix of a ``swi`` input, and the
@@ -122,6 +123,33 @@ def _raw_description(bids_dir: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def check_output_folder(out_dir: Path) -> None:
+    """Refuse to write into the dataset of another program.
+
+    Its description would be lost, and so would files that happen to have the same name: fMRIPrep's
+    brain masks do.
+
+    Raises
+    ------
+    UsageError
+        ``out_dir`` has a dataset_description.json that does not name shivacmb.
+    """
+    path = Path(out_dir) / 'dataset_description.json'
+    if not path.exists():
+        return
+    content = _raw_description(path.parent)
+    made = content.get('GeneratedBy')
+    makers = made if isinstance(made, list) else [made]
+    if any(isinstance(maker, Mapping) and maker.get('Name') == 'shivacmb' for maker in makers):
+        return
+    name = content.get('Name')
+    called = f' ({name})' if isinstance(name, str) and name else ''
+    raise UsageError(
+        f'OUT_DIR <{out_dir}> holds a dataset{called} that shivacmb did not make, and nothing was '
+        'changed there; give a folder of its own, and see whether BIDS_DIR and OUT_DIR are swapped'
+    )
 
 
 def write_dataset_description(

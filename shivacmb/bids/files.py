@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError
+from shivacmb.processes import has_ended, owner
 
-_TEMPORARY = re.compile(r'\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
+_TEMPORARY = re.compile(r'\.tmp-(?P<where>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
 @contextlib.contextmanager
@@ -29,9 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OutputError
         When the folder or the file cannot be written; nothing is left behind.
     """
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
-    token = f'{host}-{os.getpid()}-{secrets.token_hex(4)}'
-    temporary = path.with_name(f'.tmp-{token}-{path.name}')
+    temporary = path.with_name(f'.tmp-{owner()}-{secrets.token_hex(4)}-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -72,27 +69,15 @@ def write_text(path: Path, text: str) -> bool:
 def remove_stale(folder: Path) -> list[Path]:
     """Remove temporary files in ``folder`` whose writer was killed on this machine.
 
-    Files of living processes and of other machines stay: nothing here can tell whether those
-    are still being written.
+    Files of living processes, of other machines and of other containers stay: nothing here can
+    tell whether those are still being written.
     """
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
     removed = []
     for path in sorted(folder.glob('.tmp-*')):
         match = _TEMPORARY.match(path.name)
-        if match is None or match['host'] != host or is_alive(int(match['pid'])):
+        if match is None or not has_ended(match['where'], int(match['pid'])):
             continue
         with contextlib.suppress(OSError):
             path.unlink()
             removed.append(path)
     return removed
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine still runs, whoever owns it."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -22,7 +22,6 @@ FILTER_KEYS: dict[str, str] = {
     **{long: short for short, long in OTHER_ENTITIES.items()},
     **{name: name for name in ('suffix', 'datatype', 'extension')},
 }
-Filters = Mapping[str, Mapping[str, Any]]
 
 
 def parse_labels(items: Iterable[str] | None, prefix: str = 'sub-') -> tuple[str, ...] | None:

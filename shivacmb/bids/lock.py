@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shivacmb.bids.files import is_alive
 from shivacmb.exceptions import OutputError, TemporaryError
+from shivacmb.processes import has_ended, machine
 
 #: Seconds after which a lock that nobody renews counts as left behind: files are put in place by
 #: renaming, which takes a second at most.
@@ -46,9 +44,8 @@ def scan_lock(out_dir: str | Path, stem: str) -> Iterator[None]:
         If a process of this machine holds the lock all the time.
     """
     path = lock_path(out_dir, stem)
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
-    mine = f'{host} {os.getpid()} {secrets.token_hex(8)}'
-    _acquire(path, mine, host)
+    mine = f'{machine()} {os.getpid()} {secrets.token_hex(8)}'
+    _acquire(path, mine)
     try:
         yield
     finally:
@@ -60,24 +57,23 @@ def scan_lock(out_dir: str | Path, stem: str) -> Iterator[None]:
 
 def remove_stale_locks(out_dir: str | Path) -> None:
     """Remove locks whose process was killed on this machine."""
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
     for path in (Path(out_dir) / 'logs' / '.staging').glob('*.lock'):
         owner = _read(path)
-        if owner and _is_dead(owner, host):
+        if owner and _is_dead(owner):
             _take_away(path, owner)
 
 
-def _acquire(path: Path, mine: str, host: str) -> None:
+def _acquire(path: Path, mine: str) -> None:
     seen, since = '', time.monotonic()
     while not _create(path, mine):
         owner = _read(path) or ''
         if owner != seen:
             seen, since = owner, time.monotonic()
         waited = time.monotonic() - since
-        if owner and _is_dead(owner, host):
+        if owner and _is_dead(owner):
             _take_away(path, owner)
         elif waited > LEFT_BEHIND_S:
-            if owner.split(' ')[0] == host:
+            if owner.split(' ')[0] == machine():
                 raise TemporaryError(
                     f'process {owner.split(" ")[1]} of this machine has been writing this scan '
                     f'for {waited:.0f} s; end it, or wait, and run the same command again'
@@ -127,9 +123,9 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _is_dead(owner: str, host: str) -> bool:
-    machine, pid = [*owner.split(' '), ''][:2]
-    return machine == host and pid.isdigit() and not is_alive(int(pid))
+def _is_dead(owner: str) -> bool:
+    where, pid = [*owner.split(' '), ''][:2]
+    return pid.isdigit() and has_ended(where, int(pid))
 
 
 def _take_away(path: Path, owner: str) -> None:

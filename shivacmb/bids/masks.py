@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
+from shivacmb.bids.channels import bare_name
 from shivacmb.bids.names import session_dir
 from shivacmb.bids.scan import Scan
+from shivacmb.bids.sidecars import split_name
 from shivacmb.exceptions import NoInputError, UsageError
 
 PATTERN_FIELDS = ('participant', 'session', 'stem')
@@ -25,7 +27,8 @@ def find_brain_mask(
     derivatives : mapping of str to Path
         Roots of BIDS derivatives, searched in this order for
         ``sub-X[/ses-Y]/{anat,swi}/<entities of the scan>[_<suffix>]_desc-brain_mask.nii[.gz]``;
-        a mask of the session without the scan's further entities serves when it is the only one.
+        a mask of the session that lacks some of the scan's entities, and has no others, serves
+        when it is the only one.
     pattern : str or None
         Path with ``{participant}``, ``{session}`` or ``{stem}``; comes before ``derivatives``.
 
@@ -45,7 +48,8 @@ def find_brain_mask(
         return _by_pattern(scan, pattern)
     if not derivatives:
         return None
-    looked = []
+    looked: list[Path] = []
+    others: list[str] = []
     for root in derivatives.values():
         folder = session_dir(root, scan.participant, scan.session)
         looked.append(folder)
@@ -56,7 +60,8 @@ def find_brain_mask(
             if path.name.endswith(('.nii', '.nii.gz'))
         ]
         exact = [path for path in masks if _start(path) == scan.stem]
-        chosen = exact or masks
+        chosen = exact or [path for path in masks if _may_belong(path, scan)]
+        others += [path.name for path in masks if path not in chosen]
         if len(chosen) > 1:
             names = ', '.join(path.name for path in chosen)
             raise NoInputError(
@@ -66,9 +71,10 @@ def find_brain_mask(
         if chosen:
             return chosen[0]
     where = ', '.join(f'<{folder}>' for folder in looked)
+    of_others = f' ({", ".join(others)}: of another acquisition)' if others else ''
     raise NoInputError(
-        f'no brain mask (*_desc-brain_mask.nii.gz) for {scan.stem} in {where}; add it, or leave '
-        '--derivatives out'
+        f'no brain mask (*_desc-brain_mask.nii.gz) for {scan.stem} in {where}{of_others}; add it, '
+        'or leave --derivatives out'
     )
 
 
@@ -99,6 +105,12 @@ def check_mask_pattern(pattern: str | None, scans: Sequence[Scan]) -> None:
             "{participant} (the label without 'sub-') or {stem} (the beginning of the scan's file "
             'name), or choose one participant with --participant-label'
         )
+
+
+def _may_belong(path: Path, scan: Scan) -> bool:
+    """Tell whether a mask says nothing of itself that the scan does not say, such as its run."""
+    own = {**split_name(bare_name(scan.path))[0], **split_name(f'{scan.stem}_mask')[0]}
+    return split_name(_start(path))[0].items() <= own.items()
 
 
 def _start(path: Path) -> str:

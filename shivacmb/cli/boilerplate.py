@@ -25,7 +25,7 @@ _ZONES = (
 )
 
 
-def methods_text(detection: Detection, bundle: Bundle) -> str:
+def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = False) -> str:
     """Write the paragraph that a paper may use, and what to cite.
 
     Parameters
@@ -34,6 +34,9 @@ def methods_text(detection: Detection, bundle: Bundle) -> str:
         How scans were processed.
     bundle : Bundle
         The model.
+    given_masks : bool
+        Whether masks were named with ``--brain-mask`` or ``--derivatives``; a scan without one
+        fails, so that no other method has a part in it.
 
     Returns
     -------
@@ -52,6 +55,11 @@ def methods_text(detection: Detection, bundle: Bundle) -> str:
         scale += f', values were cut at {detection.clip:g} and divided by {detection.divide:g}'
     else:
         scale += f' and values were cut at {detection.clip:g}'
+    mask = (
+        'precomputed masks; scans without one were left out'
+        if given_masks
+        else _MASKS[detection.mask]
+    )
     folds = len(bundle.folds)
     references = [
         'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '
@@ -70,7 +78,7 @@ def methods_text(detection: Detection, bundle: Bundle) -> str:
             f'Cerebral microbleeds were segmented with shivacmb {__version__}, which follows '
             'SHIVA-CMB (Tsuchida et al. 2024) as Nipype workflows (Gorgolewski et al. 2011). '
             f'Scans were reoriented and resampled to {detection.voxel_mm:g} mm isotropic voxels '
-            f'{toolkit}. The brain was masked by {_MASKS[detection.mask]}. Images were cropped '
+            f'{toolkit}. The brain was masked by {mask}. Images were cropped '
             f'to {box} voxels around the centre of mass of the brain; {scale}. '
             f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
             f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '

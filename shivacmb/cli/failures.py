@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from shivacmb import exceptions
-from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError
+from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError, UsageError
 
 _PROGRAM_CRASH = re.compile(
     r'\nCmdline:\n\t(?P<command>.+)\nStdout:(?P<stdout>[\s\S]*?)'
@@ -17,6 +17,10 @@ _PROGRAM_CRASH = re.compile(
 
 class NotStartedError(ShivaCMBError):
     """The run stopped before this scan; nothing is known of it, nothing is recorded."""
+
+
+class ReplacedInputError(UsageError):
+    """The run would put a result in the place of a file that it reads."""
 
 
 class WorkerKilledError(TemporaryError):

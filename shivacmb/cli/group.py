@@ -28,7 +28,7 @@ def run_group(settings: Settings) -> int:
         0, or 66 when OUT_DIR holds no scan.
     """
     from shivacmb.bids import write_group
-    from shivacmb.cli.pages import write_all_pages, write_index_page
+    from shivacmb.cli.pages import write_all_pages, write_index_page, write_missing_pages
 
     if not settings.out_dir.is_dir():
         raise NoInputError(
@@ -38,6 +38,7 @@ def run_group(settings: Settings) -> int:
     if settings.reports_only:
         write_all_pages(settings.out_dir)
     written = write_group(settings.out_dir)
+    write_missing_pages(settings.out_dir, written.records)
     write_index_page(settings.out_dir, written.records)
     for scans in written.same_image:
         named = ' and '.join(scans[:MOST_NAMES])

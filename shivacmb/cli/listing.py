@@ -72,10 +72,9 @@ def print_listing(
 
 
 def _state(settings: Settings, scan: Scan, plan: ScanPlan) -> str:
-    from shivacmb.bids import is_finished
+    from shivacmb.cli.run import is_done
 
-    hashed = plan.facts['record']['settings_hash']
-    if settings.overwrite or not is_finished(settings.out_dir, scan, hashed):
+    if settings.overwrite or not is_done(settings, scan, plan):
         mask = f' with the mask <{plan.brain_mask}>' if plan.brain_mask else ''
         return f'would be processed{mask}'
     return 'finished with the same settings: would be skipped'

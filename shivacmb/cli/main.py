@@ -114,9 +114,10 @@ def check_folders(settings: Settings) -> None:
     DatasetError
         If BIDS_DIR is not a folder.
     UsageError
-        If OUT_DIR is BIDS_DIR, contains it, or lies inside it but not under ``derivatives/``; or
-        if the work folder lies inside BIDS_DIR.
+        If OUT_DIR is BIDS_DIR, contains it, lies inside it but not under ``derivatives/``, or is
+        the dataset of another program; or if the work folder lies inside BIDS_DIR.
     """
+    from shivacmb.bids import check_output_folder
     from shivacmb.exceptions import DatasetError, UsageError
 
     bids_dir, out_dir = settings.bids_dir.resolve(), settings.out_dir.resolve()
@@ -141,6 +142,8 @@ def check_folders(settings: Settings) -> None:
             f'OUT_DIR <{settings.out_dir}> lies inside the dataset but not in its derivatives/; '
             f'choose for example <{settings.bids_dir / "derivatives" / "shivacmb"}>'
         )
+    if needs_data:
+        check_output_folder(settings.out_dir)
     work_dir = settings.work_dir and settings.work_dir.resolve()
     if work_dir is not None and (work_dir == bids_dir or bids_dir in work_dir.parents):
         raise UsageError(

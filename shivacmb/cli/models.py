@@ -232,7 +232,7 @@ def _is_intact(name: str, models_dir: str | None) -> bool:
     except ShivaCMBError as error:
         print(f'{name}: {error}', file=sys.stderr)
         return False
-    print(f'{name}: all files of its {len(bundle.folds)} folds are as described')
+    print(f'{name}: all files are as described ({len(bundle.folds)} fold(s))')
     return True
 
 

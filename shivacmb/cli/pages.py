@@ -46,6 +46,28 @@ def write_all_pages(out_dir: Path) -> None:
             write_page(out_dir, participant, session)
 
 
+def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:
+    """Write the pages of sessions that have none: their run was killed before it came to them.
+
+    Parameters
+    ----------
+    out_dir : Path
+        Root of the derivatives.
+    records : iterable of ScanRecord
+        Of all scans. Sessions whose folder the user removed get no page.
+    """
+    from shivacmb.bids import report_path
+    from shivacmb.bids.names import session_dir
+
+    # one listing: asking a file server for each of ten thousand pages takes a minute
+    present = {path.name for path in (out_dir / 'docs').glob('sub-*.html')}
+    for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
+        if report_path(out_dir, participant, session).name in present:
+            continue
+        if session_dir(out_dir, participant, session).is_dir():
+            write_page(out_dir, participant, session)
+
+
 def write_page(out_dir: Path, participant: str, session: str | None) -> None:
     """Write the page of one session from its records.
 
@@ -78,6 +100,7 @@ def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
     from shivacmb.reports import ScanReport, page_summary, write_index
 
     sessions: dict[tuple[str, str | None], list[ScanReport]] = {}
+    notices = _NoticesByKind(out_dir)
     for record in records:
         sessions.setdefault((record.participant, record.session), []).append(
             ScanReport(
@@ -88,10 +111,43 @@ def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
                 burden_class=record.burden_class,
                 volume_mm3=record.cmb_volume_mm3,
                 warnings=record.warnings,
+                notices=notices.of(record),
             )
         )
     known = [page_summary(*labels, reports) for labels, reports in sessions.items()]
     write_index(out_dir, version=__version__, known=known)
+
+
+class _NoticesByKind:
+    """Notices of scans, of which one sidecar is read for each kind: not ten thousand of them."""
+
+    def __init__(self, out_dir: Path) -> None:
+        self.out_dir = out_dir
+        self.found: dict[tuple[Any, ...], tuple[tuple[str, str], ...]] = {}
+
+    def of(self, record: ScanRecord) -> tuple[tuple[str, str], ...]:
+        """Notices of a scan; none where it failed or its sidecar cannot be read."""
+        kind = (
+            record.model,
+            record.model_version,
+            record.software_version,
+            record.brain_mask,
+            record.cmb_lobar is None,
+        )
+        if record.status == 'ok' and kind not in self.found:
+            try:
+                self.found[kind] = _notices(_sidecar(self.out_dir, record))
+            except (OSError, ValueError, LookupError, TypeError):
+                return ()
+        return self.found.get(kind, ())
+
+
+def _sidecar(out_dir: Path, record: ScanRecord) -> dict[str, Any]:
+    from shivacmb.bids.names import session_dir
+
+    folder = session_dir(out_dir, record.participant, record.session) / 'anat'
+    text = (folder / f'{record.stem}_desc-CMB_dseg.json').read_text('utf-8')
+    return dict(json.loads(text))
 
 
 def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
@@ -123,10 +179,10 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
         )
     folder = session_dir(out_dir, record.participant, record.session) / 'anat'
     try:
-        sidecar = json.loads((folder / f'{record.stem}_desc-CMB_dseg.json').read_text('utf-8'))
+        sidecar = _sidecar(out_dir, record)
         lesions = read_lesions(folder / f'{record.stem}_desc-CMB_dseg.tsv')
         facts = _facts(record, sidecar)
-        notice = str(sidecar['Model']['IntendedUse'])
+        notices = _notices(sidecar)
     except (OSError, ValueError, LookupError, TypeError, DataError) as error:
         # Files were removed or damaged by hand, or another run is putting new ones in place
         return ScanReport(
@@ -149,13 +205,26 @@ def scan_report(out_dir: Path, record: ScanRecord) -> ScanReport:
         lesions=lesions,
         warnings=record.warnings,
         facts=facts,
-        model_notice=notice,
+        notices=notices,
         files=tuple(
             (label, (folder / f'{record.stem}_{tail}').relative_to(out_dir).as_posix())
             for tail, label in _LINKS
             if (folder / f'{record.stem}_{tail}').exists()
         ),
     )
+
+
+def _notices(sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the models that took part were made for; older sidecars do not name the second."""
+    model, brain = sidecar['Model'], sidecar.get('BrainModel')
+    found = [(f'About the model {_named(model)}', str(model['IntendedUse']))]
+    if brain and brain['IntendedUse']:
+        found.append((f'About mask and zones by {_named(brain)}', str(brain['IntendedUse'])))
+    return tuple(notice for notice in found if notice[1])
+
+
+def _named(model: dict[str, Any]) -> str:
+    return f'{model["Name"]} {model["Version"]}'
 
 
 def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -174,9 +243,10 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
         ('Contrast', record.contrast or ''),
         ('Reoriented and resampled', f'{values["voxel_mm"]:g} mm, toolkit {values["toolkit"]}'),
         ('Brain mask', f'{mask}, {volume}'),
+        *_brain_model(sidecar),
         ('Box', f'{box} voxels, {outside} voxels of brain outside'),
         ('Intensity', scale),
-        ('Model', f'{model["Name"]} {model["Version"]}, {len(model["Folds"])} networks'),
+        ('Model', f'{_named(model)}, {len(model["Folds"])} networks'),
         ('Engine', values['engine']),
         (
             'Lesions',
@@ -185,3 +255,8 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
         ),
         ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['Software'].items())),
     )
+
+
+def _brain_model(sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    brain = sidecar.get('BrainModel')
+    return ((f'Network of {" and ".join(brain["UsedFor"])}', _named(brain)),) if brain else ()

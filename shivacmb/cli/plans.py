@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
+from shivacmb.cli.failures import ReplacedInputError
 from shivacmb.exceptions import ModelError, UsageError
 from shivacmb.interfaces.staging import staging_folder
 from shivacmb.models import choose_engine
@@ -217,7 +218,8 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     Raises
     ------
     ShivaCMBError
-        If the model does not take this contrast, or a brain mask that was asked for is missing.
+        If the model does not take this contrast, or a brain mask that was asked for is missing or
+        lies where a result would be written.
     """
     from shivacmb.bids import (
         ChannelFinder,
@@ -249,7 +251,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         **file_facts(scan.path, checksum=False),
     )
     facts['record'] = asdict(record)
-    return ScanPlan(
+    plan = ScanPlan(
         stem=scan.stem,
         image=scan.path,
         brain_mask=mask,
@@ -261,6 +263,31 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         out_dir=str(settings.out_dir),
         facts=facts,
     )
+    check_inputs_stay(plan)
+    return plan
+
+
+def check_inputs_stay(plan: ScanPlan) -> None:
+    """Refuse a scan whose results would take the place of its mask or of another image of it.
+
+    Raises
+    ------
+    ReplacedInputError
+        Naming the file.
+    """
+    given = [path for path in (plan.brain_mask, *plan.channels) if path is not None]
+    if not given:
+        return
+    targets = [Path(path) for path in (*plan.outputs.values(), *plan.replaces)]
+    for path in given:
+        # a link counts as itself and as what it stands for
+        for spelled in (path, path.resolve()):
+            same = [target for target in targets if target.name == spelled.name]
+            if any(target.parent.resolve() == spelled.parent.resolve() for target in same):
+                raise ReplacedInputError(
+                    f'<{path}> is read by this run and would be replaced by its results: choose '
+                    'another output folder, or move the file out of this one'
+                )
 
 
 def verify_model(bundle: Bundle, engine: str) -> None:
@@ -302,13 +329,14 @@ def scan_facts(
     channels: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Facts that do not depend on which scan it is, and the checksums of mask and channels."""
-    zones = _builtin_model() if detection.zones else {}
     network = mask is None and mask_method in NETWORK_MASKS
+    builtin = _builtin_model() if network or detection.zones else {}
     return {
         'channel_sources': [_with_checksum(path) for path in channels],
         'mask_sources': [] if mask is None else [_with_checksum(mask)],
-        'mask_model': [fold['sha256'] for fold in _builtin_model()['Folds']] if network else [],
-        'zones_model': zones,
+        'mask_model': [fold['sha256'] for fold in builtin['Folds']] if network else [],
+        'zones_model': builtin if detection.zones else {},
+        'brain_model': builtin,
         'model': model_facts(bundle),
         'parameters': parameters(detection),
         'versions': versions(detection),

@@ -70,7 +70,7 @@ def write_run_files(
 
     from shivacmb.bids import write_text
 
-    methods = methods_text(detection, bundle) + '\n'
+    methods = methods_text(detection, bundle, given_masks=settings.gives_masks) + '\n'
     # one file for all runs with these settings: ten thousand tasks need not write it each
     name = f'CITATION-{hashlib.sha256(methods.encode()).hexdigest()[:8]}.md'
     environment = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from shivacmb import __version__
 from shivacmb.bids.names import IMAGES, run_folder
 from shivacmb.cli import plans as planning
+from shivacmb.cli.failures import ReplacedInputError
 from shivacmb.cli.main import check_writable, say
 from shivacmb.exceptions import (
     DataError,
@@ -24,7 +26,7 @@ from shivacmb.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from shivacmb.bids import Found, PassedOver, Scan
     from shivacmb.cli.engine import Plugin
@@ -67,7 +69,8 @@ def run_participants(settings: Settings) -> int:
     if settings.boilerplate_only:
         from shivacmb.cli.boilerplate import methods_text
 
-        sys.stdout.write(methods_text(detection, bundle) + '\n')
+        given = settings.gives_masks
+        sys.stdout.write(methods_text(detection, bundle, given_masks=given) + '\n')
         return 0
     found = search(settings)
     if settings.dry_run:
@@ -102,7 +105,6 @@ def search(settings: Settings) -> Found:
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:
     from shivacmb.bids import (
-        is_finished,
         read_record,
         record_path,
         remove_absence,
@@ -124,14 +126,16 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for participant in dict.fromkeys(scan.participant for scan in found.scans):
         remove_absence(settings.out_dir, participant)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
+    for _, plan in prepared:
+        # as a failed scan it would lose the file with what earlier runs left of it
+        if isinstance(plan, ReplacedInputError):
+            raise plan
     todo, skipped, otherwise = [], 0, 0
     failures: dict[str, ShivaCMBError] = {}
     for scan, plan in prepared:
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
-        elif not settings.overwrite and is_finished(
-            settings.out_dir, scan, plan.facts['record']['settings_hash'], _needed(plan)
-        ):
+        elif not settings.overwrite and is_done(settings, scan, plan):
             skipped += 1
             # A run killed right after it wrote the record has not written the table
             write_scans_table(settings.out_dir, scan.participant, scan.session)
@@ -141,6 +145,8 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             hashed = plan.facts['record']['settings_hash']
             if earlier is not None and earlier.status == 'ok' and earlier.settings_hash != hashed:
                 otherwise += 1
+    results = _FailedScans(settings, prepared)
+    results.add_if_possible(failures)
     if otherwise and not settings.quiet:
         say(
             f'{otherwise} scan(s) were finished with another model, version or settings and are '
@@ -151,11 +157,14 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         participants = {plan.facts['record']['participant'] for plan in todo}
         run_dir = _make_run_dir(settings.out_dir, participants)
         with noted(run_dir, [plan.stem for plan in todo]):
-            failures.update(run_plans(settings, todo, detection, bundle, plugin, run_dir=run_dir))
+            failures.update(
+                run_plans(
+                    settings, todo, detection, bundle, plugin, run_dir=run_dir,
+                    on_failures=results.add_if_possible,
+                )
+            )  # fmt: skip
         remove_stale_staging(settings.out_dir / planning.STAGING)
-    for scan, plan in prepared:
-        if scan.stem in failures:
-            _record_failure(settings, scan, plan, failures[scan.stem])
+    results.add(failures)
     _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     return _conclude(settings, found, failures, skipped)
@@ -228,6 +237,7 @@ def run_plans(
     plugin: Plugin,
     *,
     run_dir: Path,
+    on_failures: Callable[[Mapping[str, ShivaCMBError]], None] | None = None,
 ) -> dict[str, ShivaCMBError]:
     """Run plans in graphs of a limited size, with one process that holds the networks.
 
@@ -245,6 +255,8 @@ def run_plans(
         Where nodes run.
     run_dir : Path
         Folder of this run alone: settings, environment, crash files, graph.
+    on_failures : callable, optional
+        Called after each graph with the failures so far.
 
     Returns
     -------
@@ -292,6 +304,8 @@ def run_plans(
                         graph_dir=run_dir if settings.write_graph and start == 0 else None,
                     )
                 )
+                if on_failures is not None:
+                    on_failures(failures)
                 if failures and settings.stop_on_first_crash:
                     break
     finally:
@@ -338,6 +352,26 @@ def _work_dir(settings: Settings, run_name: str) -> Path:
     return work_dir
 
 
+class _FailedScans:
+    """Makes failures the results of their scans, each once."""
+
+    def __init__(
+        self, settings: Settings, prepared: Sequence[tuple[Scan, ScanPlan | ShivaCMBError]]
+    ) -> None:
+        self._settings = settings
+        self._left = {scan.stem: (scan, plan) for scan, plan in prepared}
+
+    def add(self, failures: Mapping[str, ShivaCMBError]) -> None:
+        for stem in [stem for stem in self._left if stem in failures]:
+            _record_failure(self._settings, *self._left[stem], failures[stem])
+            del self._left[stem]
+
+    def add_if_possible(self, failures: Mapping[str, ShivaCMBError]) -> None:
+        """Add what a run that is killed would not tell; what cannot be written is for the end."""
+        with contextlib.suppress(OutputError, TemporaryError):
+            self.add(failures)
+
+
 def _record_failure(
     settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
 ) -> None:
@@ -377,7 +411,7 @@ def _keeps_earlier(
     settings: Settings, scan: Scan, plan: ScanPlan | ShivaCMBError, error: ShivaCMBError
 ) -> bool:
     """Whether what is known of a scan stands, though it failed now."""
-    from shivacmb.bids import is_finished, read_record, record_path
+    from shivacmb.bids import read_record, record_path
     from shivacmb.cli.failures import NotStartedError
 
     if isinstance(error, NotStartedError):
@@ -386,8 +420,7 @@ def _keeps_earlier(
         # A full disk or a file server that fails says nothing about the scan
         earlier = read_record(record_path(settings.out_dir, scan))
         return earlier is not None and earlier.status == 'ok'
-    hashed = plan.facts['record']['settings_hash']
-    return not settings.overwrite and is_finished(settings.out_dir, scan, hashed, _needed(plan))
+    return not settings.overwrite and is_done(settings, scan, plan)
 
 
 def _participants_of(unreadable: Sequence[PassedOver], bids_dir: Path) -> set[str]:

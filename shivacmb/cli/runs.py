@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from shivacmb.bids.files import is_alive
 from shivacmb.exceptions import OutputError
+from shivacmb.processes import is_alive, namespace
 
 LOG_NAME = 'run.log'
 START, END = 'run started ', 'run ended '
@@ -69,7 +69,7 @@ class RunNote:
     @property
     def alive_here(self) -> bool | None:
         """Whether its process lives; None where that cannot be told from this machine."""
-        if self.host != socket.gethostname() or self.namespace != _namespace():
+        if self.host != socket.gethostname() or self.namespace != namespace():
             return None
         return is_alive(self.pid) and _ticks(self.pid) == self.ticks
 
@@ -106,7 +106,7 @@ def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
     start = {
         'host': socket.gethostname(),
         'pid': os.getpid(),
-        'namespace': _namespace(),
+        'namespace': namespace(),
         'ticks': _ticks(os.getpid()),
         'job': os.environ.get('SLURM_JOB_ID'),
         'task': f'{task[0]}_{task[1]}' if task else None,
@@ -188,14 +188,6 @@ def _read(folder: Path) -> RunNote | None:
         steps=steps,
         last_sign=last_sign,
     )
-
-
-def _namespace() -> str:
-    """Which numbering of processes this is, as Linux names it; '' where there is no telling."""
-    try:
-        return str(Path('/proc/self/ns/pid').readlink())
-    except OSError:
-        return ''
 
 
 def _ticks(pid: int) -> int:

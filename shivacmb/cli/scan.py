@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli import types
+from shivacmb.exceptions import ShivaCMBError
 from shivacmb.interfaces.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         min_size=args.min_size,
         toolkit=args.toolkit,
         mask=args.mask_method,
+        brain_mask=None if args.mask is None else str(args.mask),
         no_zones=args.no_zones,
         nprocs=args.nprocs,
     )
@@ -115,13 +117,19 @@ def run(args: argparse.Namespace) -> int:
     plans.verify_model(bundle, detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
+    failure: ShivaCMBError | None = None
     try:
         plugin = choose_plugin(settings, 1)
         failures = run_plans(settings, [plan], detection, bundle, plugin, run_dir=log_dir)
+        failure = failures.get(plan.stem)
     finally:
-        shutil.rmtree(log_dir, ignore_errors=True)
-    if failures:
-        raise failures[plan.stem]
+        # what nobody foresaw refers to a crash file, which must still be there
+        if type(failure) is not ShivaCMBError:
+            shutil.rmtree(log_dir, ignore_errors=True)
+    if failure is not None:
+        if log_dir.is_dir() and str(log_dir) not in str(failure):
+            raise ShivaCMBError(f'{failure}; the log of this run is <{log_dir}>')
+        raise failure
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
     print(
         f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '
@@ -160,7 +168,7 @@ def _plan(
     for key in list(outputs):
         if outputs[key].endswith('.nii.gz'):
             outputs[f'{key}_json'] = outputs[key].removesuffix('.nii.gz') + '.json'
-    return ScanPlan(
+    plan = ScanPlan(
         stem=stem,
         image=args.image,
         brain_mask=args.mask,
@@ -171,3 +179,5 @@ def _plan(
         overwrite=True,
         facts=facts,
     )
+    plans.check_inputs_stay(plan)
+    return plan

@@ -76,6 +76,11 @@ class Settings:
         threads = self.omp_nthreads or min(nprocs, MAX_THREADS_PER_STEP)
         object.__setattr__(self, 'omp_nthreads', threads)
 
+    @property
+    def gives_masks(self) -> bool:
+        """Whether brain masks come from the user."""
+        return self.brain_mask is not None or bool(self.derivatives)
+
     def to_toml(self) -> str:
         """Return the settings as TOML that :func:`read_config` accepts."""
         import tomli_w

@@ -83,7 +83,8 @@ def _add_lesions(parser: argparse.ArgumentParser) -> None:
         '--mimics',
         type=types.amount,
         metavar='AMOUNT',
-        help='amount of vessels, calcifications, perivascular spaces; 0 for none, 1 is usual',
+        help='amount of vessels and perivascular spaces, 1 is usual; calcifications are present '
+        '(above 0) or not (0)',
     )
 
 

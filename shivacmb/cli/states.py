@@ -22,7 +22,7 @@ STATES = (DONE, RUNNING, FAILED, STOPPED, NOT_STARTED)
 #: A run of which no more is known counts as under way for so long after its last sign of life:
 #: its longest step, a prediction on a busy processor, is well within.
 SILENCE_S = 1800.0
-_STEM = re.compile(r'sub-(?P<participant>[A-Za-z0-9]+)(_ses-(?P<session>[A-Za-z0-9]+))?(_|$)')
+_STEM = re.compile(r'sub-(?P<participant>[A-Za-z0-9+]+)(_ses-(?P<session>[A-Za-z0-9+]+))?(_|$)')
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,18 @@ def _where(run: RunNote) -> str:
     return f'SLURM job {_job(run)}' if run.job else f'{run.name} on {run.host}'
 
 
+def _whose(stem: str, record: ScanRecord | None) -> tuple[str, str | None]:
+    """Labels of participant and session; what no record tells is in the names of outputs."""
+    if record is not None:
+        return record.participant, record.session
+    match = _STEM.match(stem)
+    return (match['participant'], match['session']) if match else ('', None)
+
+
 def _state(
     out_dir: Path, stem: str, record: ScanRecord | None, run: RunNote | None, watch: _Watch
 ) -> ScanState:
-    match = _STEM.match(stem)
-    participant, session = (match['participant'], match['session']) if match else ('', None)
+    participant, session = _whose(stem, record)
 
     def state(name: str, reason: str = '', microbleeds: int | None = None) -> ScanState:
         made = ScanState(participant, session, stem, name, reason, microbleeds)

@@ -112,7 +112,7 @@ def _add_network(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--network', choices=('shiva-paper', 'small'),
-        help='12.3 million parameters, or 690 000 for machines without a GPU (default: '
+        help='12.3 million parameters, or 713 000 for machines without a GPU (default: '
         'shiva-paper)',
     )  # fmt: skip
     group.add_argument(

@@ -110,7 +110,7 @@ TABLES: dict[str, dict[str, str]] = {
         'diameter_mm': 'Diameter of the ball of the same volume.',
         'voxels': 'Voxels on the grid of the comparison.',
         'probability': 'Largest probability inside, where known.',
-        'zone': 'Zone, where its table has one.',
+        'zone': 'Zone without its side, of the column zone or region of its table, if any.',
         'nearest_mm': 'Distance to the nearest centre of the other side.',
         'RULE': (
             'One column per rule set: hit, miss (lesion not found, or prediction that is wrong), '

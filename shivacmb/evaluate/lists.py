@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shivacmb.exceptions import DataError
+from shivacmb.imaging.zones import zone_name
 
 COUNT_COLUMNS = ('count', 'cmb_count', 'n_cmb', 'cmb', 'microbleeds', 'lesions')
 RADIUS_COLUMNS = ('radius', 'radius_mm', 'apparent_radius_mm')
 NAME_COLUMNS = ('index', 'id', 'label')
+ZONE_COLUMNS = ('zone', 'region')
 _NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 
 
@@ -33,7 +35,7 @@ class Listed:
     names : tuple of int
         Numbers of the lesions, from 1 where the table has none.
     zones : tuple of str
-        ``n/a`` where the table has none.
+        See :func:`shivacmb.imaging.zones.zone_name`; ``n/a`` where the table has none.
     """
 
     participant: str
@@ -70,6 +72,12 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                 f'{len(header)}; separate columns by tabs'
             )
     return header, [dict(zip(header, row, strict=True)) for row in rows if row]
+
+
+def zone_of(row: dict[str, str]) -> str:
+    """Zone of a lesion by its row: of the column ``zone``, or the app's ``region``; or ``n/a``."""
+    text = next((row[name] for name in ZONE_COLUMNS if row.get(name, '') not in _NOTHING), '')
+    return zone_name(text) or 'n/a'
 
 
 def _number(row: dict[str, str], column: str, path: Path) -> float:
@@ -146,8 +154,8 @@ def point_rows(path: Path) -> list[Listed]:
 def read_points(path: Path) -> Listed:
     """Read the points of one scan: columns x, y, z in scanner RAS mm.
 
-    A radius (``radius``, ``radius_mm`` or ``apparent_radius_mm``), a ``zone`` and a number
-    (``index``, ``id`` or ``label``) are read where they are there.
+    A radius (``radius``, ``radius_mm`` or ``apparent_radius_mm``), a ``zone`` or ``region`` and a
+    number (``index``, ``id`` or ``label``) are read where they are there.
 
     Raises
     ------
@@ -196,5 +204,5 @@ def _listed(
         tuple(
             _whole(row, name, path) if name else number for number, row in enumerate(rows, start=1)
         ),
-        tuple(row.get('zone', '') or 'n/a' for row in rows),
+        tuple(zone_of(row) for row in rows),
     )

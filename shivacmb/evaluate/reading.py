@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
-from shivacmb.evaluate.lists import Listed, read_points, read_rows
+from shivacmb.evaluate.lists import NAME_COLUMNS, Listed, read_points, read_rows, zone_of
 from shivacmb.evaluate.objects import (
     Objects,
     from_labels,
@@ -149,7 +149,7 @@ def _objects(source: Source, image: Any, side: str, how: HowToRead) -> Objects:
     if how.class_value is not None:
         return from_mask(values == how.class_value, affine, how.connectivity)
     binary = source.kind == 'auto' and values.max(initial=0) <= 1
-    if source.kind == 'mask' or binary or how.merge:
+    if source.kind == 'mask' or how.merge or (binary and not _is_only_lesion(source.path)):
         found = from_mask(values, affine, how.connectivity)
         return replace(found, cut=len(found) > 1)
     return from_labels(values, affine)
@@ -341,22 +341,37 @@ def _beside(
     unknown = ('n/a',) * len(objects)
     if listed is not None:
         return listed.zones or unknown, None
-    table = source.path.with_name(
-        source.path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv'
-    )
     components = how.merge or how.class_value is not None or source.kind in _COMPONENTS
-    if components or objects.cut or not table.is_file():
+    if components or objects.cut:
         return unknown, None  # components have no number that a table could know
-    header, rows = read_rows(table)
-    name = next((column for column in ('index', 'id', 'label') if column in header), None)
-    if name is None:
+    by_name = _rows_by_name(source.path)
+    if not by_name:
         return unknown, None
-    by_name = {row[name]: row for row in rows}
     mine = [by_name.get(str(value), {}) for value in objects.names]
-    zones = tuple(row.get('zone', '') or 'n/a' for row in mine)
-    if 'p_max' not in header or not np.isnan(objects.scores).all():
+    zones = tuple(zone_of(row) for row in mine)
+    if not any('p_max' in row for row in mine) or not np.isnan(objects.scores).all():
         return zones, None
     return zones, np.array([_float(row.get('p_max', '')) for row in mine])
+
+
+def _rows_by_name(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of the table beside a label map by the value that each is about; none without one."""
+    table = path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
+    if not table.is_file():
+        return {}
+    header, rows = read_rows(table)
+    name = next((column for column in NAME_COLUMNS if column in header), None)
+    return {} if name is None else {row[name]: row for row in rows}
+
+
+def _is_only_lesion(path: Path) -> bool:
+    """Tell whether the table beside a map of ones knows one lesion, of the value 1.
+
+    Then its parts are one lesion, as those of value 1 are where there is a second. Simulated truth
+    also lists lesions that cannot be seen and are in no map.
+    """
+    rows = _rows_by_name(path)
+    return [name for name, row in rows.items() if row.get('visible') != 'false'] == ['1']
 
 
 def _float(text: str) -> float:

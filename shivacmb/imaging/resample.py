@@ -7,7 +7,6 @@ plane, so memory beyond input and output is a few planes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,6 @@ from shivacmb.imaging.reorient import c_cast, scaled_volume
 
 Interpolation = Literal['trilinear', 'nearest', 'spline', 'sinc']
 Floats = npt.NDArray[np.float32]
-Plane = Callable[[int], Floats]
 
 _RIM_LAYERS = 2
 _SINC_HALF_WIDTH = 3

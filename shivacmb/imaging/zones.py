@@ -51,6 +51,12 @@ _NAMES = {
     Zone.CEREBELLUM: 'cerebellum',
     Zone.FLUID: 'cerebrospinal fluid',
 }
+# what the simulator's truth calls them
+_SIMULATED = {
+    'cortex': Zone.CORTEX,
+    'white matter': Zone.WHITE_MATTER,
+    'basal ganglia': Zone.DEEP_GREY,
+}
 _SHORT = {
     Zone.CORTEX: 'CTX',
     Zone.WHITE_MATTER: 'WM',
@@ -137,3 +143,23 @@ def group_of(name: str) -> str | None:
         if region.name == name:
             return next((group for group, zones in GROUPS.items() if region.zone in zones), None)
     return None
+
+
+def zone_name(text: str) -> str:
+    """Return the name of a zone without its side, one for all who write of it.
+
+    Parameters
+    ----------
+    text : str
+        A region as the app writes it (``left cerebral white matter``), or a zone of simulated
+        truth (``white_matter``).
+
+    Returns
+    -------
+    str
+        Such as ``cerebral white matter``; a word that is neither, unchanged.
+    """
+    plain = text.replace('_', ' ').removeprefix('left ').removeprefix('right ')
+    if plain in _SIMULATED:
+        return _NAMES[_SIMULATED[plain]]
+    return plain if plain in _NAMES.values() else text

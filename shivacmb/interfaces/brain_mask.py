@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, traits
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     background_mask,
     changed,
@@ -89,6 +89,9 @@ class _Mask(ScanInterface):
             return
         try:
             zones = (maps or self._look(cwd, image)).zones(brain)
+        except ModelError:
+            # a damaged network says nothing about the scan
+            raise
         except DataError:
             # the mask is someone else's and good; only the names of the places are lost
             zones = np.zeros(brain.shape, np.uint8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Mask method of a scan whose mask came from the built-in network.
+BUILTIN_MASK = 'builtin'
 IMAGE_DESCRIPTIONS = {
     'preproc': 'Scan in the MNI axis order, resampled to isotropic voxels.',
     'net': "The network's own input: cropped to a box around the brain and scaled.",
@@ -48,6 +50,7 @@ def image_sidecar(
         'InputSHA256': found['input_sha256'],
         'Parameters': {**facts['parameters'], 'mask_method': found['mask_method']},
         'Model': facts['model'],
+        **_brain_model(facts, found),
         'Software': facts['versions'],
     }
     if key in ('preproc', 'net'):
@@ -68,6 +71,7 @@ def image_sidecar(
         sidecar.update(Type='Brain', SpatialReference='orig')
     if key == 'zones':
         sidecar['Model'] = facts['zones_model']
+        sidecar.pop('BrainModel', None)
         sidecar['Parameters'] = {'mask_method': found['mask_method']}
     if key in ('probseg', 'probseg_sd', 'lesion_mask', 'zones', 'dseg'):
         sidecar['SpatialReference'] = 'orig'
@@ -82,3 +86,11 @@ def image_sidecar(
     if key == 'dseg':
         sidecar.update(columns)
     return sidecar
+
+
+def _brain_model(facts: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of the built-in network where mask or zones are its work."""
+    tasks = ['brain mask'] if found['mask_method'] == BUILTIN_MASK else []
+    if facts['zones_model']:
+        tasks.append('zones')
+    return {'BrainModel': {**facts['brain_model'], 'UsedFor': tasks}} if tasks else {}

@@ -8,15 +8,14 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.bids.files import is_alive
 from shivacmb.exceptions import OutputError
+from shivacmb.processes import has_ended, owner
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,14 +29,14 @@ MKDIR_TRIES = 20
 
 def staging_folder(parent: Path, stem: str) -> Path:
     """Name the scratch folder of a scan so that its owner can be told from it."""
-    return parent / f'{stem}.{secrets.token_hex(4)}@{socket.gethostname()}-{os.getpid()}'
+    return parent / f'{stem}.{secrets.token_hex(4)}@{owner()}'
 
 
 def remove_stale_staging(parent: Path) -> None:
     """Remove scratch folders whose run was killed on this machine; others may still be in use."""
     for folder in parent.glob('*@*'):
-        host, _, pid = folder.name.rpartition('@')[2].rpartition('-')
-        if host == socket.gethostname() and pid.isdigit() and not is_alive(int(pid)):
+        where, _, pid = folder.name.rpartition('@')[2].rpartition('-')
+        if pid.isdigit() and has_ended(where, int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         parent.rmdir()

@@ -235,7 +235,7 @@ def convert_apart(
     if not has_tensorflow():
         msg = (
             f'<{source}> has to be converted once for OpenVINO, which needs TensorFlow; install '
-            "it with `pip install '.[tensorflow]'`, or use a bundle that keeps an "
+            "it with `pip install 'shivacmb[tensorflow]'`, or use a bundle that keeps an "
             'OpenVINO form'
         )
         raise ModelError(msg)

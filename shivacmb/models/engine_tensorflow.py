@@ -72,7 +72,7 @@ class TensorFlowEngine:
         if device == 'gpu' and not gpus:
             msg = (
                 'TensorFlow sees no GPU; check `nvidia-smi`, install '
-                "`pip install '.[gpu]'`, or use --device cpu"
+                "`pip install 'shivacmb[gpu]'`, or use --device cpu"
             )
             raise ModelError(msg)
         self.device = 'gpu' if gpus else 'cpu'

@@ -178,7 +178,7 @@ def _install_fold(bundle: Bundle, index: int, staging: Path, *, trust_model: boo
     if fold.openvino is None and fold.format != 'savedmodel' and not has_tensorflow():
         LOGGER.warning(
             'the fold <%s> is installed without its OpenVINO form, because TensorFlow is not '
-            "installed; run `pip install '.[tensorflow]'` before it is used",
+            "installed; run `pip install 'shivacmb[tensorflow]'` before it is used",
             source,
         )
         return fold

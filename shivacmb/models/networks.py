@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Predictor = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
-_EXTRA = "install it with `pip install '.[tensorflow]'`"
+_EXTRA = "install it with `pip install 'shivacmb[tensorflow]'`"
 
 
 def has_tensorflow() -> bool:

@@ -191,7 +191,7 @@ def _h5_attributes(path: Path) -> dict[str, Any]:
     except ImportError as error:
         msg = (
             f'cannot look into <{path}>: HDF5 models need TensorFlow and h5py; '
-            "install them with `pip install '.[tensorflow]'`"
+            "install them with `pip install 'shivacmb[tensorflow]'`"
         )
         raise ModelError(msg) from error
     try:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import secrets
-import socket
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError
+from shivacmb.processes import owner
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -20,10 +18,8 @@ def write_whole(path: Path, content: bytes) -> Path:
     OutputError
         If the folder cannot be made or written.
     """
-    # Host and process are in the name, so that the next run knows what a killed one has left
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
-    token = f'{host}-{os.getpid()}-{secrets.token_hex(4)}'
-    temporary = path.with_name(f'.tmp-{token}-{path.name}')
+    # Machine and process are in the name, so that the next run knows what a killed one has left
+    temporary = path.with_name(f'.tmp-{owner()}-{secrets.token_hex(4)}-{path.name}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -184,16 +184,17 @@ def _draw_legend(
     entries = [(c.MASK, False, 'brain mask')]
     if volumes.box is not None:
         size = ' × '.join(f'{n:.0f}' for n in volumes.box[1] - volumes.box[0])
-        entries.append((c.BOX, True, f'what the network sees ({size} voxels)'))
+        # in two lines: beside a large head there is room for 25 letters
+        entries.append((c.BOX, True, f'what the network sees,\n{size} voxels'))
     for number, (colour, dashed, text) in enumerate(entries, start=1):
         y = top + number * line
         picture.line((left, y), (left + 22, y), colour, dashed=dashed)
-        picture.write(left + 32, y, text, va='center')
-    y = top + (len(entries) + 1) * line
+        # the first line of a text beside its mark
+        picture.write(left + 32, y - 8, text, va='top', linespacing=1.5)
+    y = top + (len(entries) + 1) * line + (20 if volumes.box is not None else 0)
     picture.dot(left + 11, y)
-    picture.write(
-        left + 32, y, f'{count} lesions, projected' if count else 'no lesion', va='center'
-    )
+    marked = 'no lesion' if not count else f'{count} lesion{"s" * (count > 1)}, projected'
+    picture.write(left + 32, y, marked, va='center')
     step = abs(np.diff(sorted(slices))).mean() * volumes.voxel_mm[AXIAL] if len(slices) > 1 else 0
     picture.write(
         left,

@@ -53,8 +53,9 @@ class ScanReport:
         Sentences.
     facts : tuple of (str, str)
         What was done, in order: a name and its value, such as ``('Brain mask', 'built in')``.
-    model_notice : str
-        What the model's card warns of, such as that no patient has validated it.
+    notices : tuple of (str, str)
+        What the cards of the models warn of, such as that no patient has validated one: a
+        heading and a text for each model that took part.
     files : tuple of (str, str)
         Label and path of outputs worth a link, relative to the output folder.
     """
@@ -69,7 +70,7 @@ class ScanReport:
     lesions: Sequence[LesionLike] = ()
     warnings: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
-    model_notice: str = ''
+    notices: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -167,6 +168,7 @@ def page_summary(
             }
             for scan in scans
         ],
+        'notices': list(dict.fromkeys(notice for scan in scans for notice in scan.notices)),
     }
 
 
@@ -217,10 +219,13 @@ def write_index(
     docs = Path(out_dir) / 'docs'
     summaries = {_page_name(item['participant'], item['session']): item for item in known}
     rows: list[dict[str, Any]] = []
+    notices: dict[tuple[str, str], None] = {}
     for name in sorted(_page_names(docs), key=_natural):
         summary = summaries.get(name) or _read_summary(docs / f'{name}.html')
         if summary is None:
             continue
+        # pages of earlier versions have none
+        notices.update(((heading, text), None) for heading, text in summary.get('notices', ()))
         rows += [
             {
                 'href': f'{quote(name)}.html#{quote(scan["stem"])}',
@@ -251,6 +256,7 @@ def write_index(
             ],
             class_names=[_burden_words(name) for name in BURDEN_CLASSES],
             with_session=any(row['session'] for row in rows),
+            notices=list(notices),
             version=version,
         )
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.simulate.anatomy_labels import Tissue
-from shivacmb.simulate.mimics import smooth_noise
+from shivacmb.simulate.mimics import gaussian_field
 
 Array = NDArray[Any]
 
@@ -39,10 +39,10 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     if rng.random() < 0.1:
         return out
     shallow = ndimage.distance_transform_edt(brain)
-    field = smooth_noise(rng, labels.shape, float(rng.uniform(4.5, 8.0)))
-    width = float(rng.uniform(0.04, 0.22)) * np.exp(0.5 * smooth_noise(rng, labels.shape, 12.0))
+    field = gaussian_field(rng, labels.shape, float(rng.uniform(4.5, 8.0)))
+    width = float(rng.uniform(0.04, 0.22)) * np.exp(0.5 * gaussian_field(rng, labels.shape, 12.0))
     fold = np.abs(field) < width
-    reach = float(rng.uniform(6.0, 16.0)) * np.exp(0.3 * smooth_noise(rng, labels.shape, 15.0))
+    reach = float(rng.uniform(6.0, 16.0)) * np.exp(0.3 * gaussian_field(rng, labels.shape, 15.0))
     grey = np.isin(labels, (Tissue.CORTEX, Tissue.CEREBELLAR_GM))
     white = np.isin(labels, (Tissue.CEREBRAL_WM, Tissue.CEREBELLAR_WM))
     fold &= (shallow < reach) & (grey | (white & (shallow < 0.7 * reach)))

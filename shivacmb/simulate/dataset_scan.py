@@ -6,7 +6,7 @@ noise. Lesions multiply the signal, they never replace it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from shivacmb.simulate.lesions import (
     visible_label,
 )
 from shivacmb.simulate.lesions_place import place
-from shivacmb.simulate.mimics import smooth_noise
+from shivacmb.simulate.mimics import gaussian_field
 from shivacmb.simulate.mimics_place import Scene, add_mimics
 
 Array = NDArray[Any]
@@ -257,7 +257,7 @@ def strip_mask(
     ndarray, bool [X, Y, Z]
     """
     soft = ndimage.gaussian_filter(brain.astype(np.float32), [1.5 / v for v in voxel_mm])
-    ragged = smooth_noise(rng, brain.shape, float(rng.uniform(2, 8)))
+    ragged = gaussian_field(rng, brain.shape, float(rng.uniform(2, 8)))
     limit = float(rng.uniform(0.15, 0.75))
     return np.asarray(soft + float(rng.uniform(0.0, 0.2)) * ragged * (soft > 0.02) > limit)
 
@@ -397,10 +397,3 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
             view = labels[spot]
             view[mark & (view == 0)] = number
     return image, labels, unsure, np.asarray(brain > 0.5)
-
-
-def thicker(acquisition: Acquisition, thick_mm: float) -> Acquisition:
-    """Return the same acquisition with another slice thickness in mm."""
-    voxel = list(acquisition.voxel_mm)
-    voxel[acquisition.slice_axis] = thick_mm
-    return replace(acquisition, voxel_mm=(voxel[0], voxel[1], voxel[2]))

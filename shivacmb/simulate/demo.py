@@ -184,19 +184,32 @@ def make_demo(folder: Path) -> None:
         'lesions': {'Description': 'Simulated microbleeds'},
     })  # fmt: skip
     for demo in SCANS:
-        scan = make_scan(demo)
-        stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(
-            np.int16
-        )
-        name = f'{demo.stem}_{demo.suffix}'
-        _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
-        protocol = demo.acquisition.protocol
-        write_json(folder / demo.folder / f'{name}.json', {
-            'Manufacturer': 'simulated', 'MagneticFieldStrength': protocol.field_t,
-            'EchoTime': protocol.echo_s, 'MRAcquisitionType': '3D',
-            'SliceThickness': demo.acquisition.voxel_mm[2],
-        })  # fmt: skip
-        _truth(truth, demo, scan)
+        write_scan(folder, demo)
+
+
+def write_scan(folder: Path, demo: DemoScan) -> None:
+    """Simulate one scan and write it with its truth.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the dataset.
+    demo : DemoScan
+        Which.
+    """
+    scan = make_scan(demo)
+    stored = np.rint(np.clip(np.where(scan.image < 0.06, 0.0, scan.image), 0, 4) * TOP).astype(
+        np.int16
+    )
+    name = f'{demo.stem}_{demo.suffix}'
+    _write_image(folder / demo.folder / f'{name}.nii.gz', stored, scan, demo.orientation)
+    protocol = demo.acquisition.protocol
+    write_json(folder / demo.folder / f'{name}.json', {
+        'Manufacturer': 'simulated', 'MagneticFieldStrength': protocol.field_t,
+        'EchoTime': protocol.echo_s, 'MRAcquisitionType': '3D',
+        'SliceThickness': demo.acquisition.voxel_mm[2],
+    })  # fmt: skip
+    _truth(folder / 'derivatives' / 'truth', demo, scan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,11 +6,9 @@ import contextlib
 import gzip
 import json
 import math
-import os
 import re
 import secrets
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import write_text
-from shivacmb.bids.files import is_alive
 from shivacmb.exceptions import OutputError
+from shivacmb.processes import has_ended, owner
 
 Array = NDArray[Any]
 
-_STAGE = re.compile(r'\.tmp-(?P<host>.*)-(?P<pid>\d+)-[0-9a-f]{8}-')
+_STAGE = re.compile(r'\.tmp-(?P<where>.*)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
 def write_image(
@@ -122,8 +120,7 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
     OutputError
         When something in it cannot be written.
     """
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
-    stage = folder / f'.tmp-{host}-{os.getpid()}-{secrets.token_hex(4)}-{name}'
+    stage = folder / f'.tmp-{owner()}-{secrets.token_hex(4)}-{name}'
     try:
         stage.mkdir(parents=True)
         yield stage
@@ -138,10 +135,9 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
 
 def remove_stale_stages(folder: Path) -> None:
     """Remove what a killed run of this machine left in ``folder``."""
-    host = re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
     for path in sorted(folder.glob('.tmp-*')):
         match = _STAGE.match(path.name)
-        if match and match['host'] == host and not is_alive(int(match['pid'])):
+        if match and has_ended(match['where'], int(match['pid'])):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

@@ -165,7 +165,7 @@ def paint_vessels(
     return np.asarray(np.clip(1.0 - loss.reshape(shape), 0.02, 1.5))
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
+def gaussian_field(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
     """Gaussian random field with a given blob size.
 
     Parameters
@@ -198,7 +198,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float)
 def blob_factor(
     rng: np.random.Generator, grid: Array, radii: Array, depth: float, rough: float = 0.35
 ) -> Array:
-    """Remaining signal around a lumpy ellipsoid, such as a calcification.
+    """Remaining signal around a lumpy ellipsoid, wide or long unlike a microbleed.
 
     Parameters
     ----------
@@ -219,6 +219,6 @@ def blob_factor(
         Factors.
     """
     norm = np.sqrt(((grid / radii) ** 2).sum(axis=-1))
-    norm = norm + rough * smooth_noise(rng, norm.shape, 3.0) * 0.5
+    norm = norm + rough * gaussian_field(rng, norm.shape, 3.0) * 0.5
     edge = 1.0 / (1.0 + np.exp(np.clip((norm - 1.0) * 8.0, -30, 30)))
     return np.asarray(1.0 - depth * edge, np.float32)

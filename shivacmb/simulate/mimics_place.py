@@ -17,9 +17,9 @@ from scipy import ndimage
 from shivacmb.simulate.mimics import (
     Vessel,
     blob_factor,
+    gaussian_field,
     grow_vessel,
     paint_vessels,
-    smooth_noise,
 )
 
 Array = NDArray[Any]
@@ -189,7 +189,7 @@ def _iron(rng: np.random.Generator, scene: Scene) -> Array:
             slice(max(0, a - 6), b + 7) for a, b in zip(where.min(0), where.max(0), strict=True)
         )
         soft = ndimage.gaussian_filter(mask[box].astype(np.float32), float(rng.uniform(0.6, 1.5)))
-        patchy = smooth_noise(rng, soft.shape, float(rng.uniform(1.5, 4.0)))
+        patchy = gaussian_field(rng, soft.shape, float(rng.uniform(1.5, 4.0)))
         soft *= np.clip(1.0 + float(rng.uniform(0, 0.5)) * patchy, 0.0, 1.5)
         factor[box] *= 1.0 - float(rng.uniform(0.1, 0.8)) * np.clip(soft, 0, 1)
     return factor
@@ -197,7 +197,7 @@ def _iron(rng: np.random.Generator, scene: Scene) -> Array:
 
 def _dips(rng: np.random.Generator, scene: Scene) -> Array:
     """Share of the signal left in dark stretches of sulcal fluid, on the head's grid."""
-    noise = smooth_noise(rng, scene.fluid.shape, float(rng.uniform(4.0, 8.0)))
+    noise = gaussian_field(rng, scene.fluid.shape, float(rng.uniform(4.0, 8.0)))
     gate = (6.0 * (noise - np.float32(rng.uniform(0.3, 1.5)))).clip(-20, 20)
     depth = np.float32(rng.uniform(0.2, 1.0))
     fluid = np.clip(1.6 * scene.fluid * scene.masks['brain'], 0, 1)
@@ -234,7 +234,7 @@ def _blobs(rng: np.random.Generator, scene: Scene, factor: Array) -> list[tuple[
             grid = np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1)
             box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             factor[box] *= blob_factor(rng, grid, radii, float(rng.uniform(0.4, 1.0)))
-            table.append(('calcification', centre))
+            table.append(('lump', centre))
     return table
 
 

@@ -14,13 +14,7 @@ import pytest
 
 from shivacmb.bids import lock, remove_stale_locks, scan_lock
 from shivacmb.exceptions import OutputError, TemporaryError
-
-
-def host() -> str:
-    import re
-    import socket
-
-    return re.sub(r'[^A-Za-z0-9.]', '', socket.gethostname())
+from shivacmb.processes import machine
 
 
 def add_one(out: Path, times: int) -> None:
@@ -51,11 +45,11 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=True)  # fmt: skip
     path = lock.lock_path(tmp_path, 'sub-01')
     path.parent.mkdir(parents=True)
-    path.write_text(f'{host()} {dead.stdout.strip()} 0011')
+    path.write_text(f'{machine()} {dead.stdout.strip()} 0011')
     with scan_lock(tmp_path, 'sub-01'):
         assert path.read_text().split()[1] == str(os.getpid())
     path.parent.mkdir(parents=True)
-    path.write_text(f'{host()} {dead.stdout.strip()} 0011')
+    path.write_text(f'{machine()} {dead.stdout.strip()} 0011')
     other = path.with_name('sub-02.lock')
     other.write_text('elsewhere 1 0011')
     remove_stale_locks(tmp_path)
@@ -81,7 +75,7 @@ def test_process_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(lock, 'LEFT_BEHIND_S', 0.2)
     path = lock.lock_path(tmp_path, 'sub-01')
     path.parent.mkdir(parents=True)
-    path.write_text(f'{host()} {os.getpid()} 0011')
+    path.write_text(f'{machine()} {os.getpid()} 0011')
     with (
         pytest.raises(TemporaryError, match=rf'process {os.getpid()} of this machine'),
         scan_lock(tmp_path, 'sub-01'),

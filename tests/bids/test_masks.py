@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shivacmb.bids import check_mask_pattern, find_scans
-from shivacmb.exceptions import UsageError
+from shivacmb.bids import ChannelFinder, check_mask_pattern, find_brain_mask, find_scans
+from shivacmb.exceptions import NoInputError, UsageError
 
 TWO = ('sub-01/anat/sub-01_T2starw.nii.gz', 'sub-02/ses-1/anat/sub-02_ses-1_T2starw.nii.gz')
 
@@ -24,3 +26,52 @@ def test_one_mask_for_one_participant_and_fields_of_the_scan_are_taken(dataset: 
     check_mask_pattern('/masks/sub-{participant}.nii.gz', scans)
     check_mask_pattern('/masks/{session}/{stem}.nii.gz', scans)
     check_mask_pattern(None, scans)
+
+
+RUN_2 = 'sub-01/anat/sub-01_acq-fine_run-2_T2starw.nii.gz'
+
+
+def of_run_2(root: Path) -> Any:
+    [scan] = [item for item in find_scans(root).scans if item.path == root / RUN_2]
+    return scan
+
+
+@pytest.mark.parametrize('entities', ['', '_run-2', '_acq-fine', '_acq-fine_run-2'])
+def test_the_only_mask_serves_when_all_it_says_is_true_of_the_scan(
+    dataset: Any, entities: str
+) -> None:
+    scan = of_run_2(dataset(RUN_2))
+    masks = dataset(f'sub-01/anat/sub-01{entities}_desc-brain_mask.nii.gz', name='masks')
+    found = find_brain_mask(scan, {'masks': masks}, None)
+    assert found == masks / f'sub-01/anat/sub-01{entities}_desc-brain_mask.nii.gz'
+
+
+@pytest.mark.parametrize('entities', ['_run-1', '_acq-fine_run-1', '_space-T1w', '_run-2_res-2'])
+def test_the_mask_of_another_acquisition_is_not_taken(dataset: Any, entities: str) -> None:
+    scan = of_run_2(dataset(RUN_2))
+    masks = dataset(f'sub-01/anat/sub-01{entities}_desc-brain_mask.nii.gz', name='masks')
+    told = rf'no brain mask .* \(sub-01{entities}_desc-brain_mask.nii.gz: of another acquisition\)'
+    with pytest.raises(NoInputError, match=told):
+        find_brain_mask(scan, {'masks': masks}, None)
+
+
+def test_masks_that_are_named_as_the_scan_was(dataset: Any) -> None:
+    """An entity that derivatives may not carry is folded into the names of outputs only."""
+    [scan] = find_scans(dataset('sub-01/swi/sub-01_mod-gre_run-1_swi.nii.gz')).scans
+    mask = 'sub-01/swi/sub-01_mod-gre_desc-brain_mask.nii.gz'
+    masks = dataset(mask, name='masks')
+    assert find_brain_mask(scan, {'masks': masks}, None) == masks / mask
+
+
+def test_the_channel_of_another_acquisition_is_not_taken(dataset: Any) -> None:
+    channels = [
+        SimpleNamespace(name='t2s', contrasts=('T2starw',)),
+        SimpleNamespace(name='t2', contrasts=('T2w',)),
+    ]
+    root = dataset(RUN_2, 'sub-01/anat/sub-01_run-1_T2w.nii.gz')
+    told = r"no image for the channel 't2' .*\(sub-01_run-1_T2w.nii.gz: of another acquisition\)"
+    with pytest.raises(NoInputError, match=told):
+        ChannelFinder(root, channels).images(of_run_2(root))
+    dataset('sub-01/anat/sub-01_run-2_T2w.nii.gz')
+    [found] = ChannelFinder(root, channels).images(of_run_2(root))
+    assert found.name == 'sub-01_run-2_T2w.nii.gz'

@@ -82,7 +82,7 @@ def test_the_life_of_a_model(source: Path, capsys: pytest.CaptureFixture[str]) -
     assert run('show', '--json', 'half') == 0
     assert json.loads(capsys.readouterr().out)['name'] == 'half'
     assert run('verify') == 0
-    assert 'all files of its 1 folds are as described' in capsys.readouterr().out
+    assert 'all files are as described (1 fold(s))' in capsys.readouterr().out
     assert run('remove', 'half') == 0
     assert run('list') == 0
     assert 'no models are installed' in capsys.readouterr().out

@@ -99,6 +99,16 @@ def test_records_tell_done_and_failed(out: Path, queue: Any) -> None:
     assert (with_session.participant, with_session.session) == ('03', 'a')
 
 
+def test_labels_with_a_plus(out: Path, queue: Any, tools_main: Tools) -> None:
+    record(out, '01+a', ok=False, session='x+1')
+    silent(run(out, '1', 'sub-02+b_run-1'))
+    assert by_scan(out).keys() == {'sub-01+a_ses-x+1', 'sub-02+b_run-1'}
+    assert [(item.participant, item.session) for item in states.scan_states(out)] == [
+        ('01+a', 'x+1'), ('02+b', None),
+    ]  # fmt: skip
+    assert tools_main('status', out, '--format', 'list').stdout == '01+a\n02+b\n'
+
+
 def test_results_that_were_removed_are_not_done(out: Path, queue: Any) -> None:
     record(out, '01')
     (out / 'sub-01' / 'anat' / 'sub-01_desc-CMB_dseg.nii.gz').unlink()

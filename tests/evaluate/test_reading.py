@@ -170,6 +170,26 @@ def test_zones_and_probabilities_of_the_table_beside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sides.pred.scores, [np.nan, 0.75])
 
 
+def test_zones_have_one_vocabulary(tmp_path: Path) -> None:
+    truth = save(tmp_path / 't' / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2)))
+    truth.with_name('sub-1_desc-CMB_dseg.tsv').write_text(
+        'index\tname\tzone\n1\tCMB001\twhite_matter\n', encoding='utf-8'
+    )
+    pred = save(
+        tmp_path / 'p' / 'sub-1_desc-CMB_dseg.nii.gz',
+        volume((2, 2, 2), (5, 5, 5), (8, 8, 8), values=[1, 2, 3]),
+    )
+    pred.with_name('sub-1_desc-CMB_dseg.tsv').write_text(
+        'index\tregion\n1\tleft cerebral white matter\n2\tbrainstem\n3\tn/a\n', encoding='utf-8'
+    )
+    sides = read_sides(one_pair(pred, truth), HOW)
+    assert sides.pred_zones == ('cerebral white matter', 'brainstem', 'n/a')
+    assert sides.truth_zones == ('cerebral white matter',)
+    points = tmp_path / 'points.tsv'
+    points.write_text('x\ty\tz\tregion\n2\t2\t2\tright thalamus\n', encoding='utf-8')
+    assert read_sides(one_pair(pred, points), HOW).truth_zones == ('thalamus',)
+
+
 def test_points_against_a_map(tmp_path: Path) -> None:
     pred = save(tmp_path / 'p.nii.gz', volume((2, 2, 2), (8, 8, 8), values=[1, 2]))
     truth = tmp_path / 't.tsv'
@@ -230,6 +250,14 @@ def test_name_of_instances_does_not_make_a_mask_one_lesion(tmp_path: Path) -> No
     assert sides.truth_zones == ('n/a', 'n/a')  # the table's numbers are not the components'
     said = read_sides(one_pair(masks, masks, truth_kind='instances'), HOW)
     assert (said.n_pred, said.n_truth) == (2, 1)
+    # but a table that knows the one lesion of value 1 says that its parts belong together
+    table = path.with_name('sub-1_desc-CMB_dseg.tsv')
+    for rows in ('1\tdeep\ttrue\n', '1\tdeep\ttrue\n2\tlobar\tfalse\n'):
+        table.write_text('index\tzone\tvisible\n' + rows)
+        one = read_sides(one_pair(masks, masks), HOW)
+        assert (one.n_pred, one.n_truth, one.truth_zones) == (1, 1, ('deep',))
+    assert read_sides(one_pair(masks, masks), replace(HOW, merge=True)).n_truth == 2
+    assert read_sides(one_pair(masks, masks, truth_kind='mask'), HOW).n_truth == 2
     touching = tmp_path / 'i'
     save(touching / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (2, 2, 3), values=[1, 2]))
     assert read_sides(one_pair(touching, touching), HOW).n_truth == 2

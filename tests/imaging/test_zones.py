@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shivacmb.imaging import zones_to_input
-from shivacmb.imaging.zones import GROUPS, REGIONS, Zone, group_of, zones_table
+from shivacmb.imaging.zones import GROUPS, REGIONS, Zone, group_of, zone_name, zones_table
+from shivacmb.simulate.lesions_place import ZONES as SIMULATED
 
 
 def test_every_value_names_its_zone_and_side() -> None:
@@ -17,6 +18,14 @@ def test_every_value_names_its_zone_and_side() -> None:
         assert index == region.index == region.zone + 10 * region.side
     names = [region.name for region in REGIONS.values()]
     assert len(set(names)) == len(names)
+
+
+def test_zones_have_one_name_whoever_writes_them() -> None:
+    names = {zone_name(region.name) for region in REGIONS.values()}
+    assert len(names) == len(Zone) - 1
+    assert {zone_name(word) for word in SIMULATED} == names - {'cerebrospinal fluid'}
+    assert zone_name('basal_ganglia') == zone_name('right basal ganglia and capsules')
+    assert zone_name('left frontal_lobe') == 'left frontal_lobe'
 
 
 def test_groups_hold_every_zone_but_fluid_once() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import SpatialChain, centred_box
 from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask
 from shivacmb.interfaces.derivatives import NO_ZONES, OUTPUT_KEYS, ScanFiles, write_derivatives
 from shivacmb.interfaces.lesions import FindLesions, ToInputGrid
+from shivacmb.preparation import Prepared, prepare
 
 SHAPE = (40, 50, 44)
 
@@ -106,6 +110,34 @@ def test_a_given_mask_survives_a_network_that_sees_no_brain(
         FoundMask(iso_file=image, method='builtin', zones=True).run()
 
 
+@pytest.mark.parametrize(('kind', 'lost'), [(DataError, True), (ModelError, False)])
+def test_only_a_network_that_works_can_see_no_brain(
+    image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[DataError], lost: bool
+) -> None:
+    def fails(*_: Any, **__: Any) -> Maps:
+        raise kind('brain-zones is damaged')
+
+    monkeypatch.setattr('shivacmb.models.brain_mask.find_brain', fails)
+    path = tmp_path / 'other.nii'
+    nib.Nifti1Image(Maps().mask(), nib.load(image).affine).to_filename(path)
+    node = ToolMask(iso_file=image, tool_file=str(path), method='bet', zones=True)
+    ours = prepare_with(image, path)
+    if lost:
+        assert not np.asarray(nib.load(node.run().outputs.zones_file).dataobj).any()
+        assert ours().zones is None
+        return
+    with pytest.raises(ModelError, match='damaged'):
+        node.run()
+    with pytest.raises(ModelError, match='damaged'):
+        ours()
+
+
+def prepare_with(image: str, mask: Path) -> Callable[[], Prepared]:
+    grid = SimpleNamespace(voxel_mm=(3.0, 3.0, 3.0), shape=(32, 32, 32))
+    intensity = SimpleNamespace(percentile=99.0, clip=1.0, divide=1.0, masked=False)
+    return functools.partial(prepare, [image], mask, grid=grid, intensity=intensity, zones=True)
+
+
 def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any, Path]:
     """Run everything from the folds to the files, with one lesion in each half."""
     scan = nib.load(image)
@@ -169,7 +201,8 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
             'record': {'participant': '01', 'session': None, 'stem': 's', 'filename': 'f'},
             'parameters': {'voxel_mm': 3.0, 'masked': False, 'box_shape': box.shape},
             'model': {'Name': 'm'},
-            'zones_model': {'Name': 'brain-zones'},
+            'zones_model': {'Name': 'brain-zones'} if zones is not None else {},
+            'brain_model': {'Name': 'brain-zones'},
             'versions': {},
             'source': 'bids:raw:x',
             'contrast': 'swi',
@@ -198,6 +231,9 @@ def test_regions_reach_table_record_and_image(image: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.asarray(nib.load(out / 'zones.nii.gz').dataobj), zones)
     sidecar = json.loads((out / 'zones.json').read_text())
     assert sidecar['Model'] == {'Name': 'brain-zones'}
+    assert 'BrainModel' not in sidecar
+    sidecar = json.loads((out / 'dseg.json').read_text())
+    assert sidecar['BrainModel'] == {'Name': 'brain-zones', 'UsedFor': ['brain mask', 'zones']}
     assert sidecar['SpatialReference'] == 'orig'
     assert 'left thalamus' in (out / 'zones.tsv').read_text()
 
@@ -207,6 +243,8 @@ def test_without_zones_there_is_no_zone_file_and_no_count(image: str, tmp_path: 
     assert record.cmb_count == 2
     assert record.cmb_lobar is None
     assert not list(out.glob('zones*'))
+    sidecar = json.loads((out / 'dseg.json').read_text())
+    assert sidecar['BrainModel']['UsedFor'] == ['brain mask']
     assert (out / 'dseg.tsv').read_text().splitlines()[1].endswith('\tn/a')
 
 

@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[2]
 LINKED = ('workflows', 'interfaces', 'models')
 
 
+@pytest.mark.skipif(
+    not (ROOT / '.ci').is_dir(), reason='needs a checkout: an sdist has no links at its root'
+)
 @pytest.mark.parametrize('name', LINKED)
 def test_root_link_leads_into_the_package(name: str) -> None:
     link = ROOT / name

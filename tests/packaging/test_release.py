@@ -105,15 +105,47 @@ def test_a_bad_one_is_refused(
 
 
 def test_a_version_that_is_not_the_tag_ends_with_1(
-    check: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    check: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _pair(check, tmp_path)
+    descriptor = tmp_path / 'boutiques.json'
+    descriptor.write_text('{"tool-version": "1.2.3", "container-image": {"image": "a:1.2.3"}}')
+    monkeypatch.setattr(check, 'DESCRIPTOR', descriptor)
     assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.3']) == 0
     assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.4']) == 1
     assert 'the tag is v1.2.4, the files are of version 1.2.3' in capsys.readouterr().err
+    descriptor.write_text('{"tool-version": "1.2.2", "container-image": {"image": "a:1.2.3"}}')
+    assert check.main(['--dist', str(tmp_path), '--install', 'no', '--tag', 'v1.2.3']) == 1
+    assert 'boutiques.json is of version 1.2.2, 1.2.3, the files are of 1.2.3: set VERSION' in (
+        capsys.readouterr().err
+    )
 
 
 # -- version ----------------------------------------------------------------------------------
+
+BUILT_FROM = ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE')
+
+
+def _git(folder: Path, *commands: list[str]) -> None:
+    """Begin a repository with these commands, whatever the settings of this user."""
+    git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
+    for command in (['init', '-q'], *commands):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+
+
+def _version(folder: Path) -> str:
+    """What a build of this folder would call itself."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hatchling', 'version'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 @pytest.mark.parametrize(
@@ -124,29 +156,30 @@ def test_the_version_is_the_tag(tmp_path: Path, tag: str, later: int, expected: 
     pytest.importorskip('hatch_vcs')
     pytest.importorskip('hatchling')
     (tmp_path / 'shivacmb').mkdir()
-    for name in ('pyproject.toml', 'README.md', 'LICENSE', 'NOTICE'):
+    for name in BUILT_FROM:
         shutil.copy(ROOT / name, tmp_path)
     if tag:
-        git = ['git', '-c', 'user.name=a', '-c', 'user.email=a@b', '-c', 'commit.gpgsign=false']
-        commands = [['init', '-q'], ['commit', '-q', '--allow-empty', '-m', 'first']]
-        commands += [['tag', tag]] + [['commit', '-q', '--allow-empty', '-m', 'more']] * later
-        for command in commands:
-            subprocess.run([*git, *command], cwd=tmp_path, check=True)
-    done = subprocess.run(
-        [sys.executable, '-m', 'hatchling', 'version'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == expected
+        more = [['commit', '-q', '--allow-empty', '-m', 'more']] * later
+        _git(tmp_path, ['commit', '-q', '--allow-empty', '-m', 'first'], ['tag', tag], *more)
+    assert _version(tmp_path) == expected
 
 
-def test_an_archive_of_a_tag_knows_its_version(tmp_path: Path) -> None:
-    lines = (ROOT / '.git_archival.txt').read_text(encoding='utf-8').splitlines()
-    keys = {line.split(':')[0] for line in lines}
-    assert {'node', 'node-date', 'describe-name'} <= keys
-    assert '.git_archival.txt export-subst' in (ROOT / '.gitattributes').read_text()
+@pytest.mark.parametrize(('later', 'expected'), [(0, '1.2.3'), (2, '1.2.4.dev2')])
+def test_an_archive_knows_its_version(tmp_path: Path, later: int, expected: str) -> None:
+    pytest.importorskip('hatch_vcs')
+    pytest.importorskip('hatchling')
+    origin, unpacked = tmp_path / 'origin', tmp_path / 'unpacked'
+    (origin / 'shivacmb').mkdir(parents=True)
+    (origin / 'shivacmb' / '__init__.py').touch()
+    for name in (*BUILT_FROM, '.gitattributes', '.git_archival.txt'):
+        shutil.copy(ROOT / name, origin)
+    more = [['commit', '-q', '--allow-empty', '-m', 'more']] * later
+    packed = ['archive', '-o', str(tmp_path / 'it.tar'), 'HEAD']
+    first = [['add', '.'], ['commit', '-q', '-m', 'first'], ['tag', 'v1.2.3']]
+    _git(origin, *first, *more, packed)
+    shutil.unpack_archive(tmp_path / 'it.tar', unpacked)
+    assert not (unpacked / '.git').exists()
+    assert _version(unpacked) == expected
 
 
 # -- workflows --------------------------------------------------------------------------------
@@ -162,6 +195,30 @@ def test_actions_are_pinned_and_targets_exist(name: str) -> None:
         assert comment, action
     targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
     assert set(re.findall(r'run: make ([a-z-]+)', text)) <= targets
+
+
+@pytest.mark.parametrize('name', ['ci', 'release'])
+def test_slurm_is_tested_as_root_and_not_skipped(name: str, tmp_path: Path) -> None:
+    yaml = pytest.importorskip('yaml')
+    text = (ROOT / '.github' / 'workflows' / f'{name}.yml').read_text(encoding='utf-8')
+    steps = [step.get('run', '') for step in yaml.safe_load(text)['jobs']['check']['steps']]
+    (run,) = (step for step in steps if 'test_slurm.py' in step)
+    assert steps.index('.ci/run') < steps.index(run)  # which makes the environment
+    assert (ROOT / 'tests' / 'system' / 'test_slurm.py').is_file()
+    # the step itself, with commands that only say what was asked of them
+    for said, code in (('2 passed', 0), ('SKIPPED [2] no SLURM', 1), ('1 failed', 1)):
+        (tmp_path / 'sudo').write_text(
+            '#!/bin/sh\n'
+            f'case "$*" in *pytest*) echo "{said}"; test "{said}" != "1 failed" ;; esac\n'
+        )
+        (tmp_path / 'sudo').chmod(0o755)
+        done = subprocess.run(
+            ['bash', '--noprofile', '--norc', '-eo', 'pipefail', '-c', run],
+            env={'PATH': f'{tmp_path}:/usr/bin:/bin', 'RUNNER_TEMP': str(tmp_path)},
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == code, said
 
 
 def test_publishing_is_for_tags_alone_and_asks_first() -> None:

@@ -63,7 +63,10 @@ def _scan(lesion, stem='sub-01_ses-a_run-1', **changed):
             lesion(2, 1, 2, 3, edge_distance_mm=math.nan),
         ),
         'facts': (('Toolkit', 'native'), ('Threshold', '0.4')),
-        'model_notice': 'Trained on simulated lesions.',
+        'notices': (
+            ('About the model', 'Trained on simulated lesions.'),
+            ('About zones', 'A guess.'),
+        ),
         'warnings': ('The mask is small.',),
         'files': (('table', 'sub-01/anat/x y.tsv'),),
     }
@@ -77,8 +80,8 @@ def test_the_page_says_what_it_was_told(tmp_path, lesion):
     words = ' '.join(page.text.split())
     for said in (
         'Research use only', 'Participant 01, session a', 'run-1', '1–3', '91 mm³',
-        'Trained on simulated lesions.', 'The mask is small.', 'Toolkit', 'native', '-12.3',
-        '67 %', 'shivacmb 1.2',
+        'About the model. Trained on simulated lesions.', 'About zones. A guess.',
+        'The mask is small.', 'Toolkit', 'native', '-12.3', '67 %', 'shivacmb 1.2',
     ):  # fmt: skip
         assert said in words
     assert 'nan' not in words.lower()
@@ -136,14 +139,16 @@ def test_a_failed_scan_shows_its_reason_and_nothing_old(tmp_path, lesion):
 
 def test_words_from_outside_stay_words(tmp_path, lesion):
     evil = '</script><script>alert(1)</script>&"\''
-    scan = _scan(lesion, reason=evil, warnings=(evil,), facts=((evil, evil),), model_notice=evil)
+    scan = _scan(
+        lesion, reason=evil, warnings=(evil,), facts=((evil, evil),), notices=((evil, evil),)
+    )
     path = write_session_page(tmp_path, '01', None, [scan])
     page = _page(path)
-    assert page.text.count(evil) == 5
+    assert page.text.count(evil) == 6
     assert page.all('script') == [{'type': 'application/json', 'id': 'shivacmb-summary'}]
     write_session_page(tmp_path, '02', None, [ScanReport('sub-02', status='failed', reason=evil)])
     index = _page(write_index(tmp_path))
-    assert evil in index.text
+    assert index.text.count(evil) == 3
     assert len(index.all('script')) == 1
 
 
@@ -188,6 +193,22 @@ def test_index_counts_and_orders(tmp_path, lesion):
     assert 'microbleeds found 15' in words
     assert '≥\u200910 microbleeds: 1 scan (33 %)' in page.text
     assert 'failed: Empty file.' in words
+
+
+def test_the_index_says_each_notice_once(tmp_path, lesion):
+    for label in ('1', '2'):
+        write_session_page(tmp_path, label, None, [_scan(lesion, f'sub-{label}')])
+    other = _scan(lesion, 'sub-3', notices=(('About the model', 'Another one.'),))
+    write_session_page(tmp_path, '3', None, [other])
+    # a page of a version that gave no notices to the index
+    page = tmp_path / 'docs' / 'sub-2.html'
+    older, changes = re.subn(r'"notices": \[\[.*?\]\], ', '', page.read_text(encoding='utf-8'))
+    assert changes == 1
+    page.write_text(older, encoding='utf-8')
+    text = ' '.join(_page(write_index(tmp_path)).text.split())
+    assert text.count('About the model. Trained on simulated lesions.') == 1
+    assert text.count('About zones. A guess.') == 1
+    assert text.count('About the model. Another one.') == 1
 
 
 def test_known_results_spare_the_pages_and_give_the_same_index(tmp_path, lesion):
@@ -237,6 +258,10 @@ def test_the_summary_in_a_page_can_be_read(tmp_path, lesion):
                 'volume_mm3': 91.4,
                 'warnings': 1,
             }
+        ],
+        'notices': [
+            ['About the model', 'Trained on simulated lesions.'],
+            ['About zones', 'A guess.'],
         ],
     }
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.simulate.demo import SCANS, DemoScan, main
+from shivacmb.simulate.demo import SCANS, DemoScan, main, write_scan
 
 DEMO = Path(__file__).parents[2] / 'bids_examples' / 'demo'
 
@@ -63,11 +63,22 @@ def test_participants_have_the_stated_number_of_lesions() -> None:
 
 
 @pytest.mark.slow
-def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:
-    for name in ('one', 'two'):
-        assert main(['-o', str(tmp_path / name)]) == 0
+def test_a_run_writes_the_dataset_and_a_second_scan_the_same_bytes(tmp_path: Path) -> None:
+    assert main(['-o', str(tmp_path / 'one')]) == 0
     files = sorted(p.relative_to(tmp_path / 'one') for p in (tmp_path / 'one').rglob('*.*'))
     assert files == sorted(p.relative_to(DEMO) for p in DEMO.rglob('*.*'))
-    for file in files:
-        if (tmp_path / 'one' / file).is_file():
-            assert (tmp_path / 'one' / file).read_bytes() == (tmp_path / 'two' / file).read_bytes()
+    # one alone, with lesions, after the others
+    write_scan(tmp_path / 'two', SCANS[0])
+    again = [p for p in (tmp_path / 'two').rglob('*.*') if p.is_file()]
+    assert len(again) == 6
+    for file in again:
+        other = tmp_path / 'one' / file.relative_to(tmp_path / 'two')
+        assert file.read_bytes() == other.read_bytes()
+
+
+def test_kinds_of_mimics_are_those_that_the_simulator_draws() -> None:
+    kinds = {row['kind'] for path in DEMO.rglob('*_desc-mimics_dseg.tsv') for row in rows(path)}
+    assert 'lump' in kinds
+    assert 'calcification_pineal' in kinds
+    # where a calcification lies is part of its name: what has no place is none
+    assert 'calcification' not in kinds

@@ -6,9 +6,9 @@ import pytest
 from shivacmb.simulate.mimics import (
     Vessel,
     blob_factor,
+    gaussian_field,
     grow_vessel,
     paint_vessels,
-    smooth_noise,
 )
 
 
@@ -71,8 +71,8 @@ def test_a_guided_vessel_stays_where_the_guide_leads() -> None:
 
 
 @pytest.mark.parametrize('scale', [1.0, 5.0])
-def test_smooth_noise_is_centred_and_scaled(scale: float) -> None:
-    noise = smooth_noise(np.random.default_rng(6), (48, 40, 44), scale)
+def test_gaussian_field_is_centred_and_scaled(scale: float) -> None:
+    noise = gaussian_field(np.random.default_rng(6), (48, 40, 44), scale)
     assert noise.shape == (48, 40, 44)
     assert abs(noise.mean()) < 0.5
     assert noise.std() == pytest.approx(1, abs=0.35)

@@ -127,6 +127,27 @@ def test_link_to_the_dataset_as_output(app: Any, tools: Any, bids: Path, tmp_pat
     refused(app.participant(bids, tmp_path / 'link'), 64, tools, 'OUT_DIR is BIDS_DIR')
 
 
+@pytest.mark.parametrize(
+    'description',
+    [
+        '{"Name": "raw", "BIDSVersion": "1.10.0", "DatasetType": "raw"}',
+        '{"Name": "masks", "DatasetType": "derivative", "GeneratedBy": [{"Name": "fMRIPrep"}]}',
+        'not JSON',
+    ],
+)
+def test_output_in_the_dataset_of_another_program(
+    app: Any, tools: Any, bids: Path, tmp_path: Path, description: str
+) -> None:
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'dataset_description.json').write_text(description)
+    for extra in ((), ('--dry-run',)):
+        done = app.participant(bids, other, *extra)
+        refused(done, 64, tools, 'that shivacmb did not make', 'are swapped')
+    assert listing(other) == ['dataset_description.json']
+    assert (other / 'dataset_description.json').read_text() == description
+
+
 def test_work_folder_inside_the_dataset(app: Any, tools: Any, bids: Path, tmp_path: Path) -> None:
     done = app.participant(bids, tmp_path / 'out', '-w', bids / 'work')
     refused(done, 64, tools, 'work folder', 'choose another')

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.system
 
-LABELS = ('01', '02', '03', '04')
+LABELS = ('01', '02', '03')
 #: Ten times what an idle machine needs: a stop for what hangs, no measure of speed.
 DEADLINE_S = 300
 GONE_S = 60
@@ -23,7 +23,7 @@ GONE_S = 60
 def bids(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tools.dataset(tmp_path_factory.mktemp('interrupted') / 'bids')
     for seed, label in enumerate(LABELS):
-        tools.place(root, f'sub-{label}_T2starw', tools.head(seed=seed))
+        tools.place(root, f'sub-{label}_T2starw', tools.head(seed=seed, voxel_mm=(2.0, 2.0, 2.0)))
     return root
 
 
@@ -173,8 +173,10 @@ def test_prediction_process_that_dies(
     assert own_app.temporary == []
 
 
-def test_worker_that_dies(own_app: Any, tools: Any, bids: Path, ended: Any) -> None:
-    """The run ends by itself with a sentence, and the same command completes it."""
+def test_worker_that_dies(
+    own_app: Any, tools: Any, bids: Path, undisturbed: dict[str, str], ended: Any
+) -> None:
+    """What it took with it runs again: the run ends as if nothing had happened."""
     out = own_app.root / 'out'
     running = tools.start(
         own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', '2'
@@ -189,13 +191,12 @@ def test_worker_that_dies(own_app: Any, tools: Any, bids: Path, ended: Any) -> N
     ]
     os.kill(workers[0], signal.SIGKILL)
     _, said = running.process.communicate(timeout=DEADLINE_S)
-    assert running.process.returncode in (1, 75), said
+    assert running.process.returncode == 0, said
     assert 'Traceback' not in said
-    assert 'memory ran out' in said
     assert running.wait_gone(GONE_S) == []
+    assert tools.results(out) == undisturbed
     tools.check_whole(out)
-    last = own_app.participant(bids, out)
-    assert last.returncode == 0, last.stderr
+    assert own_app.temporary == []
 
 
 def test_two_runs_at_once(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-import tomllib
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 pytestmark = pytest.mark.system
 
@@ -156,6 +162,10 @@ def test_sidecars_say_where_and_how(out: Path, first: Any) -> None:
     assert sidecar['Parameters']['threshold'] == 0.4
     assert len(sidecar['InputSHA256']) == 64
     assert [fold['file'] for fold in sidecar['Model']['Folds']] == ['fold-0.keras', 'fold-1.keras']
+    brain = sidecar['BrainModel']
+    assert (brain['Name'], brain['UsedFor']) == ('brain-zones', ['zones'])
+    for words in ('spots 1.0', 'Tests of the software only.', brain['IntendedUse'], 'of zones'):
+        assert words in (out / 'docs' / 'sub-03.html').read_text(encoding='utf-8')
     for software in ('shivacmb', 'nipype', 'openvino'):
         assert software in json.dumps(sidecar['Software'])
 
@@ -180,9 +190,31 @@ def test_log_folder_of_the_run(out: Path, first: Any, app: Any) -> None:
     assert app.temporary == []
 
 
+def test_logs_are_those_that_the_documentation_lists(out: Path, first: Any) -> None:
+    text = (Path(__file__).parents[2] / 'docs' / 'outputs.md').read_text(encoding='utf-8')
+    table = text.split('## Logs')[1].split('\n## ')[0]
+    patterns = [
+        name.replace('X/<scan>', '*/*') for name in re.findall(r'^\| `(.+?)`', table, re.M)
+    ]
+    assert len(patterns) > 4
+    logs = out / 'logs'
+    # the folder of a run over one participant lies in that of the participant
+    files = {
+        re.sub(r'^sub-\w+/run-', 'run-', path.relative_to(logs).as_posix())
+        for path in logs.rglob('*')
+        if path.is_file()
+    }
+    assert {name for name in files if not any(fnmatch(name, p) for p in patterns)} == set()
+    unused = [p for p in patterns if not any(fnmatch(name, p) for name in files)]
+    assert unused == ['run-*/crash-*']
+
+
 def test_validator_finds_no_error(out: Path, first: Any, bids: Path, app: Any) -> None:
     gathered = app.run(bids, out, 'group')
     assert gathered.returncode == 0, gathered.stderr
+    index = (out / 'docs' / 'index.html').read_text(encoding='utf-8')
+    for words in ('About the model spots 1.0.', 'About mask and zones by brain-zones'):
+        assert index.count(words) == 1
     program = Path(sys.executable).with_name('bids-validator-deno')
     done = subprocess.run(
         [program, out, '--format', 'json'], capture_output=True, text=True, check=False
@@ -301,20 +333,15 @@ def test_work_folder_is_kept_on_demand(app: Any, bids: Path, tmp_path: Path) -> 
     assert list((tmp_path / 'work').rglob('network_input.npy'))
 
 
-@pytest.mark.parametrize('ending', ['json', 'yml', 'toml'])
 def test_plugin_file(
-    app: Any, bids: Path, tmp_path: Path, first: dict[str, str], tools: Any, ending: str
+    app: Any, bids: Path, tmp_path: Path, first: dict[str, str], tools: Any
 ) -> None:
-    plugin = {
-        'json': '{"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}',
-        'yml': 'plugin: MultiProc\nplugin_args: {n_procs: 2, raise_insufficient: false}\n',
-        'toml': 'plugin = "Linear"\n',
-    }[ending]
-    (tmp_path / f'plugin.{ending}').write_text(plugin)
+    """One run; the kinds of files are read in tests/cli, the serial plugin runs elsewhere."""
+    file = tmp_path / 'plugin.yml'
+    file.write_text('plugin: MultiProc\nplugin_args: {n_procs: 2, raise_insufficient: false}\n')
     done = app.participant(
-        bids, tmp_path / 'out', '--use-plugin', tmp_path / f'plugin.{ending}',
-        '--participant-label', '02',
-    )  # fmt: skip
+        bids, tmp_path / 'out', '--use-plugin', file, '--participant-label', '02'
+    )
     assert done.returncode == 0, done.stderr
     after = tools.results(tmp_path / 'out')
     assert {name for name in after if 'sub-02' in name} == {

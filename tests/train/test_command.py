@@ -110,7 +110,9 @@ def test_a_killed_training_ends_with_the_same_weights(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 50 <= saved_weights(checkpoint.parent)[1] < 110
+    # on a slow machine it may have made all its steps by now, but no bundle
+    assert saved_weights(checkpoint.parent)[1] >= 50
+    assert not (tmp_path / 'cut').exists()
     again = installed(arguments)
     assert again.returncode == 0, again.stderr
     for ours, theirs in zip(

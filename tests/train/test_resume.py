@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError, OutputError, TemporaryError
+from shivacmb.processes import machine
 from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.lock import locked
 from shivacmb.train.loop import Network, PausedError, Recipe, Watch, seeded, train
@@ -137,11 +138,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_was_writing_is_swept_away(tmp_path: Path) -> None:
-    import socket
-
-    host = socket.gethostname().replace('_', '')
-    host = ''.join(letter for letter in host if letter.isalnum() or letter == '.')
-    left = tmp_path / f'.tmp-{host}-999999999-0123abcd-checkpoint.npz'
+    left = tmp_path / f'.tmp-{machine()}-999999999-0123abcd-checkpoint.npz'
     left.write_bytes(b'half')
     train(Dots(), replace(RECIPE, steps=1), tmp_path, network=tiny())
     assert not left.exists()

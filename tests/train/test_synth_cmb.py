@@ -19,23 +19,23 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
-    # one fold and six scans: about a minute of one core
+    # the least of each part: one fold, a scan to learn from, one to choose and one to measure on
     arguments = [
         '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1', '--rounds', '1',
         '--fold-steps', '1', '--folds', '1',
-        '--scans', '4', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
-        '--workers', '1', '--shape', '48', '64', '48', '--bundle-version', '7.1',
+        '--scans', '1', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
+        '--workers', '1', '--shape', '32', '32', '32', '--bundle-version', '7.1',
     ]  # fmt: skip
     assert main(arguments) == 0
     bundle = load_bundle(tmp_path / 'tiny')
     bundle.verify()
     assert len(bundle.folds) == 1
     assert bundle.version == '7.1'
-    assert bundle.grid.shape == (48, 64, 48)
+    assert bundle.grid.shape == (32, 32, 32)
     assert bundle.training['seed'] == Plan.seed
     assert bundle.training['start'] == 'nothing'
-    batch = np.zeros((1, 48, 64, 48, 1), np.float32)
-    assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (1, 1, 48, 64, 48, 1)
+    batch = np.zeros((1, 32, 32, 32, 1), np.float32)
+    assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (1, 1, 32, 32, 32, 1)
     curve = (tmp_path / 'tiny.work' / 'base' / 'curve.tsv').read_text()
     assert curve.startswith('step\tlearning_rate\tloss\n2\t')
     # another training may begin with what this one made

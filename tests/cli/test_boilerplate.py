@@ -1,0 +1,38 @@
+"""The methods text says what was done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shivacmb.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ([], 'masked by the background of skull-stripped scans, and the built-in network for'),
+        (['--mask', 'background'], 'masked by the background of the skull-stripped scans. '),
+        (['--brain-mask', '/m/{stem}.nii'], 'by precomputed masks; scans without one were left'),
+        (['--mask', 'builtin', '-d', 'x={tmp}'], 'by precomputed masks; scans without one were'),
+    ],
+)
+def test_how_brains_were_masked(
+    tmp_path: Path,
+    spot_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    (tmp_path / 'dataset_description.json').write_text(
+        json.dumps({'Name': 'test', 'BIDSVersion': '1.10.0'})
+    )
+    options = [option.replace('{tmp}', str(tmp_path)) for option in options]
+    given = [str(tmp_path), str(tmp_path / 'derivatives' / 'out'), 'participant']
+    code = main([*given, '--model', str(spot_bundle), '--boilerplate-only', *options])
+    text = capsys.readouterr().out
+    assert code == 0
+    assert words in text
+    assert ('built-in network. Images' in text or 'for the others' in text) == (not options)

@@ -1,0 +1,58 @@
+"""The group level, from what participant runs leave behind."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from shivacmb.bids import ScanRecord, write_record
+from shivacmb.cli.main import main
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Return what two runs leave that were killed before they wrote their pages."""
+    out = tmp_path / 'out'
+    for participant, session in (('01', 'a'), ('01', 'b'), ('02', None)):
+        stem = f'sub-{participant}' if session is None else f'sub-{participant}_ses-{session}'
+        record = ScanRecord(
+            participant=participant,
+            session=session,
+            stem=stem,
+            filename=f'anat/{stem}_desc-CMB_dseg.json',
+            status='failed',
+            reason='the image is constant',
+            contrast='T2starw',
+        )
+        write_record(out, record)
+    return out
+
+
+def group(out: Path) -> int:
+    # the dataset may be gone by then
+    return main([str(out.parent / 'absent'), str(out), 'group', '-q'])
+
+
+def test_pages_that_a_killed_run_did_not_write(out: Path) -> None:
+    assert group(out) == 0
+    pages = sorted(path.name for path in (out / 'docs').glob('sub-*.html'))
+    assert pages == ['sub-01_ses-a.html', 'sub-01_ses-b.html', 'sub-02.html']
+    assert 'the image is constant' in (out / 'docs' / 'sub-02.html').read_text()
+    index = (out / 'docs' / 'index.html').read_text()
+    for page in pages:
+        assert f'href="{page}#' in index
+
+
+def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
+    (out / 'docs').mkdir()
+    kept = out / 'docs' / 'sub-01_ses-a.html'
+    kept.write_text('as it was')
+    shutil.rmtree(out / 'sub-02')  # removed by the user: it stays so
+    assert group(out) == 0
+    assert kept.read_text() == 'as it was'
+    assert sorted(path.name for path in (out / 'docs').glob('sub-*.html')) == [
+        'sub-01_ses-a.html',
+        'sub-01_ses-b.html',
+    ]

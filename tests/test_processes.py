@@ -1,0 +1,130 @@
+"""Files of other processes are left behind only where that is certain."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shivacmb import processes
+from shivacmb.bids import remove_stale, remove_stale_locks, replacing, scan_lock
+from shivacmb.interfaces.staging import Staging, remove_stale_staging, staging_folder
+from shivacmb.reports.files import write_whole
+from shivacmb.simulate.files import remove_stale_stages, staging
+
+SWEEP = """
+import sys
+from pathlib import Path
+from shivacmb.bids import remove_stale, remove_stale_locks
+from shivacmb.interfaces.staging import remove_stale_staging
+from shivacmb.simulate.files import remove_stale_stages
+
+out = Path(sys.argv[1])
+remove_stale(out)
+remove_stale_locks(out)
+remove_stale_staging(out / 'logs' / '.staging')
+remove_stale_stages(out)
+"""
+
+
+def all_of(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob('*') if path.is_file())
+
+
+def sweep(out: Path) -> None:
+    remove_stale(out)
+    remove_stale_locks(out)
+    remove_stale_staging(out / 'logs' / '.staging')
+    remove_stale_stages(out)
+
+
+def write_half(out: Path) -> None:
+    """Leave what a killed process leaves of everything that is written."""
+    with (
+        replacing(out / 'image.nii.gz') as temporary,
+        scan_lock(out, 'sub-01'),
+        Staging(staging_folder(out / 'logs' / '.staging', 'sub-01')) as staged,
+        staging(out, 'sub-02') as stage,
+    ):
+        temporary.write_text('half')
+        (staged.folder / '000_image.nii.gz').write_text('half')
+        (stage / 'image.nii.gz').write_text('half')
+        os._exit(0)
+
+
+def left_by_a_killed_process(out: Path) -> list[str]:
+    child = os.fork()
+    if child == 0:
+        write_half(out)
+    os.waitpid(child, 0)
+    left = all_of(out)
+    assert len(left) == 4
+    return left
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    left_by_a_killed_process(tmp_path)
+    sweep(tmp_path)
+    assert all_of(tmp_path) == []
+
+
+def test_process_of_another_container_is_not_taken_for_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = left_by_a_killed_process(tmp_path)
+    monkeypatch.setattr(processes, 'namespace', lambda: '1')
+    sweep(tmp_path)
+    assert all_of(tmp_path) == left
+
+
+@pytest.mark.parametrize('number', ['4026531836', ''])
+def test_every_name_tells_the_numbering(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setattr(processes, 'namespace', lambda: number)
+    monkeypatch.setattr('socket.gethostname', lambda: 'node_1')
+    where = f'node1.{number}' if number else 'node1'
+    assert processes.machine() == where
+    who = f'{where}-{os.getpid()}'
+    seen = []
+    monkeypatch.setattr(Path, 'write_bytes', lambda path, _: seen.append(path) or path.touch())
+    write_whole(tmp_path / 'page.html', b'')
+    with replacing(tmp_path / 'image') as temporary:
+        temporary.touch()
+    with staging(tmp_path, 'sub-01') as stage:
+        pass
+    for path in (*seen, temporary, stage):
+        assert path.name.startswith(f'.tmp-{who}-')
+    assert staging_folder(tmp_path, 'sub-01').name.endswith(f'@{who}')
+    with scan_lock(tmp_path, 'sub-01'):
+        [lock] = tmp_path.rglob('*.lock')
+        assert lock.read_text().split()[:2] == [where, str(os.getpid())]
+
+
+def test_numbering_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, '_NAMESPACE', tmp_path / 'absent')
+    assert processes.namespace() == ''
+
+
+def test_another_container_of_this_machine_leaves_files_alone(tmp_path: Path) -> None:
+    apart = ['unshare', '--map-root-user', '--pid', '--fork', '--mount-proc']
+    if shutil.which('unshare') is None:
+        pytest.skip('no unshare')
+    if subprocess.run([*apart, 'true'], capture_output=True, check=False).returncode:
+        pytest.skip('process namespaces are not permitted here')
+    with (
+        replacing(tmp_path / 'image.nii.gz') as temporary,
+        scan_lock(tmp_path, 'sub-01'),
+        Staging(staging_folder(tmp_path / 'logs' / '.staging', 'sub-01')) as staged,
+        staging(tmp_path, 'sub-02') as stage,
+    ):
+        for path in (temporary, staged.folder / 'image', stage / 'image'):
+            path.write_text('half')
+        mine = all_of(tmp_path)
+        assert len(mine) == 4
+        subprocess.run([*apart, sys.executable, '-c', SWEEP, str(tmp_path)], check=True)
+        assert all_of(tmp_path) == mine
