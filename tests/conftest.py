@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,18 @@ def make_spot_bundle() -> Any:
 def spot_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a bundle that finds dark spots; not to be changed."""
     return write_spot_bundle(tmp_path_factory.mktemp('models') / 'spots')
+
+
+@pytest.fixture(scope='session')
+def fuzz() -> Any:
+    """Return the module ``fuzz``: damaged and hostile files, drawn by hypothesis."""
+    spec = importlib.util.spec_from_file_location('fuzz', Path(__file__).with_name('fuzz.py'))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules['fuzz'] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope='session')

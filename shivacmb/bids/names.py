@@ -135,11 +135,17 @@ def record_path(out_dir: str | Path, scan: HasOutputs) -> Path:
     return Path(out_dir) / 'logs' / f'sub-{scan.participant}' / f'{scan.stem}.json'
 
 
-def run_folder(out_dir: str | Path, name: str, participants: Collection[str]) -> Path:
+def run_folder(
+    out_dir: str | Path,
+    name: str,
+    participants: Collection[str],
+    task: tuple[str, int] | None = None,
+) -> Path:
     """Folder of one run's settings, log and crash files.
 
     That of a run over one participant, of which a job array makes thousands, lies with the
-    participant's records; others lie in ``logs/`` itself (docs/decisions/0112).
+    participant's records; that of another array task in a folder of its array and thousand;
+    others lie in ``logs/`` itself (docs/decisions/0104, 0112).
 
     Parameters
     ----------
@@ -149,18 +155,23 @@ def run_folder(out_dir: str | Path, name: str, participants: Collection[str]) ->
         Of the run, ``run-...``.
     participants
         Labels without prefix.
+    task
+        SLURM's number of the array and of the task in it.
     """
     logs = Path(out_dir) / 'logs'
     if len(participants) == 1:
         (label,) = participants
         return logs / f'sub-{label}' / name
+    if task is not None:
+        array, thousand = task[0], task[1] // 1000
+        return logs / (f'array-{array}-{thousand}' if thousand else f'array-{array}') / name
     return logs / name
 
 
 def run_folders(out_dir: str | Path) -> list[Path]:
     """Folders of all runs, by the time they started."""
     logs = Path(out_dir) / 'logs'
-    found = [*logs.glob('run-*'), *logs.glob('sub-*/run-*')]
+    found = [*logs.glob('run-*'), *logs.glob('array-*/run-*'), *logs.glob('sub-*/run-*')]
     return sorted(found, key=lambda path: path.name)
 
 

@@ -323,7 +323,9 @@ def run_plans(
 
 
 def _make_run_dir(out_dir: Path, participants: set[str]) -> Path:
-    run_dir = run_folder(out_dir, _run_name(), participants)
+    from shivacmb.cli.runs import array_task
+
+    run_dir = run_folder(out_dir, _run_name(), participants, array_task())
     try:
         run_dir.mkdir(parents=True)
     except OSError as error:

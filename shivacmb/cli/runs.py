@@ -19,6 +19,8 @@ from shivacmb.processes import is_alive, namespace
 LOG_NAME = 'run.log'
 START, END = 'run started ', 'run ended '
 FINISHED = 'finished'
+#: Variable in which the script of an array job names the file with the task's output.
+TASK_LOG = 'SHIVACMB_TASK_LOG'
 _LAST_NODE = 'write_derivatives'
 _STEP = re.compile(r'^\S+ \S+ (?P<stem>sub-\S+) (?P<node>\w+) (?P<how>end|exception) ')
 
@@ -38,6 +40,8 @@ class RunNote:
         when it started, in clock ticks since the machine did.
     job, task
         SLURM's number of the job, and of the array task as ``12_3``; None outside SLURM.
+    log
+        File with the output of the array task, or None.
     ended
         How it ended, or None when it has not said so.
     written
@@ -56,6 +60,7 @@ class RunNote:
     ticks: int = 0
     job: str | None = None
     task: str | None = None
+    log: str | None = None
     ended: str | None = None
     written: frozenset[str] = frozenset()
     steps: dict[str, str] = field(default_factory=dict)
@@ -67,6 +72,16 @@ class RunNote:
         if self.host != socket.gethostname() or self.namespace != namespace():
             return None
         return is_alive(self.pid) and _ticks(self.pid) == self.ticks
+
+
+def array_task() -> tuple[str, int] | None:
+    """SLURM's number of the array and of the task in it that this process belongs to, if any."""
+    array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
+    return (
+        (array, int(index))
+        if array and array.isdecimal() and index and index.isdecimal()
+        else None
+    )
 
 
 @contextlib.contextmanager
@@ -87,14 +102,15 @@ def noted(run_dir: Path, scans: Sequence[str]) -> Iterator[None]:
     OutputError
         If the log cannot be written.
     """
-    array, index = (os.environ.get(f'SLURM_ARRAY_{name}') for name in ('JOB_ID', 'TASK_ID'))
+    task = array_task()
     start = {
         'host': socket.gethostname(),
         'pid': os.getpid(),
         'namespace': namespace(),
         'ticks': _ticks(os.getpid()),
         'job': os.environ.get('SLURM_JOB_ID'),
-        'task': f'{array}_{index}' if array and index else None,
+        'task': f'{task[0]}_{task[1]}' if task else None,
+        'log': os.environ.get(TASK_LOG) or None,
         'scans': list(scans),
     }
     try:
@@ -166,6 +182,7 @@ def _read(folder: Path) -> RunNote | None:
         ticks=int(start.get('ticks', 0)),
         job=start.get('job') or None,
         task=start.get('task') or None,
+        log=str(start.get('log') or '') or None,
         ended=ended,
         written=frozenset(written),
         steps=steps,

@@ -17,8 +17,11 @@ RUNTIMES = ('apptainer', 'singularity', 'docker', 'podman')
 SCRATCH = '${SLURM_TMPDIR:-${TMPDIR:-/tmp}}'
 GROUP_LOG = 'group-%A.log'
 TASK_LOG = '%A_%a.log'
-TOLD = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID')
-BOUND = (('bids_dir', ':ro'), ('out_dir', ''), ('work', ''))
+# The log of a run names its job and the task's output, by which status finds them
+TOLD = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID', 'SHIVACMB_TASK_LOG')
+BOUND = (('bids_dir', ':ro'), ('out_dir', ''))
+#: Files of tasks in one folder; larger arrays have a folder per thousand.
+LOGS_PER_FOLDER = 1000
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,13 @@ def render(job: Job, resources: Resources, place: Place) -> str:
         bids_dir=job.bids_dir,
         out_dir=job.out_dir,
         log_dir=job.log_dir,
+        logs_per_folder=LOGS_PER_FOLDER if job.tasks > LOGS_PER_FOLDER else None,
         requeue=job.requeue,
         image=place.image,
         options=[shlex.join(words) for words in job.options] + _from_slurm(job.options),
         setup=place.setup,
         app=_app(place),
-        work_option=' --work-dir "$work"' if job.scratch else '',
+        work_option=f' --work-dir {_work(place)}' if job.scratch else '',
         scratch=job.scratch or SCRATCH,
         group=_group_words(job, resources) if job.group else [],
         list_file=job.list_file,
@@ -234,6 +238,11 @@ def _from_slurm(options: Sequence[Sequence[str]]) -> list[str]:
     return [] if '--nprocs' in typed else ['--nprocs "${SLURM_CPUS_PER_TASK:-1}"']
 
 
+def _work(place: Place) -> str:
+    """Name of the task's own folder where the app runs: a container has it as its /tmp."""
+    return '"$work"' if place.image is None else '/tmp'  # noqa: S108
+
+
 def _app(place: Place) -> list[str]:
     """Lines of the function that becomes the app."""
     if place.image is None:
@@ -243,7 +252,9 @@ def _app(place: Place) -> list[str]:
     else:
         gpu = ' --nv' if place.gpu else ''
         lines, bind = [f'exec {place.runtime} run --cleanenv --containall{gpu}'], '--bind'
-    # The log of a run names its job, by which status finds it
+        # Else /tmp is a memory disk of 64 MB; a folder bound below /tmp may not be found
+        lines.append('--workdir "$work"')
+    lines.append('--env TMPDIR=/tmp')
     lines += [f'--env {name}="${{{name}-}}"' for name in TOLD]
     lines += [f'{bind} "${name}:${name}{mode}"' for name, mode in BOUND]
     for path, writable in place.binds:
@@ -258,7 +269,8 @@ def _docker(place: Place) -> list[str]:
     podman = place.runtime == 'podman'
     words = [
         f'exec {place.runtime} run --rm --init',
-        '--network=none --read-only --tmpfs /tmp',
+        '--network=none --read-only',
+        '--volume "$work:/tmp"',
         '--userns=keep-id' if podman else '--user "$(id -u):$(id -g)"',
         # Docker's containers are not SLURM's children, and know nothing of its limits
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +37,9 @@ class ScanState:
         One of ``STATES``, and a sentence for all but ``done``.
     microbleeds
         Their number in a scan that is done.
-    job, run
-        SLURM's number of the last run that took the scan on, and the run's folder in
-        ``OUT/logs``.
+    job, run, log
+        SLURM's number of the last run that took the scan on, the run's folder in ``OUT/logs``,
+        and the file with the output of its SLURM task.
     """
 
     participant: str
@@ -50,6 +50,7 @@ class ScanState:
     microbleeds: int | None = None
     job: str | None = None
     run: str | None = None
+    log: str | None = None
 
 
 def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
@@ -125,6 +126,7 @@ class _Watch:
         """Return why a run ended before it had a result for a scan."""
         said = self.endings.get(run.job or '')
         slurm = f'; SLURM says {said}' if said else ''
+        slurm += f'; see <{run.log}>' if run.log else ''
         if run.ended is None:
             return (
                 f'{_where(run)} ended without a word: killed, out of memory or time, or its node '
@@ -161,8 +163,10 @@ def _state(
     participant, session = _whose(stem, record)
 
     def state(name: str, reason: str = '', microbleeds: int | None = None) -> ScanState:
-        job, folder = (_job(run) or None, run.name) if run else (None, None)
-        return ScanState(participant, session, stem, name, reason, microbleeds, job, folder)
+        made = ScanState(participant, session, stem, name, reason, microbleeds)
+        if run is None:
+            return made
+        return replace(made, job=_job(run) or None, run=run.name, log=run.log)
 
     if record is not None and record.status == 'ok':
         if not output_paths(out_dir, record)['dseg'].exists():

@@ -270,9 +270,16 @@ def test_where_runs_leave_their_logs(tmp_path):
     several = run_folder(tmp_path, 'run-1', {'01', '02'})
     assert one == tmp_path / 'logs' / 'sub-01' / 'run-2'
     assert several == tmp_path / 'logs' / 'run-1'
-    for folder in (one, several):
+    # arrays with several participants per task: a thousand folders at most in each
+    tasks = [run_folder(tmp_path, f'run-3{n}', {'01', '02'}, ('88', n)) for n in (0, 999, 1000)]
+    assert [path.parent for path in tasks] == [
+        tmp_path / 'logs' / name for name in ('array-88', 'array-88', 'array-88-1')
+    ]
+    assert run_folder(tmp_path, 'run-2', {'01'}, ('88', 5)) == one
+    for folder in (one, several, *tasks):
         folder.mkdir(parents=True)
-    assert run_folders(tmp_path) == [several, one]
+    assert sorted(run_folders(tmp_path)) == sorted([several, one, *tasks])
+    assert run_folders(tmp_path)[:2] == [several, one]
 
 
 def test_the_names_of_zones_belong_to_all_scans(scan, tmp_path):

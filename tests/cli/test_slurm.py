@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Any
 import pytest
 
 from shivacmb.bids import ScanRecord, find_scans, output_paths, write_record
-from shivacmb.cli import plans
+from shivacmb.cli import plans, slurm_script
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
 from shivacmb.cli.run import _needed, prepare
 from shivacmb.cli.slurm_options import seconds
 from shivacmb.models import find_bundle
 
+HOST = socket.gethostname()
 LABELS = tuple(f'{index:02d}' for index in range(1, 8))
 Tools = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -253,6 +255,25 @@ def test_signals_reach_the_app(make: Any, number: signal.Signals, *, queued: boo
     assert not list(script.tmp.iterdir())
 
 
+def test_signal_to_both_keeps_the_exit_code(make: Any) -> None:
+    """scancel signals the script and the app at once."""
+    script = make()
+    process = subprocess.Popen(
+        ['bash', str(script.path)],
+        env=script.environment | script.slurm(0) | {'SLOW': '1'},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    while process.stdout.readline() != 'up\n':
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert 'exit code 143\n' in out
+
+
 def test_group_job_follows_the_array(make: Any, tmp_path: Path, bids: Path) -> None:
     script = make('--job-name', 'cmb')
     environment = script.environment
@@ -290,6 +311,74 @@ def test_names_with_odd_letters(make: Any, tmp_path: Path) -> None:
     assert f'--output="{str(out).replace("%", "%%")}/logs/slurm/%A_%a.log"' in header(script)
 
 
+def finished_log(script: Script, text: str, number: int = 0, **env: str) -> str:
+    """Run a task whose output goes to a file that SLURM opened; return where it ended up."""
+    made = script.path.parent / 'out' / 'logs' / 'slurm' / f'5_{number}.log'
+    with made.open('a') as stream:
+        done = subprocess.run(
+            ['bash', str(script.path)],
+            env=script.environment | script.slurm(number) | env,
+            stdout=stream,
+            stderr=stream,
+            timeout=60,
+            check=False,
+        )
+        # SLURM itself has a last word
+        stream.write(text)
+    assert done.returncode in (0, 75)
+    assert not made.exists()
+    [found] = script.path.parent.glob(f'out/logs/slurm/5/**/{number}.log')
+    return str(found)
+
+
+def test_output_of_a_task_moves_to_a_folder_of_its_array(make: Any, tmp_path: Path) -> None:
+    script = make('--per-task', 1)
+    found = finished_log(script, 'first end\n', CODE='75')
+    assert found == f'{tmp_path}/out/logs/slurm/5/0.log'
+    again = finished_log(script, 'second end\n', SLURM_RESTART_COUNT='1')
+    assert again == found
+    lines = Path(found).read_text().splitlines()
+    assert [line for line in lines if line.startswith(('task', 'exit')) or 'end' in line] == [
+        *(f'task 0 on {HOST}: 01', 'exit code 75', 'first end'),
+        *(f'task 0 on {HOST}: 01', 'exit code 0', 'second end'),
+    ]
+
+
+def test_large_array_has_a_folder_per_thousand(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_script, 'LOGS_PER_FOLDER', 3)
+    script = make('--per-task', 1)
+    for number in range(7):
+        finished_log(script, '', number)
+    logs = tmp_path / 'out' / 'logs' / 'slurm' / '5'
+    assert sorted(str(path.relative_to(logs)) for path in logs.rglob('*.log')) == [
+        *('0/0.log', '0/1.log', '0/2.log', '1/3.log', '1/4.log', '1/5.log', '2/6.log'),
+    ]
+
+
+def test_output_elsewhere_is_left_there(make: Any, tmp_path: Path) -> None:
+    script = make()
+    done = script.task(0)
+    assert done.returncode == 0
+    assert list((tmp_path / 'out' / 'logs' / 'slurm').iterdir()) == []
+
+
+@pytest.mark.parametrize('runtime', ['apptainer', 'docker'])
+def test_temporary_files_of_a_container_are_on_the_disk_of_the_node(
+    make: Any, runtime: str
+) -> None:
+    """Under --containall /tmp is a memory disk of 64 MB, and TMPDIR of the host is unknown."""
+    script = make('--container', 'docker://x', '--runtime', runtime)
+    assert script.task(0).returncode == 0
+    words = script.seen.read_text().splitlines()
+    assert words[words.index('--env') + 1] == 'TMPDIR=/tmp'
+    assert words[words.index('--work-dir') + 1] == '/tmp'
+    given = words[words.index('--workdir' if runtime == 'apptainer' else '--volume') + 1]
+    assert Path(given.removesuffix(':/tmp')).parent == script.tmp
+    assert '--tmpfs' not in words
+
+
 def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> None:
     masks = tmp_path / 'masks'
     for label in LABELS:
@@ -302,18 +391,18 @@ def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> 
         '--container', 'docker://lab/shivacmb:1', '--gres', 'gpu:1', '--bind', '/opt/atlas',
         passed=('--brain-mask', pattern, '--bids-filter-file', filters),
     )  # fmt: skip
+    (tmp_path / 'out' / 'logs' / 'slurm' / '5_0.log').touch()
     assert script.task(0).returncode == 0
     words = script.seen.read_text().splitlines()
     assert words[:4] == ['run', '--cleanenv', '--containall', '--nv']
     assert 'SLURM_JOB_ID=7' in words
+    assert f'SHIVACMB_TASK_LOG={tmp_path}/out/logs/slurm/5/0.log' in words
     binds = [words[i + 1] for i, word in enumerate(words) if word == '--bind']
     out = tmp_path / 'out'
     assert binds[:2] == [f'{bids}:{bids}:ro', f'{out}:{out}']
     assert f'{filters}:{filters}:ro' in binds
     assert f'{masks}:{masks}:ro' in binds
     assert '/opt/atlas:/opt/atlas:ro' in binds
-    work = words[words.index('--work-dir') + 1]
-    assert f'{work}:{work}' in binds
     assert words[words.index('docker://lab/shivacmb:1') + 1] == str(bids)
 
 

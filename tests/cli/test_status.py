@@ -19,6 +19,7 @@ from shivacmb.bids import ScanRecord, output_paths, write_record
 from shivacmb.bids.records import write_absence
 from shivacmb.cli import runs, slurm_queue, states
 from shivacmb.cli.interrupts import Terminated
+from shivacmb.cli.run import _make_run_dir
 from shivacmb.exceptions import OutputError
 
 Tools = Callable[..., subprocess.CompletedProcess[str]]
@@ -170,6 +171,33 @@ def test_a_run_without_last_words(out: Path, queue: Any, monkeypatch: pytest.Mon
     assert by_scan(out)['sub-01'][0] == 'running'
     silent(log)
     assert by_scan(out)['sub-01'][0] == 'stopped'
+
+
+def test_output_of_the_task_is_named(
+    out: Path, queue: Any, tools_main: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = out / 'logs' / 'run-1'
+    folder.mkdir(parents=True)
+    monkeypatch.setenv('SHIVACMB_TASK_LOG', '/logs/slurm/9/3.log')
+    with contextlib.suppress(Terminated), runs.noted(folder, ['sub-01']):
+        raise Terminated
+    monkeypatch.delenv('SHIVACMB_TASK_LOG')
+    [(_, reason)] = by_scan(out).values()
+    assert reason.endswith('time limit or scancel; see </logs/slurm/9/3.log>')
+    [row] = json.loads(tools_main('status', out, '--format', 'json').stdout)['scans']
+    assert row['log'] == '/logs/slurm/9/3.log'
+
+
+def test_runs_of_array_tasks_lie_together(
+    out: Path, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runs.array_task() is None
+    monkeypatch.setenv('SLURM_ARRAY_JOB_ID', '88')
+    monkeypatch.setenv('SLURM_ARRAY_TASK_ID', '1234')
+    folder = _make_run_dir(out, {'01', '02'})
+    assert folder.parent == out / 'logs' / 'array-88-1'
+    with runs.noted(folder, ['sub-01', 'sub-02']):
+        assert [state for state, _ in by_scan(out).values()] == ['running', 'running']
 
 
 def test_the_last_run_counts(out: Path, queue: Any) -> None:

@@ -33,6 +33,7 @@ class App:
     root: Path
     bundle: Path
     env: dict[str, str] = field(default_factory=dict)
+    timeout_s: int = TIMEOUT_S
     # Short, because a socket in it may have a path of 107 bytes only
     tmp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix='smb-')))
 
@@ -69,7 +70,7 @@ class App:
             cwd=cwd or self.root,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=self.timeout_s,
             check=False,
         )
 

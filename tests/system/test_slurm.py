@@ -127,7 +127,7 @@ def exit_codes(cluster: Any, array: str, out: Path) -> dict[str, str]:
     for block in cluster.call('scontrol', 'show', 'job', array).split('\n\n'):
         words = dict(word.partition('=')[::2] for word in block.split())
         if 'ArrayTaskId' in words:
-            log = out / 'logs' / 'slurm' / f'{array}_{words["ArrayTaskId"]}.log'
+            log = out / 'logs' / 'slurm' / array / f'{words["ArrayTaskId"]}.log'
             codes[log.read_text().split('\n')[0].rpartition(': ')[2]] = words['ExitCode']
     return codes
 
@@ -165,6 +165,10 @@ def test_array_killed_drained_and_submitted_again(
     reasons = {item['participant']: item['reason'] for item in report['scans']}
     assert 'is not a NIfTI file' in reasons[CORRUPT]
     assert 'ended without a word: killed' in reasons[KILLED]
+    assert f'see <{out}/logs/slurm/{array}/' in reasons[KILLED]
+    # nothing is left where SLURM first put the output of tasks
+    left = {path.name for path in (out / 'logs' / 'slurm').iterdir()}
+    assert {name for name in left if not name.startswith('group-')} == {array}
     # the group job has run over what there was
     rows = tools.rows(out / 'participants.tsv')
     assert {row['participant_id'] for row in rows} == {f'sub-{x}' for x in LABELS} - {
@@ -185,7 +189,10 @@ def test_array_killed_drained_and_submitted_again(
 
 
 def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
-    """A task that ends with 75, or is near its time limit, is queued again, and not for ever."""
+    """A task that ends with 75, or is near its time limit, is queued again, and not for ever.
+
+    One that is cancelled is not.
+    """
     fake = app.root / 'venv' / 'bin' / 'shivacmb'
     fake.parent.mkdir(parents=True)
     fake.write_text(
@@ -195,22 +202,26 @@ def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
         '0-0) exit 75 ;;\n'
         '1-*) exit 75 ;;\n'
         '2-0) scancel --batch --signal=USR1 "${SLURM_ARRAY_JOB_ID}_2"; sleep 60 & wait ;;\n'
+        '3-0) scancel "${SLURM_ARRAY_JOB_ID}_3"; sleep 60 & wait ;;\n'
         'esac\n'
     )
     fake.chmod(0o755)
     out = app.root / 'requeued'
     array = submit(
         app, cluster, bids, out, '--requeue', 1, '--no-group', '--venv', fake.parent.parent,
-        '--participant-label', '01', '02', '03',
+        '--participant-label', '01', '02', '03', '04',
     )  # fmt: skip
     idle(cluster)
-    logs = [(out / 'logs' / 'slurm' / f'{array}_{task}.log').read_text() for task in range(3)]
+    logs = [(out / 'logs' / 'slurm' / array / f'{task}.log').read_text() for task in range(4)]
     codes = [[line for line in log.splitlines() if line.startswith('exit')] for log in logs]
     assert codes == [
         ['exit code 75', 'exit code 0'],
         ['exit code 75', 'exit code 75'],
         ['exit code 143', 'exit code 0'],
+        ['exit code 143'],
     ]
+    # SLURM itself wrote on into the file that the task had moved
+    assert 'CANCELLED' in logs[3]
     assert 'told to stop before the time limit' in logs[2]
 
 
