@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import replacing
+from shivacmb.models.portable import without_defaults
 
 Array = NDArray[Any]
 
@@ -59,4 +61,8 @@ def save_compact(model: Any, path: Path) -> None:
             for name in source.namelist():
                 # a fixed date: the same weights give the same file
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-                target.writestr(entry, source.read(name), zipfile.ZIP_DEFLATED, 9)
+                content = source.read(name)
+                if name == 'config.json':
+                    # older releases of Keras refuse arguments that they do not know
+                    content = json.dumps(without_defaults(json.loads(content))).encode()
+                target.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)

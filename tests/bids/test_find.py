@@ -35,7 +35,8 @@ def test_examples_give_the_decisions_written_beside_them(expected):
         for item in found.passed_over
     ]
     with expected.open(newline='') as file:
-        wanted = [tuple(row) for row in csv.reader(file, delimiter='\t', quotechar='\0')][1:]
+        table = csv.reader(file, delimiter='\t', quoting=csv.QUOTE_NONE)
+        wanted = [tuple(row) for row in table][1:]
     assert sorted(rows) == wanted
 
 

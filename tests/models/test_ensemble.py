@@ -233,5 +233,5 @@ def test_a_fold_without_form_needs_tensorflow_once(
     (bundle.path / 'model.json').write_text(json.dumps(content))
     monkeypatch.setattr('shivacmb.models.convert.has_tensorflow', lambda: False)
     monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
-    with pytest.raises(ModelError, match=r"pip install '\.\[tensorflow\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'shivacmb\[tensorflow\]'"):
         load_ensemble(load_bundle(bundle.path))

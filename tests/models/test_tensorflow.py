@@ -325,6 +325,8 @@ def test_exports_come_back(
 
 
 def _check_for_shivai(bundle: Bundle, folder: Path) -> None:
+    import sys
+
     import tensorflow as tf
 
     from shivacmb.models.safety import keras_config
@@ -335,7 +337,8 @@ def _check_for_shivai(bundle: Bundle, folder: Path) -> None:
     # Keras 3.6, which SHiVAi pins, has no "optional" inputs and no "renorm"
     before = json.dumps(keras_config(bundle.path / 'fold-0.keras'))
     after = json.dumps(keras_config(folder / 'fold-0.keras'))
-    assert '"optional"' in before
+    # nor does the newest Keras for Python 3.10 know it
+    assert '"optional"' in before or sys.version_info < (3, 11)
     assert '"optional"' not in after
     assert '"renorm"' not in after
     assert '"use_bias": false' in after
