@@ -188,6 +188,10 @@ def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
         paths = output_paths(out_dir, scan)
         folders |= {paths[key].parent for key in ('dseg', 'overview', 'record')}
         folders.add(paths['dseg'].parent.parent)
+        folders |= set(paths['record'].parent.glob('run-*'))
+    if len({scan.participant for scan in scans}) > 1:
+        # a task of an array does not list what thousands of others left
+        folders |= set((out_dir / 'logs').glob('run-*'))
     for folder in sorted(folders):
         remove_stale(folder)
 
