@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,6 +31,9 @@ Array = NDArray[Any]
 WHITE = 1000.0
 #: Value of one stored unit of phase (rad) and susceptibility (ppm).
 PHASE_STEP, CHI_STEP = np.pi / 4096, 1e-4
+#: Threads of a Fourier transform, however many processors there are: how many decides which lines
+#: are transformed together, and with newer releases of SciPy the last bit of the result.
+FFT_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -283,8 +285,7 @@ def make_dataset(
     done = subjects - len(numbers)
     tell = report or _silent
     tell(done, subjects)
-    workers = max(1, (os.cpu_count() or 1) // max(1, min(nprocs, len(numbers))))
-    for finished in _run(out_dir, order, numbers, nprocs, workers):
+    for finished in _run(out_dir, order, numbers, nprocs, FFT_THREADS):
         done += bool(finished)
         _participants(out_dir)
         tell(done, subjects)
