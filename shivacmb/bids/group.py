@@ -281,7 +281,7 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
         return dict.fromkeys(names)
     q1, median, q3 = np.percentile(array, [25, 50, 75])
     sd = float(array.std(ddof=1)) if array.size > 1 else None
-    numbers = (array.mean(), sd, median, q1, q3, array.min(), array.max(), array.sum())
+    numbers = (array.mean(), sd, median, q1, q3, np.min(array), np.max(array), array.sum())
     return {
         name: None if number is None else round(float(number), 6)
         for name, number in zip(names, numbers, strict=True)

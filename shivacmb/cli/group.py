@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from shivacmb.cli.main import check_writable, say
@@ -49,13 +48,13 @@ def run_group(settings: Settings) -> int:
             f'{named} are the same image and count separately; if one was renamed, '
             'remove its old results from OUT_DIR and OUT_DIR/logs'
         )
-    made = Counter(
+    made = {
         (
             record.model, record.model_version, record.threshold, record.min_voxels,
             record.toolkit, record.software_version,
         )
         for record in written.records if record.status == 'ok'
-    )  # fmt: skip
+    }  # fmt: skip
     if len(made) > 1:
         say(
             f'{len(made)} different models, versions or settings were used: the scans cannot be '

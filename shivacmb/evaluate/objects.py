@@ -225,7 +225,7 @@ def _components(
     if above.size == 0:
         return _build(shape, affine, above, np.zeros(0, np.int64), probability)
     axes = np.unravel_index(above, shape, order='F')
-    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in axes)
+    box = tuple(slice(int(np.min(axis)), int(np.max(axis)) + 1) for axis in axes)
     found = find_clusters(
         values[box], threshold=threshold, min_voxels=least, connectivity=connectivity
     )

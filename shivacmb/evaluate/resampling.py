@@ -53,7 +53,7 @@ class Bootstrap:
             Of the generator (PCG64).
         """
         _, owner = np.unique(np.asarray(subjects, str), return_inverse=True)
-        count = int(owner.max()) + 1 if len(owner) else 0
+        count = int(np.max(owner)) + 1 if len(owner) else 0
         rng = np.random.default_rng(seed)
         times = rng.multinomial(count, np.full(count, 1 / count), size=draws) if count else None
         if times is None:

@@ -50,13 +50,13 @@ def check_geometry(path: Path, header: Any, shape: Shape3) -> tuple[str, ...]:
         notes = _check_forms(path, header, shape, zooms)
     extent = zooms * shape
     fov = ' x '.join(f'{size:.0f}' for size in extent)
-    if extent.min() < SLAB_MM:
+    if np.min(extent) < SLAB_MM:
         msg = (
             f'<{path}> covers {fov} mm only, a slab; at least {SLAB_MM:g} mm are needed along '
             'each axis: give a scan of the whole brain'
         )
         raise DataError(msg)
-    if extent.min() < PARTIAL_MM:
+    if np.min(extent) < PARTIAL_MM:
         notes.append(f'The scan covers {fov} mm: parts of the brain may be missing')
     if zooms.max() > THICK_MM:
         notes.append(f'Voxels are {text} mm: small lesions may be lost in thick slices')
@@ -93,7 +93,7 @@ def _check_form(path: Path, name: str, form: Affine, zooms: npt.NDArray[Any]) ->
     linear = form[:3, :3]
     sizes = np.sqrt((linear**2).sum(axis=0)) if np.isfinite(form).all() else np.zeros(3)
     # Relative to the product of its columns' lengths, so that small voxels are not singular.
-    if not sizes.min() > 0 or abs(np.linalg.det(linear)) < 1e-3 * sizes.prod():
+    if not np.min(sizes) > 0 or abs(np.linalg.det(linear)) < 1e-3 * sizes.prod():
         msg = f'<{path}> has a singular {name} (it flattens space); {_AGAIN}'
         raise DataError(msg)
     if np.abs(form[:3, 3]).max() > FARTHEST_MM:
@@ -137,7 +137,7 @@ def check_values(
         If no value is finite, all are equal, or they look like phase.
     """
     notes = []
-    low, high = float(values.min()), float(values.max())  # NaN propagates
+    low, high = float(np.min(values)), float(np.max(values))  # NaN propagates
     if not np.isfinite([low, high]).all():
         bad = ~np.isfinite(values)
         count = int(np.count_nonzero(bad))
@@ -145,7 +145,7 @@ def check_values(
             msg = f'<{path}> holds no finite value, only NaN or infinity; {_AGAIN}'
             raise DataError(msg)
         values[bad] = 0.0
-        low, high = float(values.min()), float(values.max())
+        low, high = float(np.min(values)), float(np.max(values))
         notes.append(f'{count} voxels were NaN or infinite and are set to 0')
     if low == high:
         msg = f'<{path}> is constant (every voxel is {low:g}); {_AGAIN}'
@@ -169,7 +169,7 @@ def looks_like_phase(values: npt.NDArray[Any]) -> bool:
     25 to 75 % are negative; and at least 0.1 % of them lie beyond 0.8 A. CT (-1024 to 3071),
     z-scores and bias-corrected magnitudes fail one of them.
     """
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.min(values)), float(np.max(values))
     for top in PHASE_TOPS:
         if abs(high - top) > 0.05 * top or abs(low + top) > 0.05 * top:
             continue

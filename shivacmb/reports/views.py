@@ -296,7 +296,7 @@ def _for_display(
     values = image[mask] if mask.any() else image.ravel()
     low, high = np.percentile(values, [0.5, 99.5])
     if high <= low:
-        low, high = float(image.min()), float(image.max())
+        low, high = float(np.min(image)), float(np.max(image))
     width = float(high - low) or 1.0
     scaled: npt.NDArray[np.float32] = ((image - low) / width).clip(0, 1).astype(np.float32)
     return scaled

@@ -98,7 +98,7 @@ def grow_vessel(
             scores = guide(point + 3 * step * options)
             if scores.max() <= 0:
                 break
-            heading = options[int(scores.argmax())]
+            heading = options[int(np.argmax(scores))]
         point = point + step * heading
         drift = 0.85 * drift + pulses[i]
         width = radius * float(np.exp(drift)) * (1.0 - 0.4 * i / steps)

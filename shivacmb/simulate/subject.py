@@ -396,7 +396,7 @@ def _add_lesions(
         )  # fmt: skip
         signal[box] *= factor
         drop = np.asarray(before[box] * (1.0 - np.abs(factor)), np.float32)
-        peak = float(drop.max(initial=0.0))
+        peak = float(np.max(drop, initial=0.0))
         seen.append(SeenLesion(item, box, drop, peak, peak > least_drop(snr)))
     return seen
 

@@ -84,8 +84,8 @@ def compare_zones(zones: Array, truth: Array, left: Array) -> dict[str, float]:
     for group, members in GROUPS.items():
         one, two = np.isin(plain[tissue], members), np.isin(truth[tissue], members)
         both = float((one & two).sum())
-        result[f'{group}_recall'] = both / two.sum() if two.any() else np.nan
-        result[f'{group}_precision'] = both / one.sum() if one.any() else np.nan
+        result[f'{group}_recall'] = both / int(two.sum()) if two.any() else np.nan
+        result[f'{group}_precision'] = both / int(one.sum()) if one.any() else np.nan
     return result
 
 
