@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 from pathlib import Path
 
 _NAMESPACE = Path('/proc/self/ns/pid')
+_TEMPORARY = re.compile(r'\.tmp-(?P<where>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
 def namespace() -> str:
@@ -66,3 +68,22 @@ def has_ended(where: str, pid: int) -> bool:
         False also where it cannot be seen from here: on another machine or in another container.
     """
     return where == machine() and not is_alive(pid)
+
+
+def temporary_name(name: str) -> str:
+    """Return a name for what becomes ``name`` when it is whole; it tells who is writing."""
+    return f'.tmp-{owner()}-{secrets.token_hex(4)}-{name}'
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Return what lies under a temporary name in a folder and whose writer is known to have ended.
+
+    What living processes, other machines and other containers write is not among it: nothing here
+    can tell whether that is still being written.
+    """
+    found = []
+    for path in sorted(folder.glob('.tmp-*')):
+        match = _TEMPORARY.match(path.name)
+        if match is not None and has_ended(match['where'], int(match['pid'])):
+            found.append(path)
+    return found

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError
-from shivacmb.processes import has_ended, owner
-
-_TEMPORARY = re.compile(r'\.tmp-(?P<where>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
+from shivacmb.processes import left_behind, temporary_name
 
 
 @contextlib.contextmanager
@@ -28,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OutputError
         When the folder or the file cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(f'.tmp-{owner()}-{secrets.token_hex(4)}-{path.name}')
+    temporary = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -67,16 +63,9 @@ def write_text(path: Path, text: str) -> bool:
 
 
 def remove_stale(folder: Path) -> list[Path]:
-    """Remove temporary files in ``folder`` whose writer was killed on this machine.
-
-    Files of living processes, of other machines and of other containers stay: nothing here can
-    tell whether those are still being written.
-    """
+    """Remove temporary files in ``folder`` whose writer was killed on this machine."""
     removed = []
-    for path in sorted(folder.glob('.tmp-*')):
-        match = _TEMPORARY.match(path.name)
-        if match is None or not has_ended(match['where'], int(match['pid'])):
-            continue
+    for path in left_behind(folder):
         with contextlib.suppress(OSError):
             path.unlink()
             removed.append(path)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError
-from shivacmb.processes import owner
+from shivacmb.processes import temporary_name
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -18,8 +17,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     OutputError
         If the folder cannot be made or written.
     """
-    # Machine and process are in the name, so that the next run knows what a killed one has left
-    temporary = path.with_name(f'.tmp-{owner()}-{secrets.token_hex(4)}-{path.name}')
+    temporary = path.with_name(temporary_name(path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -6,8 +6,6 @@ import contextlib
 import gzip
 import json
 import math
-import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +17,9 @@ from numpy.typing import NDArray
 
 from shivacmb.bids import write_text
 from shivacmb.exceptions import OutputError
-from shivacmb.processes import has_ended, owner
+from shivacmb.processes import left_behind, temporary_name
 
 Array = NDArray[Any]
-
-_STAGE = re.compile(r'\.tmp-(?P<where>.*)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
 def write_image(
@@ -120,7 +116,7 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
     OutputError
         When something in it cannot be written.
     """
-    stage = folder / f'.tmp-{owner()}-{secrets.token_hex(4)}-{name}'
+    stage = folder / temporary_name(name)
     try:
         stage.mkdir(parents=True)
         yield stage
@@ -135,13 +131,11 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
 
 def remove_stale_stages(folder: Path) -> None:
     """Remove what a killed run of this machine left in ``folder``."""
-    for path in sorted(folder.glob('.tmp-*')):
-        match = _STAGE.match(path.name)
-        if match and has_ended(match['where'], int(match['pid'])):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for path in left_behind(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def settle(stage: Path, target: Path) -> None:
