@@ -42,14 +42,21 @@ def owner() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine and numbering still runs, whoever owns it."""
+    """Tell whether a process of this machine and numbering still runs, whoever owns it.
+
+    One that has ended keeps its number until its parent, or the first process of a container,
+    asks for its exit status, which some never do (state Z in proc_pid_stat(5)).
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        return Path(f'/proc/{pid}/stat').read_bytes().rpartition(b')')[2].split()[0] != b'Z'
+    except (OSError, IndexError):
         return True
-    return True
 
 
 def has_ended(where: str, pid: int) -> bool:

@@ -72,6 +72,22 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert all_of(tmp_path) == []
 
 
+def test_process_that_nobody_has_reaped_has_ended(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        write_half(tmp_path)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        os.kill(child, 0)  # its number is still taken
+        assert processes.has_ended(processes.machine(), child)
+        sweep(tmp_path)
+        assert all_of(tmp_path) == []
+    finally:
+        os.waitpid(child, 0)
+    assert processes.is_alive(os.getpid())
+    assert processes.is_alive(os.getppid())
+
+
 def test_process_of_another_container_is_not_taken_for_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
