@@ -65,7 +65,10 @@ _PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class GroupFiles:
-    """Files that ``write_group`` wrote, how many scans they cover, and what it read."""
+    """Files that ``write_group`` wrote, how many scans they cover, and what it read.
+
+    ``without`` names the participants without any scan, each with the reason.
+    """
 
     counts: Path
     participants: Path
@@ -75,6 +78,7 @@ class GroupFiles:
     failed: int
     same_image: tuple[tuple[str, ...], ...] = ()
     records: tuple[ScanRecord, ...] = field(default=(), repr=False)
+    without: tuple[tuple[str, str], ...] = ()
 
 
 def write_group(out_dir: str | Path) -> GroupFiles:
@@ -139,6 +143,11 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         failed=facts['scans']['failed'],
         same_image=tuple(tuple(names) for names in facts['same_image']),
         records=tuple(records),
+        without=tuple(
+            (total['participant_id'], total['reason'] or 'no result yet: the run is not over')
+            for total in people
+            if not total['scans']
+        ),
     )
 
 

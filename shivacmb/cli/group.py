@@ -39,7 +39,7 @@ def run_group(settings: Settings) -> int:
         write_all_pages(settings.out_dir)
     written = write_group(settings.out_dir)
     write_missing_pages(settings.out_dir, written.records)
-    write_index_page(settings.out_dir, written.records)
+    write_index_page(settings.out_dir, written.records, written.without)
     for scans in written.same_image:
         named = ' and '.join(scans[:MOST_NAMES])
         if len(scans) > MOST_NAMES:

@@ -19,6 +19,9 @@ def print_listing(
 ) -> list[ShivaCMBError]:
     """Print the scans, why each was chosen, and what was passed over and why.
 
+    Of the images that would be processed the headers are read, not the voxels: a run may still
+    refuse one whose values are all the same, say.
+
     Parameters
     ----------
     found : Found
@@ -44,12 +47,15 @@ def print_listing(
         lines.append(f'  {scan.relative_path}')
         lines.append(f'    {scan.contrast}: {scan.reason}')
         _, plan = prepare(settings, scan, detection, bundle)
-        if isinstance(plan, ShivaCMBError):
-            failures.append(plan)
-            lines.append(f'    would fail: {plan}')
-            continue
-        lines.append(f'    {_state(settings, scan, plan)}')
-        lines += [f'    note: {warning}' for warning in scan.warnings]
+        try:
+            if isinstance(plan, ShivaCMBError):
+                raise plan
+            said = _expected(settings, scan, plan)
+        except ShivaCMBError as error:
+            failures.append(error)
+            lines.append(f'    would fail: {error}')
+        else:
+            lines += said
     if found.passed_over:
         lines.append(f'{len(found.passed_over)} file(s) passed over')
         for item in found.passed_over:
@@ -71,13 +77,18 @@ def print_listing(
     return failures
 
 
-def _state(settings: Settings, scan: Scan, plan: ScanPlan) -> str:
+def _expected(settings: Settings, scan: Scan, plan: ScanPlan) -> list[str]:
+    """Say what a run would do with a scan; a header that it would refuse is raised."""
     from shivacmb.cli.run import is_done
+    from shivacmb.imaging import check_header
 
-    if settings.overwrite or not is_done(settings, scan, plan):
+    if not settings.overwrite and is_done(settings, scan, plan):
+        lines, notes = ['finished with the same settings: would be skipped'], scan.warnings
+    else:
+        notes = (*scan.warnings, *check_header(scan.path))
         mask = f' with the mask <{plan.brain_mask}>' if plan.brain_mask else ''
-        return f'would be processed{mask}'
-    return 'finished with the same settings: would be skipped'
+        lines = [f'would be processed{mask}']
+    return [f'    {line}' for line in (*lines, *(f'note: {note}' for note in notes))]
 
 
 def _relative(path: Path, settings: Settings) -> str:

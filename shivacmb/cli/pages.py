@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,11 @@ def write_page(out_dir: Path, participant: str, session: str | None) -> None:
         write_session_page(out_dir, participant, session, reports, version=__version__)
 
 
-def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
+def write_index_page(
+    out_dir: Path,
+    records: Iterable[ScanRecord] = (),
+    without: Sequence[tuple[str, str]] = (),
+) -> None:
     """Write ``docs/index.html`` over the pages that are there.
 
     Parameters
@@ -96,6 +100,8 @@ def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
         Root of the derivatives.
     records : iterable of ScanRecord
         Records that have been read already, whose pages need not be opened.
+    without : sequence of (str, str)
+        Participants without any scan, with prefix, and why.
     """
     from shivacmb.reports import ScanReport, page_summary, write_index
 
@@ -115,7 +121,7 @@ def write_index_page(out_dir: Path, records: Iterable[ScanRecord] = ()) -> None:
             )
         )
     known = [page_summary(*labels, reports) for labels, reports in sessions.items()]
-    write_index(out_dir, version=__version__, known=known)
+    write_index(out_dir, version=__version__, known=known, without=without)
 
 
 class _NoticesByKind:

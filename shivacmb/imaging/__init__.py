@@ -19,7 +19,7 @@ from shivacmb.imaging.chain import SpatialChain
 from shivacmb.imaging.channels import on_grid_of, scale_channels
 from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
 from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
-from shivacmb.imaging.load import LoadedScan, load_scan
+from shivacmb.imaging.load import LoadedScan, check_header, load_scan
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
@@ -35,6 +35,7 @@ __all__ = [
     'centred_box',
     'changed',
     'check_brain',
+    'check_header',
     'crop',
     'given_mask',
     'is_skull_stripped',

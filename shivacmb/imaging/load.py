@@ -7,12 +7,13 @@ broken file must end in a sentence, never in a traceback of gzip or zlib.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -22,6 +23,9 @@ from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.imaging.checks import check_geometry, check_values
 from shivacmb.imaging.grid import Shape3
 from shivacmb.imaging.source import Source, SourceFacts, server_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DIM_MAX = 7
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -42,6 +46,7 @@ _LAST_CODE, _ALIGNED = 4, 2
 _GZIP_MAX_RATIO = 1100  # deflate cannot compress further (1032 to 1)
 _READ_ERRORS = (OSError, EOFError, zlib.error, MemoryError)
 _AGAIN = 'copy or convert the file again'
+_HEADER_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -86,38 +91,79 @@ def load_scan(path: str | Path) -> LoadedScan:
         If it is changed meanwhile, or its file server fails or does not answer.
     """
     path = Path(path)
-    try:
-        with Source(path) as source:
-            try:
-                header, values = _read(source, path)
-            except (DataError, *_READ_ERRORS):
-                source.facts()  # a file that was changed meanwhile looks damaged, too
-                raise
-            facts = source.facts()
-    except FileNotFoundError as error:
-        msg = f'There is no file <{path}>; check the path'
-        raise DataError(msg) from error
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from error
+    with _problems_of(path), Source(path) as source:
+        try:
+            header, values = _read(source, path)
+        except (DataError, *_READ_ERRORS):
+            source.facts()  # a file that was changed meanwhile looks damaged, too
+            raise
+        facts = source.facts()
     geometry = check_geometry(path, header, values.shape)
     values, notes = check_values(path, values)
     return LoadedScan(_image(values, header), (*geometry, *notes), facts)
 
 
+def check_header(path: str | Path) -> tuple[str, ...]:
+    """Check what can be told of a scan without its voxels.
+
+    Parameters
+    ----------
+    path : path-like
+        As for :func:`load_scan`.
+
+    Returns
+    -------
+    tuple of str
+        Warnings.
+
+    Raises
+    ------
+    DataError, TemporaryError
+        Those of :func:`load_scan` that its first bytes tell.
+    """
+    path = Path(path)
+    with (
+        _problems_of(path),
+        Source(path, _HEADER_BLOCK) as source,
+        _unpacked(source, path, _HEADER_BLOCK) as (stream, zipped),
+    ):
+        header, shape = _read_header(stream, path)
+        _layout(path, header, shape, source.size, zipped=zipped)
+    return check_geometry(path, header, shape)
+
+
 def _read(source: Source, path: Path) -> tuple[Any, npt.NDArray[np.float32]]:
     """Return header and scaled voxels."""
+    with _unpacked(source, path, 1 << 20) as (stream, zipped):
+        header, shape = _read_header(stream, path)
+        values = _read_values(stream, path, header, shape, source.size, zipped=zipped)
+    return header, values
+
+
+@contextlib.contextmanager
+def _unpacked(source: Source, path: Path, buffer: int) -> Iterator[tuple[IO[bytes], bool]]:
+    """Give the bytes of a NIfTI file, and whether they were compressed."""
     if source.size == 0:
         msg = f'<{path}> is empty (0 bytes); {_AGAIN}'
         raise DataError(msg)
-    raw = io.BufferedReader(source, 1 << 20)
+    raw = io.BufferedReader(source, buffer)
     try:
         zipped = raw.peek(2)[:2] == b'\x1f\x8b'
-        stream = cast('IO[bytes]', gzip.GzipFile(fileobj=raw) if zipped else raw)
-        header, shape = _read_header(stream, path)
-        values = _read_values(stream, path, header, shape, source.size, zipped=zipped)
+        yield cast('IO[bytes]', gzip.GzipFile(fileobj=raw) if zipped else raw), zipped
     finally:
         raw.detach()  # or it would close the source, which has still to be asked
-    return header, values
+
+
+@contextlib.contextmanager
+def _problems_of(path: Path) -> Iterator[None]:
+    """Say in a sentence why a file cannot be read."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f'There is no file <{path}>; check the path'
+        raise DataError(msg) from error
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: BaseException) -> ShivaCMBError:
@@ -191,10 +237,10 @@ def _volume_shape(path: Path, header: Any) -> Shape3:
     return sizes[0], sizes[1], sizes[2]
 
 
-def _read_values(
-    stream: IO[bytes], path: Path, header: Any, shape: Shape3, size: int, *, zipped: bool
-) -> npt.NDArray[np.float32]:
-    """Read the voxels and scale them, as Fortran-ordered float32."""
+def _layout(
+    path: Path, header: Any, shape: Shape3, size: int, *, zipped: bool
+) -> tuple[np.dtype[Any], int, int]:
+    """Return the type of the voxels, the bytes from header to voxels, and the bytes of voxels."""
     dtype = np.dtype(_REAL_TYPES[int(header['datatype'])]).newbyteorder(header.endianness)
     offset = float(header['vox_offset'])
     least = int(header['sizeof_hdr'])
@@ -211,7 +257,15 @@ def _read_values(
             f'the file can hold; {_AGAIN}'
         )
         raise DataError(msg)
-    _skip(stream, start - least)
+    return dtype, start - least, wanted
+
+
+def _read_values(
+    stream: IO[bytes], path: Path, header: Any, shape: Shape3, size: int, *, zipped: bool
+) -> npt.NDArray[np.float32]:
+    """Read the voxels and scale them, as Fortran-ordered float32."""
+    dtype, gap, wanted = _layout(path, header, shape, size, zipped=zipped)
+    _skip(stream, gap)
     data = bytearray(wanted)
     if _read_into(stream, memoryview(data)) < wanted:
         raise EOFError

@@ -106,6 +106,8 @@ class Source(io.RawIOBase):
     ----------
     path : Path
         The file.
+    block : int
+        Bytes that are asked for at once; a few blocks are read ahead.
 
     Raises
     ------
@@ -117,9 +119,10 @@ class Source(io.RawIOBase):
         If the server reports an error, or sends nothing for ``stall_seconds``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, block: int = _BLOCK) -> None:
         super().__init__()
         self._path = path
+        self._block = block
         self._digest = hashlib.sha256()
         self._rest = memoryview(b'')
         self._ended = False
@@ -144,7 +147,7 @@ class Source(io.RawIOBase):
                 return
             with self._path.open('rb', buffering=0) as stream:
                 self._put(os.fstat(stream.fileno()))
-                while block := stream.read(_BLOCK):
+                while block := stream.read(self._block):
                     if not self._put(block):
                         return
                 self._put((os.fstat(stream.fileno()), self._path.stat()))

@@ -193,7 +193,11 @@ def _picture(docs: Path, path: Path) -> dict[str, Any] | None:
 
 
 def write_index(
-    out_dir: str | Path, *, version: str = '', known: Iterable[Mapping[str, Any]] = ()
+    out_dir: str | Path,
+    *,
+    version: str = '',
+    known: Iterable[Mapping[str, Any]] = (),
+    without: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write ``docs/index.html`` over the pages that are in ``docs`` now.
 
@@ -210,6 +214,8 @@ def write_index(
         Version of this package, for the foot of the page.
     known : iterable of dict
         Results as :func:`page_summary` returns them; pages that are among them are not opened.
+    without : sequence of (str, str)
+        Participants without any scan, and why.
 
     Raises
     ------
@@ -248,7 +254,8 @@ def write_index(
             scans=len(rows),
             people=len({row['participant'] for row in rows}),
             complete=sum(row['status'] == COMPLETE for row in rows),
-            total=sum(row['count'] for row in done),
+            total=sum(row['count'] for row in done) if done else None,
+            without=without,
             classes=[
                 (name, classes[name], 100 * classes[name] / len(done))
                 for name in BURDEN_CLASSES

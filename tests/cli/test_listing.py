@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from shivacmb.bids import ScanRecord, write_record
@@ -24,7 +27,8 @@ def finished(tmp_path: Path, spot_bundle: Path) -> ScanPlan:
     bids = tmp_path / 'bids'
     folder = bids / 'sub-01' / 'anat'
     folder.mkdir(parents=True)
-    (folder / 'sub-01_T2starw.nii.gz').write_bytes(b'not looked at')
+    header = nib.Nifti1Image(np.zeros((64, 64, 40), np.uint8), np.eye(4) * [2, 2, 5, 1])
+    nib.save(header, folder / 'sub-01_T2starw.nii.gz')
     description = {'Name': 'test', 'BIDSVersion': '1.10.0'}
     (bids / 'dataset_description.json').write_text(json.dumps(description))
     settings = Settings(bids, tmp_path / 'out', 'participant', model=str(spot_bundle))
@@ -65,3 +69,45 @@ def test_what_is_there_of_a_finished_scan(
     said = capsys.readouterr().out
     assert (SKIPPED in said) == skipped
     assert ('would be processed' in said) != skipped
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'is empty (0 bytes); copy or convert the file again'),
+        (b'DICM' * 200, 'is not a NIfTI file'),
+        (gzip.compress(b'\x5c\x01\0\0', mtime=0), 'is not a NIfTI file'),
+        (nib.Nifti1Image(np.zeros((64, 64, 8), np.uint8), np.eye(4)).to_bytes(), 'a slab'),
+        (
+            nib.Nifti1Image(np.zeros((64, 64, 40), np.uint8), np.eye(4)).to_bytes()[:4000],
+            'is truncated: its header announces 163840 bytes of voxels',
+        ),
+    ],
+    ids=['empty', 'dicom', 'short-gzip', 'slab', 'cut'],
+)
+def test_images_that_would_be_refused(
+    finished: ScanPlan,
+    spot_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
+) -> None:
+    scan = finished.image
+    scan.write_bytes(content)
+    words = [str(tmp_path / 'bids'), str(tmp_path / 'other'), 'participant', '--dry-run']
+    assert main([*words, '--model', str(spot_bundle)]) == 65
+    said = capsys.readouterr().out
+    assert f'    would fail: <{scan}> ' in said
+    assert message in said
+    assert '1 of 1 would fail' in said
+
+
+def test_what_a_header_warns_of(
+    finished: ScanPlan, spot_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del finished
+    words = [str(tmp_path / 'bids'), str(tmp_path / 'other'), 'participant', '--dry-run']
+    assert main([*words, '--model', str(spot_bundle)]) == 0
+    note = 'note: Voxels are 2 x 2 x 5 mm: small lesions may be lost in thick slices'
+    assert note in capsys.readouterr().out

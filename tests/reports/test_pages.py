@@ -270,3 +270,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'docs').write_text('')
     with pytest.raises(OutputError, match=r'Cannot write <.*sub-01\.html>'):
         write_session_page(tmp_path, '01', None, [])
+
+
+def test_index_of_those_without_a_scan(tmp_path):
+    failed = ScanReport('sub-3', status='failed', reason='Empty file.')
+    write_session_page(tmp_path, '3', None, [failed])
+    without = [('sub-4', 'no usable scan'), ('sub-5', '<b>')]
+    words = ' '.join(_page(write_index(tmp_path, without=without)).text.split())
+    assert 'participants without a scan 2' in words
+    assert 'Participants without a scan: 2 sub-4: no usable scan sub-5: <b>' in words
+    assert 'microbleeds found –' in words, 'nothing was counted, which is not 0'
+    words = ' '.join(_page(write_index(tmp_path)).text.split())
+    assert 'without a scan' not in words

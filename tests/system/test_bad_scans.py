@@ -255,3 +255,5 @@ def test_group_counts_failures_and_absences(app: Any, done: Any, tools: Any, bid
     counts = tools.rows(out / 'group_desc-CMB_counts.tsv')
     # one participant was mended by the test before, when that ran
     assert sum(row['status'] == 'failed' for row in counts) >= len(FAILURES) - 1
+    index = (out / 'docs' / 'index.html').read_text()
+    assert all(f'<li>sub-{name}: no usable scan</li>' in index for name in PASSED_OVER)
