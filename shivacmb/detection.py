@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from shivacmb.imaging import crop, labels_to_input, probability_to_input, uncrop
-from shivacmb.lesions import Lesion, find_clusters, lesion_table, with_regions
+from shivacmb.lesions import Lesion, find_lesions
 from shivacmb.preparation import prepare
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def detect(
     channels: Sequence[str | Path | nib.Nifti1Image] = (),
     threshold: float | None = None,
     min_voxels: int | None = None,
+    min_parenchyma: float | None = None,
     threads: int | None = None,
 ) -> Detected:
     """Find cerebral microbleeds in one T2*-GRE or SWI image.
@@ -66,6 +67,8 @@ def detect(
         Probability from which a voxel counts; the bundle's by default.
     min_voxels : int, optional
         Smallest cluster kept, voxels of the network's grid; the bundle's by default.
+    min_parenchyma : float, optional
+        Least share of a cluster's surroundings that must be brain tissue; the bundle's by default.
     threads : int, optional
         Processor threads.
 
@@ -99,31 +102,23 @@ def detect(
     ensemble = load_ensemble(bundle, threads=threads)
     maps = ensemble.predict(prepared.network[np.newaxis])
     folds = bundle.microbleeds(maps)[:, 0] * crop(brain, box)
-    mean = folds.mean(axis=0, dtype=np.float32)
-    level = postprocess.threshold if threshold is None else threshold
-    labels = find_clusters(
-        mean,
-        threshold=level,
+    found = find_lesions(
+        folds,
+        to_whole=lambda array: uncrop(array, box, chain.iso_shape),
+        affine=prepared.iso_affine,
+        brain_mask=brain,
+        zones=prepared.zones,
+        threshold=postprocess.threshold if threshold is None else threshold,
         min_voxels=postprocess.min_voxels if min_voxels is None else min_voxels,
         connectivity=postprocess.connectivity,
+        min_parenchyma=postprocess.min_parenchyma if min_parenchyma is None else min_parenchyma,
     )
-    on_iso = uncrop(labels, box, chain.iso_shape)
-    lesions = lesion_table(
-        on_iso,
-        uncrop(mean, box, chain.iso_shape),
-        [uncrop(fold, box, chain.iso_shape) for fold in folds],
-        prepared.iso_affine,
-        brain_mask=brain,
-        threshold=level,
-    )
-    if prepared.zones is not None:
-        lesions = with_regions(lesions, on_iso, prepared.zones, bundle.grid.voxel_mm[0])
+    labels = labels_to_input(found.labels, found.mean, chain.box_to_input, scan.shape)
+    probability = probability_to_input(found.mean, chain.box_to_input, scan.shape)
     return Detected(
-        lesions=tuple(lesions),
-        labels=_like(
-            labels_to_input(labels, mean, chain.box_to_input, scan.shape).astype(np.uint16), scan
-        ),
-        probability=_like(probability_to_input(mean, chain.box_to_input, scan.shape), scan),
+        lesions=tuple(found.lesions),
+        labels=_like(labels.astype(np.uint16), scan),
+        probability=_like(probability, scan),
     )
 
 

@@ -56,6 +56,7 @@ def card(folder: Path) -> str:
         ('contrasts', ', '.join(bundle['inputs'][0]['contrasts'])),
         ('grid', f'{" x ".join(map(str, grid["shape"]))} voxels of {size_mm} mm'),
         ('threshold', f'{post["threshold"]:g}, clusters of {post["min_voxels"]} voxels and more'),
+        ('brain tissue around a lesion', f'at least {post.get("min_parenchyma", 0):.0%}'),
         ('networks', f'{len(bundle["folds"])}, files of {size:.1f} MB in all'),
     ]
     lines = [

@@ -46,7 +46,10 @@ class ScanRecord:
         Result; None for a failed scan.
     cmb_lobar, cmb_deep, cmb_infratentorial, cmb_unplaced
         The count by group of zones; None without zones.
-    threshold, min_voxels
+    cmb_left_out
+        Candidates not counted, as too little of what surrounds them is brain tissue; None without
+        zones.
+    threshold, min_voxels, min_parenchyma
         With which it was obtained.
     brain_mask, mask_volume_ml, brain_voxels_outside_box
         Method of the brain mask, its volume, and how much of it the network did not see.
@@ -77,8 +80,10 @@ class ScanRecord:
     cmb_deep: int | None = None
     cmb_infratentorial: int | None = None
     cmb_unplaced: int | None = None
+    cmb_left_out: int | None = None
     threshold: float | None = None
     min_voxels: int | None = None
+    min_parenchyma: float | None = None
     brain_mask: str | None = None
     mask_volume_ml: float | None = None
     brain_voxels_outside_box: int | None = None

@@ -49,8 +49,15 @@ COLUMNS: dict[str, dict[str, Any]] = {
     'cmb_deep': {'Description': 'Microbleeds in the basal ganglia and the thalamus.'},
     'cmb_infratentorial': {'Description': 'Microbleeds in the brainstem and the cerebellum.'},
     'cmb_unplaced': {'Description': 'Microbleeds with no zone of the brain near them.'},
+    'cmb_left_out': {
+        'Description': 'Candidates that are not counted, because less than min_parenchyma of what '
+        'lies within 2 mm of them is brain tissue. n/a without zones.'
+    },
     'threshold': {'Description': 'Probability from which a voxel counts as lesion.'},
     'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},
+    'min_parenchyma': {
+        'Description': 'Least share of brain tissue in the surroundings of a lesion; 0: any.'
+    },
     'brain_mask': {'Description': 'Method or file of the brain mask.'},
     'mask_volume_ml': {'Description': 'Volume of the brain mask.', 'Units': 'mL'},
     'brain_voxels_outside_box': {

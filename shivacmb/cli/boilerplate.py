@@ -61,6 +61,12 @@ def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = Fa
         else _MASKS[detection.mask]
     )
     folds = len(bundle.folds)
+    tissue = ''
+    if detection.zones and detection.min_parenchyma:
+        tissue = (
+            f' where brain tissue made up at least {detection.min_parenchyma:.0%} of what lies '
+            'within 2 mm of them (after Greenberg et al. 2009)'
+        )
     references = [
         'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '
         'segmentation tool trained on multi-source T2*GRE- and susceptibility-weighted MRI. Sci '
@@ -69,6 +75,11 @@ def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = Fa
         'processing framework in Python. Front Neuroinform 2011;5:13.',
         'Jenkinson M, et al. FSL. NeuroImage 2012;62:782-790.',
     ]
+    if tissue:
+        references.append(
+            'Greenberg SM, et al. Cerebral microbleeds: a guide to detection and interpretation. '
+            'Lancet Neurol 2009;8:165-174.'
+        )
     if bundle.citation:
         references.append(f'Model: {bundle.citation}')
     return '\n'.join(
@@ -83,7 +94,8 @@ def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = Fa
             f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
             f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '
             f'{detection.threshold:g}; {detection.connectivity}-connected clusters of at least '
-            f'{detection.min_voxels} voxels were counted. {_ZONES if detection.zones else ""}'
+            f'{detection.min_voxels} voxels were counted{tissue}. '
+            f'{_ZONES if detection.zones else ""}'
             'Results were returned to the grid of each scan.',
             '',
             f'About the model: {bundle.description}',

@@ -115,7 +115,8 @@ def check_folders(settings: Settings) -> None:
         If BIDS_DIR is not a folder.
     UsageError
         If OUT_DIR is BIDS_DIR, contains it, lies inside it but not under ``derivatives/``, or is
-        the dataset of another program; or if the work folder lies inside BIDS_DIR.
+        the dataset of another program; if the work folder lies inside BIDS_DIR; or if an option
+        lacks what it needs.
     """
     from shivacmb.bids import check_output_folder
     from shivacmb.exceptions import DatasetError, UsageError
@@ -151,6 +152,8 @@ def check_folders(settings: Settings) -> None:
         )
     if settings.keep_work and settings.work_dir is None:
         raise UsageError('--keep-work needs --work-dir')
+    if settings.no_zones and settings.min_parenchyma:
+        raise UsageError('--min-parenchyma needs the zones; leave out --no-zones')
 
 
 def check_writable(folder: Any) -> None:

@@ -200,6 +200,7 @@ def _print_summary(bundle: Bundle) -> None:
         ('grid', f'{"x".join(map(str, grid.shape))} voxels of {size} mm, {grid.orientation}'),
         ('intensity', contrast),
         ('threshold', f'{post.threshold:g}, clusters of at least {post.min_voxels} voxels'),
+        ('parenchyma', f'at least {post.min_parenchyma:g} around' if post.min_parenchyma else ''),
     ]
     for label, text in rows:
         if text:

@@ -259,8 +259,17 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
             f'probability of at least {values["threshold"]:g}, {values["connectivity"]}-connected'
             f', at least {values["min_voxels"]} voxels',
         ),
+        *_left_out(record),
         ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['Software'].items())),
     )
+
+
+def _left_out(record: ScanRecord) -> tuple[tuple[str, str], ...]:
+    """How many candidates were not counted, where there is such a rule."""
+    if record.cmb_left_out is None or not record.min_parenchyma:
+        return ()
+    rule = f'brain tissue is less than {record.min_parenchyma:.0%} of what surrounds them'
+    return (('Not counted', f'{record.cmb_left_out}: {rule}'),)
 
 
 def _brain_model(sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:

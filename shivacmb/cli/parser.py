@@ -151,6 +151,13 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
         "bundle's)",
     )
     group.add_argument(
+        *_spellings('--min-parenchyma'),
+        type=types.share,
+        metavar='SHARE',
+        help='count a cluster where at least this share of what lies within 2 mm of it is brain '
+        "tissue by the zones, 0 to 1; 0 counts all (default: the bundle's)",
+    )
+    group.add_argument(
         '--toolkit',
         choices=('auto', 'fsl', 'native'),
         help='reorient and resample with FSL or with the built-in equivalent, which gives the '

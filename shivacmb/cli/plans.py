@@ -100,6 +100,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     bundle.check_detects()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
     threshold, min_size = settings.threshold, settings.min_size
+    tissue = settings.min_parenchyma
     return Detection(
         bundle=str(bundle.path),
         engine=choose_engine(settings.engine, settings.device),
@@ -117,6 +118,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         threshold=postprocess.threshold if threshold is None else threshold,
         min_voxels=postprocess.min_voxels if min_size is None else min_size,
         connectivity=postprocess.connectivity,
+        min_parenchyma=postprocess.min_parenchyma if tissue is None else tissue,
     )
 
 
@@ -398,6 +400,7 @@ def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str
     return {
         'threshold': detection.threshold,
         'min_voxels': detection.min_voxels,
+        'min_parenchyma': detection.min_parenchyma,
         'model': bundle.name,
         'model_version': bundle.version,
         'engine': detection.engine,

@@ -68,6 +68,7 @@ def register(commands: Any) -> None:
     parser.add_argument('--device', choices=('auto', 'cpu', 'gpu'), default='auto')
     parser.add_argument('--threshold', type=types.probability, metavar='P')
     parser.add_argument('--min-size', type=types.positive_int, metavar='VOXELS')
+    parser.add_argument('--min-parenchyma', type=types.share, metavar='SHARE')
     parser.add_argument('--toolkit', choices=('auto', 'fsl', 'native'), default='auto')
     parser.add_argument(
         '--mask-method',
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         threshold=args.threshold,
         min_size=args.min_size,
+        min_parenchyma=args.min_parenchyma,
         toolkit=args.toolkit,
         mask=args.mask_method,
         brain_mask=None if args.mask is None else str(args.mask),

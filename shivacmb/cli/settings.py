@@ -49,6 +49,7 @@ class Settings:
     device: str = 'auto'
     threshold: float | None = None
     min_size: int | None = None
+    min_parenchyma: float | None = None
     toolkit: str = 'auto'
     mask: str = 'auto'
     no_zones: bool = False
@@ -94,7 +95,7 @@ _OF_THIS_RUN = frozenset(
     | {'boilerplate_only', 'write_graph', 'verbose', 'quiet', 'nprocs', 'omp_nthreads'}
 )
 _LISTS = frozenset({'participant_label', 'exclude_participant_label', 'session_label'})
-_NUMBERS = frozenset({'threshold', 'min_size', 'mem_mb'})
+_NUMBERS = frozenset({'threshold', 'min_size', 'min_parenchyma', 'mem_mb'})
 _FLAGS = frozenset(
     {'skip_bids_validation', 'trust_model', 'no_zones', 'keep_work', 'stop_on_first_crash'}
 )

@@ -52,6 +52,10 @@ NO_ZONES = (
     'the built-in network sees no brain in this scan, so no zone is known; look at the scan and '
     'its mask'
 )
+NOT_LEFT_OUT = (
+    'there are no zones, so candidates in fluid could not be told from lesions in brain tissue '
+    'and are counted'
+)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ def write_derivatives(
     facts : dict
         ``ScanPlan.facts``.
     found : dict
-        ``mask_method``, ``warnings``, ``voxels_outside`` and ``prediction`` (library and device)
-        of this run, and of the file that it read ``input_sha256``, ``input_size`` and times.
+        ``mask_method``, ``warnings``, ``voxels_outside``, ``left_out`` and ``prediction`` (library
+        and device) of this run, and of the file that it read ``input_sha256``, ``input_size`` and
+        times.
     staging : Path
         Scratch folder on the same file system as the outputs.
     replaces : sequence of Path
@@ -154,6 +159,8 @@ def write_derivatives(
             found = {**found, 'warnings': [*found['warnings'], NO_ZONES]}
         else:
             groups = {f'cmb_{name}': n for name, n in group_counts(lesions).items()}
+    if found['left_out'] < 0 and facts['parameters']['min_parenchyma']:
+        found = {**found, 'warnings': [*found['warnings'], NOT_LEFT_OUT]}
     record = ScanRecord(
         **{
             **facts['record'],
@@ -163,6 +170,7 @@ def write_derivatives(
             'cmb_volume_mm3': totals.volume_mm3,
             'burden_class': totals.burden_class,
             **groups,
+            'cmb_left_out': found['left_out'] if found['left_out'] >= 0 else None,
             'engine': found['prediction']['engine'],
             'brain_mask': found['mask_method'],
             'mask_volume_ml': float((mask > 0).sum()) * facts['parameters']['voxel_mm'] ** 3 / 1e3,
@@ -242,6 +250,7 @@ class _WriteDerivativesInputSpec(BaseInterfaceInputSpec):
     mask_method = traits.Str(mandatory=True, desc='how the mask came about')
     warnings = traits.List(traits.Str, mandatory=True, desc='what a user should know')
     voxels_outside = traits.Int(mandatory=True, desc='voxels of brain outside the box')
+    left_out = traits.Int(mandatory=True, desc='candidates left out, -1 where not known')
     prediction = traits.Dict(mandatory=True, desc='library, device and arithmetic of the networks')
     source = traits.Dict(mandatory=True, desc='checksum, size and times of the scan as read')
     outputs = traits.Dict(mandatory=True, desc='absolute path for each output key')
@@ -292,6 +301,7 @@ class WriteDerivatives(ScanInterface):
             'mask_method': inputs.mask_method,
             'warnings': [*inputs.facts.get('warnings', []), *inputs.warnings],
             'voxels_outside': inputs.voxels_outside,
+            'left_out': inputs.left_out,
             'prediction': dict(inputs.prediction),
         }
         record = write_derivatives(

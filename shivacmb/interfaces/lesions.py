@@ -21,7 +21,7 @@ from shivacmb.imaging import (
     zones_to_input,
 )
 from shivacmb.interfaces.base import ScanInterface
-from shivacmb.lesions import find_clusters, lesion_table, with_regions
+from shivacmb.lesions import find_lesions
 
 
 class _FindLesionsInputSpec(BaseInterfaceInputSpec):
@@ -35,6 +35,9 @@ class _FindLesionsInputSpec(BaseInterfaceInputSpec):
     threshold = traits.Float(mandatory=True, desc='probability from which a voxel counts')
     min_voxels = traits.Int(mandatory=True, desc='smallest cluster kept, isotropic voxels')
     connectivity = traits.Enum(26, 18, 6, usedefault=True, desc='neighbours of a voxel')
+    min_parenchyma = traits.Float(
+        0.0, usedefault=True, desc='least share of brain tissue in the surroundings of a lesion'
+    )
 
 
 class _FindLesionsOutputSpec(TraitedSpec):
@@ -42,10 +45,11 @@ class _FindLesionsOutputSpec(TraitedSpec):
     mean_file = File(desc='.npy of float32 [X, Y, Z], mean of the folds inside the brain')
     sd_file = File(desc='.npy of float32 [X, Y, Z], standard deviation of the folds')
     table_file = File(desc='JSON list of lesions')
+    left_out = traits.Int(desc='candidates with too little brain tissue around; -1: not known')
 
 
 class FindLesions(ScanInterface):
-    """Average the folds inside the brain, binarise, cluster, measure."""
+    """Average the folds inside the brain, binarise, cluster, leave out, measure."""
 
     input_spec = _FindLesionsInputSpec
     output_spec = _FindLesionsOutputSpec
@@ -56,41 +60,32 @@ class FindLesions(ScanInterface):
         brain = np.load(inputs.mask_file)
         folds = np.load(inputs.folds_file)
         folds *= brain
-        mean = folds.mean(axis=0, dtype=np.float32)
-        labels = find_clusters(
-            mean,
+        iso_mask = nib.load(inputs.iso_mask_file)
+        zones = None
+        if isdefined(inputs.zones_file):
+            zones = np.asarray(nib.load(inputs.zones_file).dataobj)
+        found = find_lesions(
+            folds,
+            to_whole=lambda array: uncrop(array, chain.placed_box, chain.iso_shape),
+            affine=iso_mask.affine,
+            brain_mask=np.asarray(iso_mask.dataobj),
+            zones=zones,
             threshold=inputs.threshold,
             min_voxels=inputs.min_voxels,
             connectivity=inputs.connectivity,
+            min_parenchyma=inputs.min_parenchyma,
         )
-        iso_mask = nib.load(inputs.iso_mask_file)
-
-        def on_iso(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            return uncrop(array, chain.placed_box, chain.iso_shape)
-
-        # Measured on the whole grid: where the box cuts the brain is not the brain's edge
-        lesions = lesion_table(
-            on_iso(labels),
-            on_iso(mean),
-            [on_iso(fold) for fold in folds],
-            iso_mask.affine,
-            brain_mask=np.asarray(iso_mask.dataobj),
-            threshold=inputs.threshold,
-        )
-        if isdefined(inputs.zones_file):
-            zones = np.asarray(nib.load(inputs.zones_file).dataobj)
-            size = float(iso_mask.header.get_zooms()[0])
-            lesions = with_regions(lesions, on_iso(labels), zones, size)
-        np.save(cwd / 'labels.npy', labels)
-        np.save(cwd / 'mean.npy', mean)
+        np.save(cwd / 'labels.npy', found.labels)
+        np.save(cwd / 'mean.npy', found.mean)
         np.save(cwd / 'sd.npy', folds.std(axis=0, dtype=np.float32))
-        rows = [dataclasses.asdict(lesion) for lesion in lesions]
+        rows = [dataclasses.asdict(lesion) for lesion in found.lesions]
         (cwd / 'lesions.json').write_text(json.dumps(rows), encoding='utf-8')
         self._results.update(
             labels_file=str(cwd / 'labels.npy'),
             mean_file=str(cwd / 'mean.npy'),
             sd_file=str(cwd / 'sd.npy'),
             table_file=str(cwd / 'lesions.json'),
+            left_out=-1 if found.left_out is None else found.left_out,
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from shivacmb.lesions.clusters import find_clusters
+from shivacmb.lesions.find import FoundLesions, find_lesions
 from shivacmb.lesions.measure import Lesion, lesion_table
 from shivacmb.lesions.regions import group_counts, with_regions
+from shivacmb.lesions.surroundings import parenchyma_fractions
 from shivacmb.lesions.table import (
     LESION_COLUMNS,
     Totals,
@@ -16,14 +18,17 @@ from shivacmb.lesions.table import (
 
 __all__ = [
     'LESION_COLUMNS',
+    'FoundLesions',
     'Lesion',
     'Totals',
     'burden_class',
     'find_clusters',
+    'find_lesions',
     'group_counts',
     'lesion_table',
     'lesion_totals',
     'lesions_to_tsv',
+    'parenchyma_fractions',
     'read_lesions',
     'with_regions',
 ]

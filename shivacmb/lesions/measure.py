@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,9 @@ class Lesion:
         of the lesion lies outside; NaN without a mask.
     region : str
         Zone of the brain with its side, such as ``left thalamus``; '' where it is not known.
+    parenchyma_fraction : float
+        How much of what surrounds it is brain tissue, 0 to 1; NaN where it is not known. See
+        :func:`shivacmb.lesions.parenchyma_fractions`.
     """
 
     index: int
@@ -49,6 +53,7 @@ class Lesion:
     fold_agreement: float
     edge_distance_mm: float
     region: str = ''
+    parenchyma_fraction: float = math.nan
 
 
 def lesion_table(

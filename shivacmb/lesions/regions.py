@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from shivacmb.imaging.zones import GROUPS, REGIONS, Zone, group_of
+from shivacmb.imaging.zones import GROUPS, REGIONS, group_of
 from shivacmb.lesions.measure import Lesion
+from shivacmb.lesions.surroundings import is_tissue
 
 #: How far from a lesion its zone may be looked for, where it lies in fluid or in no zone.
 REACH_MM = 10.0
@@ -68,7 +69,8 @@ def _region(
 ) -> str:
     box = boxes[index - 1]
     inside = labels[box] == index
-    found = _counted(zones[box][inside])
+    own = zones[box][inside]
+    found = own[is_tissue(own)]
     if not found.size:
         margin = int(np.ceil(REACH_MM / voxel_mm))
         wide = tuple(
@@ -77,22 +79,12 @@ def _region(
         )
         around = zones[wide]
         away = ndimage.distance_transform_edt(labels[wide] != index, sampling=voxel_mm)
-        away[~_is_tissue(around)] = np.inf
+        away[~is_tissue(around)] = np.inf
         if not away.min() <= REACH_MM:
             return ''
         found = around[away == away.min()]
     values, counts = np.unique(found, return_counts=True)
     return REGIONS[int(values[np.argmax(counts)])].name
-
-
-def _is_tissue(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    tissue: npt.NDArray[np.bool_] = (zones != Zone.BACKGROUND) & (zones != Zone.FLUID)
-    return tissue
-
-
-def _counted(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    counted: npt.NDArray[np.integer] = zones[_is_tissue(zones)]
-    return counted
 
 
 def group_counts(lesions: Sequence[Lesion]) -> dict[str, int]:

@@ -66,6 +66,13 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
             'does not count. n/a without zones.'
         ),
     },
+    'parenchyma_fraction': {
+        'Description': (
+            'Share of brain tissue, by desc-zones_dseg, in what lies within 2 mm of the cluster. '
+            'n/a without zones.'
+        ),
+        'Units': 'arbitrary',
+    },
 }
 """Column dictionary of ``desc-CMB_dseg.tsv``, to be merged into ``desc-CMB_dseg.json``."""
 
@@ -78,6 +85,7 @@ _DECIMALS = {
     'p_mean': 4,
     'fold_agreement': 4,
     'edge_distance_mm': 2,
+    'parenchyma_fraction': 2,
 }
 _WHOLE = ('index', 'voxels')
 
@@ -152,8 +160,9 @@ def read_lesions(path: str | Path) -> list[Lesion]:
         reader = csv.DictReader(stream, delimiter='\t', quoting=csv.QUOTE_NONE)
         rows = list(reader)
         header = reader.fieldnames or []
-    # tables of version 0.1 had no region
-    needed = [column.name for column in fields(Lesion) if column.name != 'region']
+    # tables of earlier versions had neither
+    later = ('region', 'parenchyma_fraction')
+    needed = [column.name for column in fields(Lesion) if column.name not in later]
     missing = [name for name in needed if name not in header]
     if missing:
         raise DataError(
@@ -166,7 +175,7 @@ def read_lesions(path: str | Path) -> list[Lesion]:
 def _lesion(row: dict[str, str | None], path: Path) -> Lesion:
     values: dict[str, int | float | str] = {}
     for column in (column.name for column in fields(Lesion)):
-        text = row.get(column) or ''
+        text = row.get(column) or ('n/a' if column == 'parenchyma_fraction' else '')
         try:
             if column in _WHOLE:
                 values[column] = int(text)

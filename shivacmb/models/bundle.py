@@ -65,11 +65,16 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class Postprocess:
-    """Binarise at ``probability >= threshold``, keep clusters of at least ``min_voxels``."""
+    """Binarise at ``probability >= threshold``, keep clusters of at least ``min_voxels``.
+
+    Those of which less than ``min_parenchyma`` of the surroundings is brain tissue are left out,
+    see :func:`shivacmb.lesions.parenchyma_fractions`.
+    """
 
     threshold: float = 0.4
     min_voxels: int = 3
     connectivity: int = 26
+    min_parenchyma: float = 0.0
 
 
 @dataclass(frozen=True)

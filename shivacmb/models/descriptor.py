@@ -278,6 +278,7 @@ def _postprocess(top: _Reader) -> Postprocess:
         item.number('threshold', 0.4, 0, 1, open_low=True),
         item.whole('min_voxels', 3, 1, 10**6),
         connectivity,
+        item.number('min_parenchyma', 0.0, 0, 1),
     )
 
 

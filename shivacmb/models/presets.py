@@ -16,12 +16,22 @@ _PRESETS: dict[str, dict[str, Any]] = {
     'shiva-paper': {
         'grid': {'shape': [160, 216, 176], 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
         'intensity': {'percentile': 99.0, 'clip': 1.0, 'divide': 1.0, 'masked': False},
-        'postprocess': {'threshold': 0.4, 'min_voxels': 3, 'connectivity': 26},
+        'postprocess': {
+            'threshold': 0.4,
+            'min_voxels': 3,
+            'connectivity': 26,
+            'min_parenchyma': 0.0,
+        },
     },
     'shivai': {
         'grid': {'shape': [160, 214, 176], 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
         'intensity': {'percentile': 99.0, 'clip': 1.3, 'divide': 1.3, 'masked': False},
-        'postprocess': {'threshold': 0.5, 'min_voxels': 1, 'connectivity': 26},
+        'postprocess': {
+            'threshold': 0.5,
+            'min_voxels': 1,
+            'connectivity': 26,
+            'min_parenchyma': 0.0,
+        },
     },
 }
 

@@ -23,6 +23,7 @@ def metadata(
     version: str,
     threshold: float,
     min_voxels: int,
+    min_parenchyma: float,
     training: dict[str, Any],
     metrics: dict[str, Any],
     shape: tuple[int, int, int] = BOX,
@@ -33,7 +34,7 @@ def metadata(
     ----------
     version : str
         Of the bundle.
-    threshold, min_voxels : float, int
+    threshold, min_voxels, min_parenchyma : float, int, float
         Operating point.
     training, metrics : dict
         What was done, what was measured.
@@ -60,5 +61,10 @@ def metadata(
         'grid': {'shape': list(shape), 'voxel_mm': [1.0, 1.0, 1.0], 'orientation': 'RAS'},
         'intensity': {'percentile': 99.0, 'clip': 1.0, 'divide': 1.0, 'masked': False},
         'classes': [{'value': 1, 'name': 'CMB'}],
-        'postprocess': {'threshold': threshold, 'min_voxels': min_voxels, 'connectivity': 26},
+        'postprocess': {
+            'threshold': threshold,
+            'min_voxels': min_voxels,
+            'connectivity': 26,
+            'min_parenchyma': min_parenchyma,
+        },
     }

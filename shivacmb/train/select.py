@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.lesions.surroundings import keep_labels, parenchyma_fractions
 from shivacmb.simulate.dataset import LESION, UNSURE
 from shivacmb.train.predict import centroids, clusters
 
@@ -67,7 +68,13 @@ class Score:
 
 
 def score_scan(
-    probability: Array, flags: Array, labels: Array, lesions: list[dict[str, Any]]
+    probability: Array,
+    flags: Array,
+    labels: Array,
+    lesions: list[dict[str, Any]],
+    *,
+    zones: Array | None = None,
+    min_parenchyma: float = 0.0,
 ) -> list[Score]:
     """Score one scan at every operating point.
 
@@ -82,6 +89,11 @@ def score_scan(
         Truth.
     lesions : list of dict
         Rows of :attr:`shivacmb.simulate.dataset.Example.lesions`.
+    zones : ndarray, uint8 [X, Y, Z], optional
+        Zones of the brain.
+    min_parenchyma : float
+        Clusters with less brain tissue around do not count; needs the zones. See
+        :func:`shivacmb.lesions.parenchyma_fractions`.
 
     Returns
     -------
@@ -94,6 +106,9 @@ def score_scan(
     scores = []
     for threshold in THRESHOLDS:
         found, count = clusters(probability, threshold)
+        if zones is not None and count:
+            inside = ~(parenchyma_fractions(found, zones, 1.0) < min_parenchyma)
+            found, count = keep_labels(found, inside), int(np.count_nonzero(inside))
         sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
         numbers = np.arange(1, count + 1)
         middles = centroids(found, count)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
@@ -69,6 +69,10 @@ class Plan:
         keep the sizes of patients.
     start : Path, optional
         Bundle whose mean weights the first network begins with.
+    min_parenchyma : float
+        Rule of the bundle for what surrounds a lesion, see
+        :func:`shivacmb.lesions.parenchyma_fractions`; half is the criterion of Greenberg et al.,
+        Lancet Neurol 2009;8:165-174.
     """
 
     steps: int = 2500
@@ -86,6 +90,7 @@ class Plan:
     shape: tuple[int, int, int] = BOX
     large: float = 0.3
     start: Path | None = None
+    min_parenchyma: float = 0.5
 
 
 def _source(
@@ -151,15 +156,52 @@ def both(earlier: dict[int, Array], later: dict[int, Array]) -> dict[int, Array]
     }
 
 
+def find_zones(image: Array) -> Array | None:
+    """Find the zones of the brain in an image of the pool as the app does.
+
+    Parameters
+    ----------
+    image : ndarray, uint8 [X, Y, Z]
+        In RAS order, voxels of 1 mm.
+
+    Returns
+    -------
+    ndarray, uint8 [X, Y, Z], or None
+        Values of :data:`shivacmb.imaging.zones.REGIONS`; None where no brain is seen.
+    """
+    import nibabel as nib
+
+    from shivacmb.models.brain_mask import find_brain
+
+    try:
+        found = find_brain(nib.Nifti1Image(np.asarray(image, np.float32), np.eye(4)))
+    except DataError:
+        return None
+    return np.asarray(found.zones(found.mask()))
+
+
 def judge(
-    predictor: VolumePredictor, folds: list[list[Array]], pool: Path, indices: Sequence[int]
+    predictor: VolumePredictor,
+    folds: list[list[Array]],
+    pool: Path,
+    indices: Sequence[int],
+    min_parenchyma: float = 0.0,
 ) -> list[Score]:
-    """Score an ensemble on scans of a pool, pooled over them."""
+    """Score an ensemble on scans of a pool, pooled over them.
+
+    With ``min_parenchyma`` the clusters are filtered by the zones of :func:`find_zones`.
+    """
     tables = []
     for index in indices:
         scan = load_scan(pool, index)
         probability = predictor.predict(folds, scan.image)
-        tables.append(score_scan(probability, scan.flags, scan.labels, scan.lesions))
+        tables.append(
+            score_scan(
+                probability, scan.flags, scan.labels, scan.lesions,
+                zones=find_zones(scan.image) if min_parenchyma else None,
+                min_parenchyma=min_parenchyma,
+            )
+        )  # fmt: skip
     return pool_scores(tables)
 
 
@@ -239,10 +281,11 @@ def build(
         )
         for fold in range(plan.folds)
     ]  # fmt: skip
-    raw = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
+    rule = plan.min_parenchyma
+    raw = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
     folds = [round_weights(shift_output(weights, raw.threshold)) for weights in folds]
-    chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged)))
-    tests = judge(predictor, folds, work / 'judge', range(plan.judged, 2 * plan.judged))
+    chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
+    tests = judge(predictor, folds, work / 'judge', range(plan.judged, 2 * plan.judged), rule)
     result = next(
         score for score in tests
         if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
@@ -263,6 +306,7 @@ def build(
     write_bundle(
         output, files,
         metadata(version=version, threshold=chosen.threshold, min_voxels=chosen.min_voxels,
+                 min_parenchyma=rule,
                  training=training, metrics={**metrics, **(extra or {})}, shape=plan.shape),
         overwrite=True,
     )  # fmt: skip
@@ -296,6 +340,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--large', type=float, default=plan.large,
         help='share of additional large lesions to train on',
+    )  # fmt: skip
+    parser.add_argument(
+        '--min-parenchyma', type=float, default=plan.min_parenchyma,
+        help='least share of brain tissue around a lesion',
     )  # fmt: skip
     parser.add_argument('--start', type=Path, help='bundle to begin with, instead of from nothing')
     parser.add_argument(

@@ -155,6 +155,7 @@ def init_scan_wf(
             ('outputnode.sd_file', 'sd_file'),
             ('outputnode.brain_file', 'brain_file'),
             ('outputnode.table_file', 'table_file'),
+            ('outputnode.left_out', 'left_out'),
             ('outputnode.prediction', 'prediction'),
         ]),
         (figures, write_derivatives, [('files', 'figures')]),

@@ -20,6 +20,7 @@ INPUT_FIELDS = (
 OUTPUT_FIELDS = (
     'box_labels_file',
     'table_file',
+    'left_out',
     'labels_file',
     'probability_file',
     'sd_file',
@@ -74,6 +75,9 @@ def init_detect_wf(
         Lesions in the box, ``.npy``.
     table_file
         JSON list of lesions.
+    left_out
+        Number of candidates left out for want of brain tissue around them; -1 where that could
+        not be told.
     labels_file
         Lesions on the grid of the scan.
     probability_file
@@ -109,6 +113,7 @@ def init_detect_wf(
             threshold=detection.threshold,
             min_voxels=detection.min_voxels,
             connectivity=detection.connectivity,
+            min_parenchyma=detection.min_parenchyma,
         ),
         name='find_lesions',
         mem_gb=0.4,
@@ -137,6 +142,7 @@ def init_detect_wf(
         (find_lesions, outputnode, [
             ('labels_file', 'box_labels_file'),
             ('table_file', 'table_file'),
+            ('left_out', 'left_out'),
         ]),
         (to_input_grid, outputnode, [
             ('labels_file', 'labels_file'),

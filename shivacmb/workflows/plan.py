@@ -37,6 +37,8 @@ class Detection:
         Smallest cluster kept, voxels of the network's grid.
     connectivity : {26, 18, 6}
         Neighbours of a voxel.
+    min_parenchyma : float
+        Least share of a cluster's surroundings that must be brain tissue; needs the zones.
     """
 
     bundle: str
@@ -55,6 +57,7 @@ class Detection:
     threshold: float
     min_voxels: int
     connectivity: int
+    min_parenchyma: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ VALUES: dict[str, Any] = {
     'device': 'gpu',
     'threshold': 0.55,
     'min_size': 5,
+    'min_parenchyma': 0.4,
     'toolkit': 'native',
     'mask': 'bet',
     'no_zones': True,

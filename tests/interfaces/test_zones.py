@@ -16,7 +16,13 @@ import pytest
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import SpatialChain, centred_box
 from shivacmb.interfaces.brain_mask import FoundMask, GivenMask, ToolMask
-from shivacmb.interfaces.derivatives import NO_ZONES, OUTPUT_KEYS, ScanFiles, write_derivatives
+from shivacmb.interfaces.derivatives import (
+    NO_ZONES,
+    NOT_LEFT_OUT,
+    OUTPUT_KEYS,
+    ScanFiles,
+    write_derivatives,
+)
 from shivacmb.interfaces.lesions import FindLesions, ToInputGrid
 from shivacmb.preparation import Prepared, prepare
 
@@ -138,7 +144,9 @@ def prepare_with(image: str, mask: Path) -> Callable[[], Prepared]:
     return functools.partial(prepare, [image], mask, grid=grid, intensity=intensity, zones=True)
 
 
-def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any, Path]:
+def _written(
+    image: str, tmp_path: Path, zones: np.ndarray | None, least: float = 0.0
+) -> tuple[Any, Path]:
     """Run everything from the folds to the files, with one lesion in each half."""
     scan = nib.load(image)
     mask = Maps().mask()
@@ -163,6 +171,7 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
         chain_file=str(tmp_path / 'chain.json'),
         threshold=0.5,
         min_voxels=1,
+        min_parenchyma=least,
         **told,
     ).run()
     lesions = lesions.outputs
@@ -199,7 +208,12 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
         outputs,
         {
             'record': {'participant': '01', 'session': None, 'stem': 's', 'filename': 'f'},
-            'parameters': {'voxel_mm': 3.0, 'masked': False, 'box_shape': box.shape},
+            'parameters': {
+                'voxel_mm': 3.0,
+                'masked': False,
+                'box_shape': box.shape,
+                'min_parenchyma': least,
+            },
             'model': {'Name': 'm'},
             'zones_model': {'Name': 'brain-zones'} if zones is not None else {},
             'brain_model': {'Name': 'brain-zones'},
@@ -213,6 +227,7 @@ def _written(image: str, tmp_path: Path, zones: np.ndarray | None) -> tuple[Any,
             'mask_method': 'builtin',
             'warnings': [],
             'voxels_outside': 0,
+            'left_out': lesions.left_out,
             'prediction': {'engine': 'openvino', 'device': 'cpu', 'note': ''},
         },
         staging=tmp_path / 'staging',
@@ -224,10 +239,11 @@ def test_regions_reach_table_record_and_image(image: str, tmp_path: Path) -> Non
     zones = Maps().zones(Maps().mask())
     record, out = _written(image, tmp_path, zones)
     rows = [line.split('\t') for line in (out / 'dseg.tsv').read_text().splitlines()]
-    assert [row[-1] for row in rows] == ['region', 'right thalamus', 'left cerebral cortex']
+    assert [row[-2] for row in rows] == ['region', 'right thalamus', 'left cerebral cortex']
+    assert [row[-1] for row in rows] == ['parenchyma_fraction', '1.00', '1.00']
     counts = record.cmb_lobar, record.cmb_deep, record.cmb_infratentorial, record.cmb_unplaced
     assert counts == (1, 1, 0, 0)
-    assert record.cmb_count == 2
+    assert (record.cmb_count, record.cmb_left_out) == (2, 0)
     np.testing.assert_array_equal(np.asarray(nib.load(out / 'zones.nii.gz').dataobj), zones)
     sidecar = json.loads((out / 'zones.json').read_text())
     assert sidecar['Model'] == {'Name': 'brain-zones'}
@@ -241,11 +257,11 @@ def test_regions_reach_table_record_and_image(image: str, tmp_path: Path) -> Non
 def test_without_zones_there_is_no_zone_file_and_no_count(image: str, tmp_path: Path) -> None:
     record, out = _written(image, tmp_path, None)
     assert record.cmb_count == 2
-    assert record.cmb_lobar is None
+    assert record.cmb_lobar is record.cmb_left_out is None
     assert not list(out.glob('zones*'))
     sidecar = json.loads((out / 'dseg.json').read_text())
     assert sidecar['BrainModel']['UsedFor'] == ['brain mask']
-    assert (out / 'dseg.tsv').read_text().splitlines()[1].endswith('\tn/a')
+    assert (out / 'dseg.tsv').read_text().splitlines()[1].endswith('\tn/a\tn/a')
 
 
 def test_zones_that_were_not_found_are_a_warning_not_a_count(image: str, tmp_path: Path) -> None:
@@ -253,3 +269,26 @@ def test_zones_that_were_not_found_are_a_warning_not_a_count(image: str, tmp_pat
     assert record.cmb_lobar is None
     assert record.warnings == (NO_ZONES,)
     assert (out / 'zones.nii.gz').exists()
+
+
+def test_a_candidate_in_fluid_is_left_out_everywhere(image: str, tmp_path: Path) -> None:
+    zones = Maps().zones(Maps().mask())
+    zones[zones == 11] = 7
+    record, out = _written(image, tmp_path, zones, 0.5)
+    assert (record.cmb_count, record.cmb_left_out) == (1, 1)
+    assert (record.cmb_lobar, record.cmb_deep) == (0, 1)
+    [row] = (out / 'dseg.tsv').read_text().splitlines()[1:]
+    assert row.startswith('1\tCMB1\t')
+    labels = np.asarray(nib.load(out / 'dseg.nii.gz').dataobj)
+    assert np.unique(labels).tolist() == [0, 1]
+    assert labels[:20].max() == 0
+    assert record.warnings == ()
+
+
+@pytest.mark.parametrize('zones', [None, np.zeros(SHAPE, np.uint8)], ids=['none', 'not-found'])
+def test_without_zones_nothing_is_left_out(
+    image: str, tmp_path: Path, zones: np.ndarray | None
+) -> None:
+    record, _ = _written(image, tmp_path, zones, 0.5)
+    assert (record.cmb_count, record.cmb_left_out) == (2, None)
+    assert record.warnings[-1] == NOT_LEFT_OUT

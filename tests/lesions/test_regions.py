@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,13 @@ def test_counts_by_group_add_up() -> None:
 
 def test_the_table_keeps_the_region_and_reads_tables_without_it(tmp_path: Path) -> None:
     path = tmp_path / 'table.tsv'
-    lesions = [dataclasses.replace(LESION, region='left thalamus'), LESION]
+    first = dataclasses.replace(LESION, region='left thalamus', parenchyma_fraction=0.5)
+    lesions = [first, LESION]
     path.write_text(lesions_to_tsv(lesions))
     assert [item.region for item in read_lesions(path)] == ['left thalamus', '']
-    assert path.read_text().splitlines()[2].split('\t')[-1] == 'n/a'
+    assert path.read_text().splitlines()[1].endswith('\tleft thalamus\t0.50')
+    assert path.read_text().splitlines()[2].endswith('\tn/a\tn/a')
     rows = [line.split('\t') for line in path.read_text().splitlines()]
-    path.write_text('\n'.join('\t'.join(row[:-1]) for row in rows) + '\n')
+    path.write_text('\n'.join('\t'.join(row[:-2]) for row in rows) + '\n')
     assert [item.region for item in read_lesions(path)] == ['', '']
+    assert all(math.isnan(item.parenchyma_fraction) for item in read_lesions(path))

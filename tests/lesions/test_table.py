@@ -31,7 +31,7 @@ def test_columns_are_the_lesion_s_fields_in_order():
 def test_text_has_fixed_decimals():
     assert lesions_to_tsv([ONE]).splitlines()[1].split('\t') == [
         '1', 'CMB1', '-12.35', '0.00', '7.00', '12.00', '12', '0.9877', '0.5000', '0.6667', '1.41',
-        'n/a',
+        'n/a', 'n/a',
     ]  # fmt: skip
 
 

@@ -57,6 +57,18 @@ def test_a_near_centroid_is_a_hit(truth: tuple) -> None:
     assert (score.hits, score.false) == (0, 1)
 
 
+def test_clusters_in_fluid_do_not_count(truth: tuple) -> None:
+    probability = truth[1].astype(np.float32)
+    probability[15:17, 5, 5] = 0.96
+    zones = np.full(SHAPE, 12, np.uint8)
+    zones[10:] = 7
+    for least, expected in ((0.0, (2, 1)), (0.5, (1, 0))):
+        scores = score_scan(probability, *truth, zones=zones, min_parenchyma=least)
+        score = point(scores, 0.95, 2)
+        assert (score.hits, score.false) == expected
+    assert point(score_scan(probability, *truth, min_parenchyma=0.5), 0.95, 2).hits == 2
+
+
 def test_an_empty_prediction_scores_nothing(truth: tuple) -> None:
     scores = score_scan(np.zeros(SHAPE, np.float32), *truth)
     assert all((s.hits, s.false) == (0, 0) for s in scores)

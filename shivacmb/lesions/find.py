@@ -1,0 +1,104 @@
+"""From the folds' probabilities to lesions that are numbered, measured and placed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shivacmb.lesions.clusters import find_clusters
+from shivacmb.lesions.measure import Lesion, lesion_table
+from shivacmb.lesions.regions import with_regions
+from shivacmb.lesions.surroundings import keep_labels, parenchyma_fractions
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FoundLesions:
+    """What the networks' probabilities come to.
+
+    Attributes
+    ----------
+    lesions : list of Lesion
+        By number.
+    labels : (X, Y, Z) array of int32
+        In the box, one value per lesion.
+    mean : (X, Y, Z) array of float32
+        Of the folds, in the box.
+    left_out : int or None
+        Candidates that were not counted, since too little of what surrounds them is tissue; None
+        where that could not be told.
+    """
+
+    lesions: list[Lesion]
+    labels: npt.NDArray[np.int32]
+    mean: npt.NDArray[np.float32]
+    left_out: int | None
+
+
+def find_lesions(
+    folds: Sequence[Array] | Array,
+    *,
+    to_whole: Callable[[Array], Array],
+    affine: Array,
+    brain_mask: Array,
+    zones: Array | None,
+    threshold: float,
+    min_voxels: int,
+    connectivity: int,
+    min_parenchyma: float,
+) -> FoundLesions:
+    """Average the folds, binarise, cluster, leave out what lies in fluid, measure.
+
+    Parameters
+    ----------
+    folds : (F, X, Y, Z) array of float32
+        Probability by each network in the box, 0 outside the brain.
+    to_whole : callable
+        Lays an array of the box on the whole isotropic grid.
+    affine : (4, 4) array
+        Of the whole isotropic grid, voxel to scanner RAS mm.
+    brain_mask : array
+        On the whole grid: where the box cuts the brain is not the brain's edge.
+    zones : array, optional
+        Zones of the brain on the whole grid; all 0 says that they are not known.
+    threshold, min_voxels, connectivity
+        As for :func:`find_clusters`.
+    min_parenchyma : float
+        Least share of the surroundings that must be brain tissue; see
+        :func:`parenchyma_fractions`. Without zones nothing is left out.
+
+    Returns
+    -------
+    FoundLesions
+    """
+    mean = np.asarray(folds).mean(axis=0, dtype=np.float32)
+    labels = find_clusters(
+        mean, threshold=threshold, min_voxels=min_voxels, connectivity=connectivity
+    )
+    voxel_mm = float(np.linalg.norm(affine[:3, 0]))
+    known = zones is not None and bool(zones.any())
+    fractions = np.full(int(labels.max(initial=0)), np.nan)
+    left_out = None
+    if zones is not None and known:
+        fractions = parenchyma_fractions(to_whole(labels), zones, voxel_mm)
+        keep = ~(fractions < min_parenchyma)
+        left_out = int(np.count_nonzero(~keep))
+        labels, fractions = keep_labels(labels, keep), fractions[keep]
+    whole = to_whole(labels)
+    lesions = lesion_table(
+        whole, to_whole(mean), [to_whole(fold) for fold in folds], affine,
+        brain_mask=brain_mask, threshold=threshold,
+    )  # fmt: skip
+    if zones is not None and known:
+        lesions = with_regions(lesions, whole, zones, voxel_mm)
+    measured = zip(lesions, fractions.tolist(), strict=True)
+    lesions = [
+        dataclasses.replace(lesion, parenchyma_fraction=share) for lesion, share in measured
+    ]
+    return FoundLesions(lesions, labels, mean, left_out)

@@ -1,0 +1,85 @@
+"""How much of what surrounds a lesion is brain tissue.
+
+A microbleed is at least half surrounded by brain parenchyma: one of the criteria of Greenberg et
+al., Lancet Neurol 2009;8:165-174, table 1. What lies in a ventricle or a cistern (a calcified
+choroid plexus, a vessel) is a mimic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from shivacmb.imaging.zones import Zone
+
+#: How far from a lesion its surroundings reach, on coarser grids one voxel.
+SURROUNDINGS_MM = 2.0
+
+
+def is_tissue(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Tell which voxels of a zone map are brain tissue: neither fluid nor outside the brain."""
+    tissue: npt.NDArray[np.bool_] = (zones != Zone.BACKGROUND) & (zones != Zone.FLUID)
+    return tissue
+
+
+def parenchyma_fractions(
+    labels: npt.NDArray[np.integer], zones: npt.NDArray[np.integer], voxel_mm: float
+) -> npt.NDArray[np.float64]:
+    """Measure how much of the surroundings of each label is brain tissue.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) array of int
+        0 outside, lesions numbered from 1 without a gap.
+    zones : (X, Y, Z) array of int
+        Values of :data:`shivacmb.imaging.zones.REGIONS`, 0 outside the brain.
+    voxel_mm : float
+        Voxel size of both, which are isotropic.
+
+    Returns
+    -------
+    (N,) array of float64
+        For label n + 1 the share of tissue among the voxels that are not of the lesion and whose
+        centre lies within :data:`SURROUNDINGS_MM` of one of its own, 0 to 1. NaN for a lesion that
+        fills the array.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if labels.shape != zones.shape:
+        raise ValueError(f'zones has shape {zones.shape}, the labels have {labels.shape}')
+    boxes = ndimage.find_objects(labels)
+    fractions = np.full(len(boxes), np.nan)
+    reach = max(SURROUNDINGS_MM, voxel_mm) + 1e-6
+    margin = int(reach / voxel_mm)
+    for n, box in enumerate(boxes):
+        wide = tuple(
+            slice(max(0, part.start - margin), min(size, part.stop + margin))
+            for part, size in zip(box, labels.shape, strict=True)
+        )
+        away = ndimage.distance_transform_edt(labels[wide] != n + 1, sampling=voxel_mm)
+        around = (away > 0) & (away <= reach)
+        if around.any():
+            fractions[n] = float(is_tissue(zones[wide])[around].mean())
+    return fractions
+
+
+def keep_labels(
+    labels: npt.NDArray[np.integer], keep: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int32]:
+    """Drop labels and number the others on without a gap, in the same order.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) array of int
+        0 outside, lesions numbered from 1.
+    keep : (N,) array of bool
+        For label n + 1.
+    """
+    numbers = np.zeros(len(keep) + 1, dtype=np.int32)
+    numbers[1:][keep] = np.arange(1, np.count_nonzero(keep) + 1, dtype=np.int32)
+    kept: npt.NDArray[np.int32] = numbers[labels]
+    return kept

@@ -1,0 +1,105 @@
+"""How much of what surrounds a lesion is brain tissue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shivacmb.imaging.zones import Zone
+from shivacmb.lesions import find_lesions, parenchyma_fractions
+from shivacmb.lesions.surroundings import keep_labels
+
+SHAPE = (15, 15, 15)
+# within 2 mm of a point on a grid of 1 mm, itself left out
+NEIGHBOURS = 32
+
+
+def one(*voxels: tuple[int, int, int]) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.int32)
+    for n, voxel in enumerate(voxels, 1):
+        labels[voxel] = n
+    return labels
+
+
+def test_one_voxel_at_a_flat_border() -> None:
+    zones = np.full(SHAPE, Zone.WHITE_MATTER, np.uint8)
+    zones[:7] = Zone.FLUID
+    # of 33 voxels of the ball 1 + 9 + 13 + 9 + 1 lie in its layers along the first axis
+    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0) == pytest.approx(22 / NEIGHBOURS)
+    assert parenchyma_fractions(one((6, 7, 7)), zones, 1.0) == pytest.approx(10 / NEIGHBOURS)
+
+
+def test_outside_the_brain_is_no_tissue_and_sides_do_not_matter() -> None:
+    zones = np.full(SHAPE, 11, np.uint8)
+    zones[:, :, 8:] = 21
+    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0).tolist() == [1.0]
+    zones[8:] = Zone.BACKGROUND
+    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0) == pytest.approx(22 / NEIGHBOURS)
+
+
+def test_each_lesion_has_its_own_and_its_voxels_do_not_count() -> None:
+    zones = np.full(SHAPE, Zone.FLUID, np.uint8)
+    zones[10:] = Zone.BRAINSTEM
+    labels = one((3, 7, 7), (12, 7, 7))
+    labels[3, 8, 7] = 1
+    zones[3, 7:9, 7] = Zone.BRAINSTEM
+    assert parenchyma_fractions(labels, zones, 1.0).tolist() == [0.0, 1.0]
+
+
+def test_where_the_array_ends() -> None:
+    zones = np.full(SHAPE, Zone.CEREBELLUM, np.uint8)
+    zones[1] = Zone.FLUID
+    # layers 0, 1 and 2 remain: 12 + 9 + 1
+    assert parenchyma_fractions(one((0, 7, 7)), zones, 1.0) == pytest.approx(13 / 22)
+    full = np.ones((1, 1, 1), np.int32)
+    assert np.isnan(parenchyma_fractions(full, full.astype(np.uint8), 1.0)).all()
+
+
+def test_coarse_grids_count_the_voxels_beside() -> None:
+    zones = np.full(SHAPE, Zone.CORTEX, np.uint8)
+    zones[8] = Zone.FLUID
+    assert parenchyma_fractions(one((7, 7, 7)), zones, 4.0) == pytest.approx(5 / 6)
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match='zones has shape'):
+        parenchyma_fractions(one((1, 1, 1)), np.zeros((3, 3, 3), np.uint8), 1.0)
+
+
+def test_kept_labels_are_numbered_on() -> None:
+    labels = one((1, 1, 1), (2, 2, 2), (3, 3, 3))
+    kept = keep_labels(labels, np.array([True, False, True]))
+    assert (kept[1, 1, 1], kept[2, 2, 2], kept[3, 3, 3]) == (1, 0, 2)
+    assert not keep_labels(labels, np.zeros(3, bool)).any()
+    assert keep_labels(np.zeros(SHAPE, np.int32), np.zeros(0, bool)).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ('least', 'names', 'left_out'),
+    [(0.0, ['CMB1', 'CMB2'], 0), (0.5, ['CMB1'], 1), (1.0, ['CMB1'], 1)],
+)
+def test_lesions_in_fluid(least: float, names: list[str], left_out: int) -> None:
+    folds = np.zeros((2, *SHAPE), np.float32)
+    folds[:, 3, 7, 7:9] = 0.9  # the larger one, in fluid
+    folds[:, 12, 7, 7] = 0.9
+    zones = np.full(SHAPE, Zone.FLUID, np.uint8)
+    zones[9:] = 14
+    how = {'threshold': 0.5, 'min_voxels': 1, 'connectivity': 26, 'min_parenchyma': least}
+    found = find_lesions(
+        folds, to_whole=lambda array: array, affine=np.eye(4), brain_mask=np.ones(SHAPE, bool),
+        zones=zones, **how,
+    )  # fmt: skip
+    assert [lesion.name for lesion in found.lesions] == names
+    assert found.left_out == left_out
+    assert found.lesions[-1].region == 'left thalamus'
+    assert found.lesions[-1].parenchyma_fraction == 1.0
+    assert found.labels[12, 7, 7] == len(names)
+    assert np.count_nonzero(found.labels) == (3 if least == 0 else 1)
+    for unknown in (None, np.zeros(SHAPE, np.uint8)):
+        found = find_lesions(
+            folds, to_whole=lambda array: array, affine=np.eye(4),
+            brain_mask=np.ones(SHAPE, bool), zones=unknown, **how,
+        )  # fmt: skip
+        assert len(found.lesions) == 2
+        assert found.left_out is None
+        assert np.isnan(found.lesions[0].parenchyma_fraction)
