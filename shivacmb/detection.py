@@ -48,6 +48,7 @@ def detect(
     threshold: float | None = None,
     min_voxels: int | None = None,
     min_parenchyma: float | None = None,
+    contrast: str = 'T2starw',
     threads: int | None = None,
 ) -> Detected:
     """Find cerebral microbleeds in one T2*-GRE or SWI image.
@@ -68,7 +69,10 @@ def detect(
     min_voxels : int, optional
         Smallest cluster kept, voxels of the network's grid; the bundle's by default.
     min_parenchyma : float, optional
-        Least share of a cluster's surroundings that must be brain tissue; the bundle's by default.
+        Least share of a cluster's surroundings that must be brain tissue; the bundle's for this
+        contrast by default.
+    contrast : {'T2starw', 'swi'}
+        What the image shows.
     threads : int, optional
         Processor threads.
 
@@ -99,6 +103,9 @@ def detect(
     )
     scan, brain, chain = prepared.scan, prepared.brain, prepared.chain
     box, postprocess = chain.placed_box, bundle.postprocess
+    least = min_parenchyma
+    if least is None:
+        least = postprocess.parenchyma_for(contrast)
     ensemble = load_ensemble(bundle, threads=threads)
     maps = ensemble.predict(prepared.network[np.newaxis])
     folds = bundle.microbleeds(maps)[:, 0] * crop(brain, box)
@@ -111,7 +118,7 @@ def detect(
         threshold=postprocess.threshold if threshold is None else threshold,
         min_voxels=postprocess.min_voxels if min_voxels is None else min_voxels,
         connectivity=postprocess.connectivity,
-        min_parenchyma=postprocess.min_parenchyma if min_parenchyma is None else min_parenchyma,
+        min_parenchyma=least,
     )
     labels = labels_to_input(found.labels, found.mean, chain.box_to_input, scan.shape)
     probability = probability_to_input(found.mean, chain.box_to_input, scan.shape)

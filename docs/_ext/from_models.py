@@ -41,6 +41,11 @@ def bundles() -> list[Path]:
     return sorted(path.parent for path in folder.glob('*/model.json'))
 
 
+def _shares(by_contrast: dict[str, float]) -> str:
+    found = [f'at least {share:.0%} in {name}' for name, share in by_contrast.items() if share]
+    return ', '.join(found) or 'no rule'
+
+
 def card(folder: Path) -> str:
     """Page of one shipped model."""
     from shivacmb.models.locate import DEFAULT_MODEL
@@ -56,7 +61,7 @@ def card(folder: Path) -> str:
         ('contrasts', ', '.join(bundle['inputs'][0]['contrasts'])),
         ('grid', f'{" x ".join(map(str, grid["shape"]))} voxels of {size_mm} mm'),
         ('threshold', f'{post["threshold"]:g}, clusters of {post["min_voxels"]} voxels and more'),
-        ('brain tissue around a lesion', f'at least {post.get("min_parenchyma", 0):.0%}'),
+        ('brain tissue around a lesion', _shares(post.get('min_parenchyma', {}))),
         ('networks', f'{len(bundle["folds"])}, files of {size:.1f} MB in all'),
     ]
     lines = [

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from shivacmb import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shivacmb.models import Bundle
     from shivacmb.workflows.plan import Detection
 
@@ -23,9 +25,16 @@ _ZONES = (
     'with the capsules, thalamus, brainstem, cerebellum) with the built-in network and an atlas '
     'that is laid on what it sees, both made from simulated heads. '
 )
+_CONTRASTS = {'T2starw': 'T2*-GRE', 'swi': 'SWI'}
 
 
-def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = False) -> str:
+def methods_text(
+    detection: Detection,
+    bundle: Bundle,
+    *,
+    given_masks: bool = False,
+    min_parenchyma: Mapping[str, float] | None = None,
+) -> str:
     """Write the paragraph that a paper may use, and what to cite.
 
     Parameters
@@ -37,6 +46,8 @@ def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = Fa
     given_masks : bool
         Whether masks were named with ``--brain-mask`` or ``--derivatives``; a scan without one
         fails, so that no other method has a part in it.
+    min_parenchyma : mapping, optional
+        Share of brain tissue that must surround a lesion, by contrast.
 
     Returns
     -------
@@ -61,11 +72,13 @@ def methods_text(detection: Detection, bundle: Bundle, *, given_masks: bool = Fa
         else _MASKS[detection.mask]
     )
     folds = len(bundle.folds)
+    rule = {name: share for name, share in (min_parenchyma or {}).items() if share}
     tissue = ''
-    if detection.zones and detection.min_parenchyma:
+    if detection.zones and rule:
+        shares = ', '.join(f'{share:.0%} in {_CONTRASTS[name]}' for name, share in rule.items())
         tissue = (
-            f' where brain tissue made up at least {detection.min_parenchyma:.0%} of what lies '
-            'within 2 mm of them (after Greenberg et al. 2009)'
+            ' where enough of what lies within 2 mm of them was brain tissue (at least '
+            f'{shares}; after Greenberg et al. 2009)'
         )
     references = [
         'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '

@@ -177,7 +177,7 @@ def run_detectability(args: argparse.Namespace) -> int:
     name = f'{bundle.name} {bundle.version} at {level:g}, {least} voxels'
 
     def detector(
-        image: nib.Nifti1Image, mask: nib.Nifti1Image
+        image: nib.Nifti1Image, mask: nib.Nifti1Image, contrast: str
     ) -> list[tuple[float, float, float]]:
         from shivacmb.detection import detect
 
@@ -187,6 +187,7 @@ def run_detectability(args: argparse.Namespace) -> int:
             bundle.path,
             threshold=level,
             min_voxels=least,
+            contrast=contrast,
             threads=args.nprocs or None,
         )
         return [(lesion.x, lesion.y, lesion.z) for lesion in found.lesions]

@@ -200,7 +200,7 @@ def _print_summary(bundle: Bundle) -> None:
         ('grid', f'{"x".join(map(str, grid.shape))} voxels of {size} mm, {grid.orientation}'),
         ('intensity', contrast),
         ('threshold', f'{post.threshold:g}, clusters of at least {post.min_voxels} voxels'),
-        ('parenchyma', f'at least {post.min_parenchyma:g} around' if post.min_parenchyma else ''),
+        ('parenchyma', ', '.join(f'{c}: {x:g} around' for c, x in post.min_parenchyma.items())),
     ]
     for label, text in rows:
         if text:

@@ -100,7 +100,6 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     bundle.check_detects()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
     threshold, min_size = settings.threshold, settings.min_size
-    tissue = settings.min_parenchyma
     return Detection(
         bundle=str(bundle.path),
         engine=choose_engine(settings.engine, settings.device),
@@ -118,7 +117,6 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         threshold=postprocess.threshold if threshold is None else threshold,
         min_voxels=postprocess.min_voxels if min_size is None else min_size,
         connectivity=postprocess.connectivity,
-        min_parenchyma=postprocess.min_parenchyma if tissue is None else tissue,
     )
 
 
@@ -160,9 +158,18 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def parameters(detection: Detection) -> dict[str, Any]:
+def parenchyma_rule(settings: Settings, bundle: Bundle) -> dict[str, float]:
+    """Share of brain tissue around a lesion by contrast: as asked for, or the bundle's."""
+    asked = settings.min_parenchyma
+    return {
+        contrast: bundle.postprocess.parenchyma_for(contrast) if asked is None else asked
+        for contrast in bundle.inputs[0].contrasts
+    }
+
+
+def parameters(detection: Detection, min_parenchyma: float) -> dict[str, Any]:
     """Every parameter of a result, without what only says where it was computed."""
-    values = asdict(detection)
+    values = {**asdict(detection), 'min_parenchyma': min_parenchyma}
     for name in ('bundle', 'trust_model', 'mask', 'device'):
         del values[name]
     return values
@@ -239,7 +246,8 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         filters=settings.bids_filter_file,
     )  # fmt: skip
     channels = finder.images(scan)
-    facts = scan_facts(detection, bundle, settings.mask, mask, channels)
+    least = parenchyma_rule(settings, bundle)[scan.contrast]
+    facts = scan_facts(detection, bundle, settings.mask, mask, channels, min_parenchyma=least)
     facts.update(
         source=scan.uri,
         contrast=scan.contrast,
@@ -249,7 +257,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     record = ScanRecord.of(
         scan,
         status='ok',
-        **record_values(detection, bundle, hash_of(facts, settings.mask)),
+        **record_values(detection, bundle, hash_of(facts, settings.mask), least),
         **file_facts(scan.path, checksum=False),
     )
     facts['record'] = asdict(record)
@@ -259,6 +267,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         brain_mask=mask,
         outputs={key: str(path) for key, path in output_paths(settings.out_dir, scan).items()},
         staging=str(staging_folder(settings.out_dir / STAGING, scan.stem)),
+        min_parenchyma=least,
         channels=channels,
         replaces=tuple(str(path) for path in leftovers(settings.out_dir, scan)),
         overwrite=settings.overwrite,
@@ -329,6 +338,8 @@ def scan_facts(
     mask_method: str,
     mask: Path | None,
     channels: Sequence[Path] = (),
+    *,
+    min_parenchyma: float = 0.0,
 ) -> dict[str, Any]:
     """Facts that do not depend on which scan it is, and the checksums of mask and channels."""
     network = mask is None and mask_method in NETWORK_MASKS
@@ -340,7 +351,7 @@ def scan_facts(
         'zones_model': builtin if detection.zones else {},
         'brain_model': builtin,
         'model': model_facts(bundle),
-        'parameters': parameters(detection),
+        'parameters': parameters(detection, min_parenchyma),
         'versions': versions(detection),
     }
 
@@ -395,12 +406,14 @@ def networks_needed(
     return needed
 
 
-def record_values(detection: Detection, bundle: Bundle, hashed: str) -> dict[str, Any]:
+def record_values(
+    detection: Detection, bundle: Bundle, hashed: str, min_parenchyma: float
+) -> dict[str, Any]:
     """Fields of a scan's record that are known before it is processed."""
     return {
         'threshold': detection.threshold,
         'min_voxels': detection.min_voxels,
-        'min_parenchyma': detection.min_parenchyma,
+        'min_parenchyma': min_parenchyma,
         'model': bundle.name,
         'model_version': bundle.version,
         'engine': detection.engine,

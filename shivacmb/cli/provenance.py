@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shivacmb.cli.boilerplate import methods_text
-from shivacmb.cli.plans import versions
+from shivacmb.cli.plans import parenchyma_rule, versions
 
 if TYPE_CHECKING:
     from shivacmb.cli.settings import Settings
@@ -70,7 +70,9 @@ def write_run_files(
 
     from shivacmb.bids import write_text
 
-    methods = methods_text(detection, bundle, given_masks=settings.gives_masks) + '\n'
+    rule = parenchyma_rule(settings, bundle)
+    given = settings.gives_masks
+    methods = methods_text(detection, bundle, given_masks=given, min_parenchyma=rule) + '\n'
     # one file for all runs with these settings: ten thousand tasks need not write it each
     name = f'CITATION-{hashlib.sha256(methods.encode()).hexdigest()[:8]}.md'
     environment = {

@@ -70,7 +70,9 @@ def run_participants(settings: Settings) -> int:
         from shivacmb.cli.boilerplate import methods_text
 
         given = settings.gives_masks
-        sys.stdout.write(methods_text(detection, bundle, given_masks=given) + '\n')
+        rule = planning.parenchyma_rule(settings, bundle)
+        text = methods_text(detection, bundle, given_masks=given, min_parenchyma=rule)
+        sys.stdout.write(text + '\n')
         return 0
     found = search(settings)
     if settings.dry_run:

@@ -148,7 +148,10 @@ def _plan(
     from shivacmb.workflows.plan import ScanPlan
 
     stem = args.image.name.removesuffix('.gz').removesuffix('.nii')
-    facts = plans.scan_facts(detection, bundle, settings.mask, args.mask, args.channel)
+    least = plans.parenchyma_rule(settings, bundle)[args.contrast]
+    facts = plans.scan_facts(
+        detection, bundle, settings.mask, args.mask, args.channel, min_parenchyma=least
+    )
     hashed = plans.hash_of(facts, settings.mask)
     facts.update(
         source=args.image.as_uri(),
@@ -163,7 +166,7 @@ def _plan(
             'source': args.image.as_uri(),
             'contrast': args.contrast,
             'software_version': __version__,
-            **plans.record_values(detection, bundle, hashed),
+            **plans.record_values(detection, bundle, hashed, least),
         },
     )
     outputs = {key: str(args.out_dir / f'{stem}_{tail}') for key, tail in NAMES.items()}
@@ -173,6 +176,7 @@ def _plan(
     plan = ScanPlan(
         stem=stem,
         image=args.image,
+        min_parenchyma=least,
         brain_mask=args.mask,
         outputs=outputs,
         staging=str(staging_folder(args.out_dir, f'.{stem}')),

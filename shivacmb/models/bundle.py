@@ -67,14 +67,19 @@ class ClassLabel:
 class Postprocess:
     """Binarise at ``probability >= threshold``, keep clusters of at least ``min_voxels``.
 
-    Those of which less than ``min_parenchyma`` of the surroundings is brain tissue are left out,
-    see :func:`shivacmb.lesions.parenchyma_fractions`.
+    ``min_parenchyma`` says by contrast which share of a cluster's surroundings must be brain
+    tissue for it to count, see :func:`shivacmb.lesions.parenchyma_fractions`; a contrast that is
+    not named has no such rule.
     """
 
     threshold: float = 0.4
     min_voxels: int = 3
     connectivity: int = 26
-    min_parenchyma: float = 0.0
+    min_parenchyma: dict[str, float] = field(default_factory=dict)
+
+    def parenchyma_for(self, contrast: str) -> float:
+        """Return the least share of brain tissue for a contrast; 0 without a rule."""
+        return self.min_parenchyma.get(contrast, 0.0)
 
 
 @dataclass(frozen=True)

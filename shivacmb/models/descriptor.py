@@ -278,8 +278,17 @@ def _postprocess(top: _Reader) -> Postprocess:
         item.number('threshold', 0.4, 0, 1, open_low=True),
         item.whole('min_voxels', 3, 1, 10**6),
         connectivity,
-        item.number('min_parenchyma', 0.0, 0, 1),
+        _shares(item),
     )
+
+
+def _shares(item: _Reader) -> dict[str, float]:
+    """Read ``min_parenchyma``: a share for each contrast that has one."""
+    found = item.content.get('min_parenchyma', {})
+    if not isinstance(found, dict):
+        raise item.error('min_parenchyma', 'must be a table such as {"T2starw": 0.5}')
+    shares = _Reader(found, f'{item.where}.min_parenchyma', item.path)
+    return {name: shares.number(name, None, 0, 1) for name in found}
 
 
 def _classes(top: _Reader) -> tuple[ClassLabel, ...]:

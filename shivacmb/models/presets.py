@@ -20,7 +20,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             'threshold': 0.4,
             'min_voxels': 3,
             'connectivity': 26,
-            'min_parenchyma': 0.0,
+            'min_parenchyma': {},
         },
     },
     'shivai': {
@@ -30,7 +30,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             'threshold': 0.5,
             'min_voxels': 1,
             'connectivity': 26,
-            'min_parenchyma': 0.0,
+            'min_parenchyma': {},
         },
     },
 }

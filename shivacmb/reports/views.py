@@ -78,6 +78,10 @@ class LesionLike(Protocol):
         """Zone of the brain, '' where it is not known."""
 
     @property
+    def parenchyma_fraction(self) -> float:
+        """Share of brain tissue in what surrounds it, NaN where it is not known."""
+
+    @property
     def edge_distance_mm(self) -> float:
         """Distance to the mask's edge in mm."""
 

@@ -44,12 +44,15 @@ class Example:
     lesions : list of dict
         Number, zone, apparent radius, chi, depth and centre voxel of every lesion in the box;
         ``visible`` tells whether it has a label.
+    contrast : {'T2starw', 'swi', 'any'}
+        What the image shows; 'any' where no scanner gives it.
     """
 
     image: Array
     flags: Array
     labels: Array
     lesions: list[dict[str, Any]]
+    contrast: str = 'any'
 
 
 def _plausible(rng: np.random.Generator, kind: Kind) -> int:
@@ -121,7 +124,9 @@ def cut_box(array: Array, middle: Array, shape: tuple[int, int, int]) -> Array:
     return out
 
 
-def make_example(scan: Scan, acquisition: Acquisition, shape: tuple[int, int, int]) -> Example:
+def make_example(
+    scan: Scan, acquisition: Acquisition, shape: tuple[int, int, int], contrast: str = 'any'
+) -> Example:
     """Resample, scale and crop a simulated scan and its truth.
 
     Parameters
@@ -132,6 +137,8 @@ def make_example(scan: Scan, acquisition: Acquisition, shape: tuple[int, int, in
         The one it was made with.
     shape : tuple of three int
         Box in voxels of 1 mm, centred on the brain's centre of mass.
+    contrast : {'T2starw', 'swi', 'any'}
+        What it shows.
 
     Returns
     -------
@@ -167,7 +174,9 @@ def make_example(scan: Scan, acquisition: Acquisition, shape: tuple[int, int, in
                 'radius': round(lesion.apparent_radius, 3), 'chi': round(lesion.chi, 3),
                 'depth': round(lesion.depth, 3), 'voxel': [int(v) for v in voxel],
             })  # fmt: skip
-    return Example(cut_box(scaled, middle, shape), cut_box(flags, middle, shape), labels, rows)
+    return Example(
+        cut_box(scaled, middle, shape), cut_box(flags, middle, shape), labels, rows, contrast
+    )
 
 
 def random_example(
@@ -246,4 +255,4 @@ def random_subject_example(
         [seen.lesion for seen in subject.lesions], subject.mimic_loss,
         [(kind, point) for kind, point, _ in subject.mimics], np.ones_like(image),
     )  # fmt: skip
-    return make_example(scan, acquisition, shape)
+    return make_example(scan, acquisition, shape, contrast)

@@ -37,8 +37,8 @@ from shivacmb.simulate.implant_files import Fallback, load_host, phase_metadata,
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
-#: Centres (scanner RAS mm) of what a detector finds in an image, given the brain mask.
-Detector = Callable[[nib.Nifti1Image, nib.Nifti1Image], Sequence[tuple[float, float, float]]]
+#: Centres (scanner RAS mm) of what a detector finds in an image, given brain mask and contrast.
+Detector = Callable[[nib.Nifti1Image, nib.Nifti1Image, str], Sequence[tuple[float, float, float]]]
 
 #: Default grid: radius of the sphere of blood products in mm, susceptibility in ppm.
 RADII = (0.4, 0.6, 0.9, 1.3, 1.9, 2.8)
@@ -164,7 +164,7 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
     """
     brain = nib.Nifti1Image(host.brain.astype(np.uint8), host.affine)
     already = np.array(
-        list(detect(nib.Nifti1Image(host.magnitude, host.affine), brain)), float
+        list(detect(nib.Nifti1Image(host.magnitude, host.affine), brain, contrast)), float
     ).reshape(-1, 3)
     widest = max(tolerance_mm(_apparent_radius(host, radius, chi)) for radius, chi in grid.cells)
     # a detection may shift by an implant nearby, and a place by a voxel
@@ -188,7 +188,7 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
         ]
         new = implant(rng, host, lesions)
         found = np.array(
-            list(detect(nib.Nifti1Image(new.magnitude, host.affine), brain)), float
+            list(detect(nib.Nifti1Image(new.magnitude, host.affine), brain, contrast)), float
         ).reshape(-1, 3)
         centres = np.array([lesion.centre for lesion, _, _ in new.lesions]).reshape(-1, 3)
         hits = match(

@@ -23,7 +23,7 @@ def metadata(
     version: str,
     threshold: float,
     min_voxels: int,
-    min_parenchyma: float,
+    min_parenchyma: dict[str, float],
     training: dict[str, Any],
     metrics: dict[str, Any],
     shape: tuple[int, int, int] = BOX,
@@ -34,7 +34,7 @@ def metadata(
     ----------
     version : str
         Of the bundle.
-    threshold, min_voxels, min_parenchyma : float, int, float
+    threshold, min_voxels, min_parenchyma : float, int, dict
         Operating point.
     training, metrics : dict
         What was done, what was measured.

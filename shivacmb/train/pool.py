@@ -41,12 +41,15 @@ class PoolScan:
         As there.
     labels : ndarray, uint8 [X, Y, Z]
         Lesion numbers.
+    contrast : {'T2starw', 'swi', 'any'}
+        As there.
     """
 
     image: Array
     flags: Array
     labels: Array
     lesions: list[dict[str, Any]]
+    contrast: str
 
 
 def _path(folder: Path, index: int) -> Path:
@@ -111,7 +114,8 @@ def make_scan(
     with scratch.open('wb') as stream:
         stacked = np.stack([example.image, example.flags, example.labels.astype(np.uint8)])
         np.save(stream, stacked)
-    target.with_suffix('.json').write_text(json.dumps(example.lesions))
+    facts = {'contrast': example.contrast, 'lesions': example.lesions}
+    target.with_suffix('.json').write_text(json.dumps(facts))
     scratch.replace(target)
 
 
@@ -194,5 +198,5 @@ def load_scan(folder: Path, index: int, *, patience_s: float = 600.0) -> PoolSca
             )
         time.sleep(0.2)
     stacked = np.load(path, mmap_mode='r')
-    lesions = json.loads(path.with_suffix('.json').read_text())
-    return PoolScan(stacked[0], stacked[1], stacked[2], lesions)
+    facts = json.loads(path.with_suffix('.json').read_text())
+    return PoolScan(stacked[0], stacked[1], stacked[2], facts['lesions'], facts['contrast'])

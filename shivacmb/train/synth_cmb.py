@@ -30,7 +30,7 @@ from shivacmb.train.select import Score, choose, pool_scores, score_scan
 from shivacmb.train.start import mean_weights, shift_output
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Array = NDArray[Any]
 logger = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ class Plan:
     start : Path, optional
         Bundle whose mean weights the first network begins with.
     min_parenchyma : float
-        Rule of the bundle for what surrounds a lesion, see
+        Rule of the bundle for what surrounds a lesion in T2*-GRE, see
         :func:`shivacmb.lesions.parenchyma_fractions`; half is the criterion of Greenberg et al.,
-        Lancet Neurol 2009;8:165-174.
+        Lancet Neurol 2009;8:165-174. SWI has no such rule (docs/decisions/0097).
     """
 
     steps: int = 2500
@@ -185,21 +185,22 @@ def judge(
     folds: list[list[Array]],
     pool: Path,
     indices: Sequence[int],
-    min_parenchyma: float = 0.0,
+    min_parenchyma: Mapping[str, float] | None = None,
 ) -> list[Score]:
     """Score an ensemble on scans of a pool, pooled over them.
 
-    With ``min_parenchyma`` the clusters are filtered by the zones of :func:`find_zones`.
+    Clusters are filtered by the zones of :func:`find_zones` in the contrasts that
+    ``min_parenchyma`` names.
     """
     tables = []
     for index in indices:
         scan = load_scan(pool, index)
         probability = predictor.predict(folds, scan.image)
+        share = (min_parenchyma or {}).get(scan.contrast, 0.0)
         tables.append(
             score_scan(
                 probability, scan.flags, scan.labels, scan.lesions,
-                zones=find_zones(scan.image) if min_parenchyma else None,
-                min_parenchyma=min_parenchyma,
+                zones=find_zones(scan.image) if share else None, min_parenchyma=share,
             )
         )  # fmt: skip
     return pool_scores(tables)
@@ -281,7 +282,7 @@ def build(
         )
         for fold in range(plan.folds)
     ]  # fmt: skip
-    rule = plan.min_parenchyma
+    rule = {'T2starw': plan.min_parenchyma}
     raw = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
     folds = [round_weights(shift_output(weights, raw.threshold)) for weights in folds]
     chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
@@ -343,7 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         '--min-parenchyma', type=float, default=plan.min_parenchyma,
-        help='least share of brain tissue around a lesion',
+        help='least share of brain tissue around a lesion in T2*-GRE',
     )  # fmt: skip
     parser.add_argument('--start', type=Path, help='bundle to begin with, instead of from nothing')
     parser.add_argument(

@@ -103,7 +103,12 @@ def init_scan_wf(
         service=service,
         omp_nthreads=omp_nthreads,
     )
-    detect_wf = init_detect_wf(detection=detection, service=service, omp_nthreads=omp_nthreads)
+    detect_wf = init_detect_wf(
+        detection=detection,
+        min_parenchyma=plan.min_parenchyma,
+        service=service,
+        omp_nthreads=omp_nthreads,
+    )
     figures = pe.Node(Figures(title=plan.stem), name='figures', mem_gb=0.5)
     write_derivatives = pe.Node(
         WriteDerivatives(

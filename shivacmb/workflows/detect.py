@@ -33,6 +33,7 @@ OUTPUT_FIELDS = (
 def init_detect_wf(
     *,
     detection: Detection,
+    min_parenchyma: float = 0.0,
     service: str = '',
     omp_nthreads: int = 1,
     name: str = 'detect_wf',
@@ -46,6 +47,8 @@ def init_detect_wf(
     ----------
     detection : Detection
         Model, threshold and cluster settings.
+    min_parenchyma : float
+        Least share of brain tissue around a lesion of this scan; needs ``detection.zones``.
     service : str
         Address of a running ``PredictionService``; without it the node loads the networks in its
         own process, once.
@@ -113,7 +116,7 @@ def init_detect_wf(
             threshold=detection.threshold,
             min_voxels=detection.min_voxels,
             connectivity=detection.connectivity,
-            min_parenchyma=detection.min_parenchyma,
+            min_parenchyma=min_parenchyma,
         ),
         name='find_lesions',
         mem_gb=0.4,

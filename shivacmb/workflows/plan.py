@@ -37,8 +37,6 @@ class Detection:
         Smallest cluster kept, voxels of the network's grid.
     connectivity : {26, 18, 6}
         Neighbours of a voxel.
-    min_parenchyma : float
-        Least share of a cluster's surroundings that must be brain tissue; needs the zones.
     """
 
     bundle: str
@@ -57,7 +55,6 @@ class Detection:
     threshold: float
     min_voxels: int
     connectivity: int
-    min_parenchyma: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class ScanPlan:
         Output key to absolute path; see ``shivacmb.interfaces.derivatives.OUTPUT_KEYS``.
     staging : str
         Scratch folder of this scan and process, on the file system of the outputs.
+    min_parenchyma : float
+        Least share of a cluster's surroundings that must be brain tissue; needs the zones.
     channels : tuple of Path
         Images on the grid of the scan for the further channels of the network.
     replaces : tuple of str
@@ -94,6 +93,7 @@ class ScanPlan:
     brain_mask: Path | None
     outputs: dict[str, str]
     staging: str
+    min_parenchyma: float = 0.0
     channels: tuple[Path, ...] = ()
     replaces: tuple[str, ...] = ()
     overwrite: bool = False

@@ -36,3 +36,33 @@ def test_how_brains_were_masked(
     assert code == 0
     assert words in text
     assert ('built-in network. Images' in text or 'for the others' in text) == (not options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ([], 'of at least 3 voxels were counted. '),
+        (['--min-parenchyma', '0'], 'of at least 3 voxels were counted. '),
+        (
+            ['--min-parenchyma', '0.6'],
+            'was brain tissue (at least 60% in T2*-GRE, 60% in SWI; after Greenberg et al. 2009).',
+        ),
+    ],
+)
+def test_what_had_to_surround_a_lesion(
+    tmp_path: Path,
+    spot_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    given = [str(tmp_path), str(tmp_path / 'derivatives' / 'out'), 'participant']
+    given += ['--model', str(spot_bundle), '--boilerplate-only', '--skip-bids-validation']
+    assert main([*given, *options]) == 0
+    text = capsys.readouterr().out
+    assert words in text
+    assert ('Lancet Neurol 2009;8:165-174' in text) == ('Greenberg' in words)
+    assert main([*given, '--no-zones', '--min-parenchyma', '0.6']) == 64
+    assert 'shivacmb: --min-parenchyma needs the zones; leave out --no-zones' in (
+        capsys.readouterr().err
+    )

@@ -63,6 +63,12 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
         (['postprocess'], {'connectivity': 8}, 'postprocess.connectivity must be 6, 18 or 26'),
         (['postprocess'], {'threshold': True}, 'postprocess.threshold must be a number'),
         (['postprocess'], {'min_voxels': 2.5}, 'postprocess.min_voxels must be a whole number'),
+        (['postprocess'], {'min_parenchyma': 0.5}, r'must be a table such as {"T2starw": 0.5}'),
+        (
+            ['postprocess'],
+            {'min_parenchyma': {'swi': 1.5}},
+            'postprocess.min_parenchyma.swi must lie between 0 and 1, not 1.5',
+        ),
         (['classes'], [{'value': 1, 'name': 'a'}] * 2, 'classes must have different values'),
     ],
 )
@@ -76,6 +82,14 @@ def test_a_broken_description_is_named(
     place[path[-1]] = value
     with pytest.raises(ModelError, match=message):
         parse_bundle(content, tmp_path)
+
+
+def test_the_rule_for_surroundings_is_by_contrast(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
+    description['postprocess'] = {'min_parenchyma': {'T2starw': 0.5}}
+    found = parse_bundle(description, tmp_path).postprocess
+    assert (found.parenchyma_for('T2starw'), found.parenchyma_for('swi')) == (0.5, 0.0)
 
 
 def test_a_fold_named_twice_is_refused(tmp_path: Path, description: dict[str, Any]) -> None:

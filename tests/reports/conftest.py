@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 def make_lesion(index, x, y, z, volume=27.0, **other):
     values = {'p_max': 0.9, 'p_mean': 0.6, 'fold_agreement': 2 / 3, 'edge_distance_mm': 8.0}
+    values |= {'region': '', 'parenchyma_fraction': math.nan}
     return SimpleNamespace(
         index=index, name=f'CMB{index}', x=x, y=y, z=z, volume_mm3=volume, **(values | other)
     )

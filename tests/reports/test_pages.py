@@ -282,3 +282,21 @@ def test_index_of_those_without_a_scan(tmp_path):
     assert 'microbleeds found –' in words, 'nothing was counted, which is not 0'
     words = ' '.join(_page(write_index(tmp_path)).text.split())
     assert 'without a scan' not in words
+
+
+def test_lesions_in_fluid_are_marked(tmp_path, lesion):
+    lesions = tuple(
+        lesion(n, 0, 0, 0, region=name, parenchyma_fraction=share)
+        for n, name, share in (
+            (1, 'brainstem', 0.5),
+            (2, 'left thalamus', 0.49),
+            (3, '', math.nan),
+        )
+    )
+    scan = _scan(lesion, lesions=lesions, groups=(('lobar', 0), ('deep', 3)))
+    words = _page(write_session_page(tmp_path, '01', None, [scan])).text
+    assert 'left thalamus*' in words
+    assert 'brainstem*' not in words
+    assert words.count('look here first') == 1
+    scan = _scan(lesion, lesions=lesions[::2], groups=(('lobar', 0), ('deep', 2)))
+    assert 'look here' not in _page(write_session_page(tmp_path, '02', None, [scan])).text

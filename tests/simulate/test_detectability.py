@@ -39,7 +39,9 @@ def host() -> Host:
     return Host(np.abs(values), affine, brain, Protocol(3.0, 0.02))
 
 
-def dark_spots(image: nib.Nifti1Image, mask: nib.Nifti1Image) -> list[tuple[float, ...]]:
+def dark_spots(
+    image: nib.Nifti1Image, mask: nib.Nifti1Image, contrast: str
+) -> list[tuple[float, ...]]:
     """A detector by definition: voxels in the brain that lost 60 % of the usual signal."""
     from scipy import ndimage
 
@@ -49,7 +51,7 @@ def dark_spots(image: nib.Nifti1Image, mask: nib.Nifti1Image) -> list[tuple[floa
     return [tuple(nib.affines.apply_affine(image.affine, middle)) for middle in middles]
 
 
-def nothing(image: Any, mask: Any) -> list[tuple[float, float, float]]:
+def nothing(image: Any, mask: Any, contrast: str) -> list[tuple[float, float, float]]:
     return []
 
 
@@ -89,7 +91,7 @@ def test_what_was_there_before_is_no_find() -> None:
     rng = np.random.default_rng(5)
     places = [tuple(point) for point in rng.uniform(-15, 15, (6, 3))]
 
-    def stubborn(image: Any, mask: Any) -> list[tuple[float, ...]]:
+    def stubborn(image: Any, mask: Any, contrast: str) -> list[tuple[float, ...]]:
         return places
 
     tried = try_scan('sub-01', 'swi', host(), GRID, stubborn)
@@ -202,7 +204,7 @@ def test_tables_and_plots_are_written_and_finished_scans_kept(tmp_path: Path) ->
     (plot,) = write_plots(out, rows, 'spots')
     assert plot.read_bytes()[:4] == b'\x89PNG'
 
-    def broken(image: Any, mask: Any) -> list[Any]:
+    def broken(image: Any, mask: Any, contrast: str) -> list[Any]:
         raise AssertionError('this scan was finished')
 
     again, _ = measure_detectability(bids, out, grid, broken, detector_name='spots')
@@ -215,7 +217,7 @@ def test_results_are_kept_for_the_same_model_scan_and_mask_only(tmp_path: Path) 
     grid = Grid((1.6,), (2.0,), repeats=1)
     calls: list[int] = []
 
-    def counting(image: Any, mask: Any) -> list[Any]:
+    def counting(image: Any, mask: Any, contrast: str) -> list[Any]:
         calls.append(1)
         return []
 

@@ -100,13 +100,14 @@ def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
 
 
 def test_the_card_names_the_operating_point() -> None:
+    rule = {'T2starw': 0.5}
     card = metadata(
-        version='1', threshold=0.7, min_voxels=4, min_parenchyma=0.5, training={}, metrics={}
+        version='1', threshold=0.7, min_voxels=4, min_parenchyma=rule, training={}, metrics={}
     )
     assert card['postprocess'] == {
         'threshold': 0.7,
         'min_voxels': 4,
         'connectivity': 26,
-        'min_parenchyma': 0.5,
+        'min_parenchyma': {'T2starw': 0.5},
     }
     assert card['intensity']['clip'] == 1.0

@@ -1,0 +1,59 @@
+"""What is planned for a scan depends on its contrast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shivacmb.cli.plans import build_detection
+from shivacmb.cli.run import prepare, search
+from shivacmb.cli.settings import Settings
+from shivacmb.models import load_bundle
+from shivacmb.workflows.plan import ScanPlan
+
+
+def plans(bids: Path, folder: Path, **changed: Any) -> dict[str, ScanPlan]:
+    settings = Settings(bids, bids.parent / 'out', 'participant', model=str(folder), **changed)
+    bundle = load_bundle(folder)
+    detection = build_detection(settings, bundle)
+    found = {}
+    for scan in search(settings).scans:
+        _, plan = prepare(settings, scan, detection, bundle)
+        assert isinstance(plan, ScanPlan)
+        found[scan.contrast] = plan
+    return found
+
+
+@pytest.mark.parametrize(
+    ('changed', 'expected'),
+    [
+        ({}, {'T2starw': 0.5, 'swi': 0.0}),
+        ({'min_parenchyma': 0.25}, {'T2starw': 0.25, 'swi': 0.25}),
+        ({'min_parenchyma': 0.0}, {'T2starw': 0.0, 'swi': 0.0}),
+    ],
+)
+def test_rule_for_what_surrounds_a_lesion(
+    tmp_path: Path, make_spot_bundle: Any, changed: dict[str, Any], expected: dict[str, float]
+) -> None:
+    bids = tmp_path / 'bids'
+    for name in ('sub-01/anat/sub-01_T2starw', 'sub-02/swi/sub-02_swi'):
+        path = bids / f'{name}.nii.gz'
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b'not looked at')
+    description = {'Name': 'test', 'BIDSVersion': '1.10.0'}
+    (bids / 'dataset_description.json').write_text(json.dumps(description))
+    post = {'threshold': 0.4, 'min_parenchyma': {'T2starw': 0.5}}
+    folder = make_spot_bundle(tmp_path / 'model', postprocess=post)
+
+    found = plans(bids, folder, **changed)
+    assert {name: plan.min_parenchyma for name, plan in found.items()} == expected
+    for name, plan in found.items():
+        assert plan.facts['parameters']['min_parenchyma'] == expected[name]
+        assert plan.facts['record']['min_parenchyma'] == expected[name]
+    other = plans(bids, folder, **{**changed, 'min_parenchyma': 0.9})
+    for name, plan in found.items():
+        hashes = [p.facts['record']['settings_hash'] for p in (plan, other[name])]
+        assert hashes[0] != hashes[1], 'a finished scan is processed again'
