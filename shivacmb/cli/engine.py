@@ -29,6 +29,7 @@ from shivacmb.cli.failures import (
     last_line,
     read_failure,
 )
+from shivacmb.cli.memory import memory_for_steps_mb
 from shivacmb.exceptions import ShivaCMBError, TemporaryError, UsageError
 
 if TYPE_CHECKING:
@@ -180,8 +181,9 @@ def choose_plugin(settings: Settings, n_scans: int) -> Plugin:
         'raise_insufficient': False,
         'maxtasksperchild': None,
     }
-    if settings.mem_mb is not None:
-        args['memory_gb'] = settings.mem_mb / 1e3
+    shared = settings.mem_mb if settings.mem_mb is not None else memory_for_steps_mb()
+    if shared is not None:
+        args['memory_gb'] = shared / 1e3
     return Plugin(SCAN_BY_SCAN, args)
 
 

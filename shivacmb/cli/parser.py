@@ -216,7 +216,8 @@ def _add_performance(parser: argparse.ArgumentParser) -> None:
         type=types.megabytes,
         metavar='MB',
         help='memory that steps side by side may share, in megabytes or as 8G; the process '
-        'that holds the networks (1.5 GB) comes on top',
+        'that holds the networks (1.5 GB) comes on top (default: what the limit of the job or the '
+        'container leaves, else 90 %% of the machine)',
     )
     group.add_argument(
         *_spellings('--mem-gb'),

@@ -18,7 +18,11 @@ SCRATCH = '${SLURM_TMPDIR:-${TMPDIR:-/tmp}}'
 GROUP_LOG = 'group-%A.log'
 TASK_LOG = '%A_%a.log'
 # The log of a run names its job and the task's output, by which status finds them
-TOLD = ('SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID', 'SHIVACMB_TASK_LOG')
+# and the app plans with the memory of the job, which a container cannot always see
+TOLD = (
+    'SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID', 'SHIVACMB_TASK_LOG',
+    'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_CPUS_ON_NODE',
+)  # fmt: skip
 BOUND = (('bids_dir', ':ro'), ('out_dir', ''))
 #: Files of tasks in one folder; larger arrays have a folder per thousand.
 LOGS_PER_FOLDER = 1000
@@ -257,11 +261,19 @@ def _app(place: Place) -> list[str]:
     lines.append('--env TMPDIR=/tmp')
     lines += [f'--env {name}="${{{name}-}}"' for name in TOLD]
     lines += [f'{bind} "${name}:${name}{mode}"' for name, mode in BOUND]
+    before = []
+    if place.gpu:
+        # Tasks on one card take turns by a file that all of them see; their /tmp is their own
+        before = [
+            'local locks=${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}',
+            '(umask 077 && mkdir -p "$locks")',
+        ]
+        lines += [f'{bind} "$locks:/gpu-locks"', '--env SHIVACMB_GPU_LOCKS=/gpu-locks']
     for path, writable in place.binds:
         check_bind(path)
         lines.append(f'{bind} ' + shlex.quote(f'{path}:{path}' + ('' if writable else ':ro')))
     lines.append('"$image" "$@"')
-    return ' \\\n    '.join(lines).splitlines()
+    return [*before, *' \\\n    '.join(lines).splitlines()]
 
 
 def _docker(place: Place) -> list[str]:

@@ -281,6 +281,7 @@ def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> 
     words = script.seen.read_text().splitlines()
     assert words[:4] == ['run', '--cleanenv', '--containall', '--nv']
     assert 'SLURM_JOB_ID=7' in words
+    assert 'SLURM_MEM_PER_NODE=' in words
     assert f'SHIVACMB_TASK_LOG={tmp_path}/out/logs/slurm/5/0.log' in words
     binds = [words[i + 1] for i, word in enumerate(words) if word == '--bind']
     out = tmp_path / 'out'
@@ -289,6 +290,22 @@ def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> 
     assert f'{masks}:{masks}:ro' in binds
     assert '/opt/atlas:/opt/atlas:ro' in binds
     assert words[words.index('docker://lab/shivacmb:1') + 1] == str(bids)
+
+
+@pytest.mark.parametrize('runtime', ['apptainer', 'docker'])
+def test_containers_on_one_card_see_one_lock(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    locks = tmp_path / 'node' / 'locks'
+    monkeypatch.setenv('SHIVACMB_GPU_LOCKS', str(locks))
+    script = make('--container', 'x', '--runtime', runtime, '--gres', 'gpu:1')
+    assert '${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}' in script.text
+    assert script.task(0).returncode == 0
+    words = script.seen.read_text().splitlines()
+    assert f'{locks}:/gpu-locks' in words
+    assert 'SHIVACMB_GPU_LOCKS=/gpu-locks' in words
+    assert locks.stat().st_mode & 0o777 == 0o700
+    assert 'gpu-locks' not in make('--container', 'x', '--runtime', runtime).text
 
 
 def test_container_knows_where_models_are(
