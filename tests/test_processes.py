@@ -32,7 +32,7 @@ remove_stale_stages(out)
 
 
 def all_of(out: Path) -> list[str]:
-    return sorted(path.relative_to(out).as_posix() for path in out.rglob('*') if path.is_file())
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob('*') if not path.is_dir())
 
 
 def sweep(out: Path) -> None:
@@ -118,7 +118,7 @@ def test_every_name_tells_the_numbering(
     assert staging_folder(tmp_path, 'sub-01').name.endswith(f'@{who}')
     with scan_lock(tmp_path, 'sub-01'):
         [lock] = tmp_path.rglob('*.lock')
-        assert lock.read_text().split()[:2] == [where, str(os.getpid())]
+        assert str(lock.readlink()).split()[:2] == [where, str(os.getpid())]
 
 
 def test_numbering_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ holds the scan's lock for the moment in which it puts its files in place (docs/d
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -22,6 +23,7 @@ from shivacmb.processes import has_ended, machine
 LEFT_BEHIND_S = 300.0
 _POLL_S = 0.05
 _TRIES = 20
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def lock_path(out_dir: str | Path, stem: str) -> Path:
@@ -88,7 +90,9 @@ def _create(path: Path, mine: str) -> bool:
     for attempt in range(_TRIES):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            # A link says who made it from its first moment on. A process killed between making
+            # a file and writing into it would leave a lock of nobody
+            path.symlink_to(mine)
         except FileExistsError:  # noqa: PERF203  tried again on purpose
             return False
         except FileNotFoundError as error:
@@ -96,16 +100,24 @@ def _create(path: Path, mine: str) -> bool:
             if attempt == _TRIES - 1:
                 raise _cannot_write(path, error) from error
         except OSError as error:
+            if error.errno in _NO_LINKS:
+                return _create_file(path, mine)
             raise _cannot_write(path, error) from error
         else:
             break
+    return True
+
+
+def _create_file(path: Path, mine: str) -> bool:
+    """Make the lock where the file system has no symbolic links; False when it is there."""
     try:
-        os.write(descriptor, mine.encode())
+        with path.open('x', encoding='utf-8') as stream:
+            stream.write(mine)
+    except FileExistsError:
+        return False
     except OSError as error:
         path.unlink(missing_ok=True)
         raise _cannot_write(path, error) from error
-    finally:
-        os.close(descriptor)
     return True
 
 
@@ -117,10 +129,12 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def _read(path: Path) -> str | None:
-    try:
+    """Owner of a lock, be it a link or a file; None where there is none."""
+    with contextlib.suppress(OSError):
+        return str(path.readlink())
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text('utf-8')
-    except (OSError, UnicodeDecodeError):
-        return None
+    return None
 
 
 def _is_dead(owner: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -47,7 +48,7 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(f'{machine()} {dead.stdout.strip()} 0011')
     with scan_lock(tmp_path, 'sub-01'):
-        assert path.read_text().split()[1] == str(os.getpid())
+        assert str(path.readlink()).split()[1] == str(os.getpid())
     path.parent.mkdir(parents=True)
     path.write_text(f'{machine()} {dead.stdout.strip()} 0011')
     other = path.with_name('sub-02.lock')
@@ -82,6 +83,34 @@ def test_process_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
         pass
     assert path.exists()
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_file_systems_with_and_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    if not links:
+        monkeypatch.setattr(Path, 'symlink_to', refused)
+    path = lock.lock_path(tmp_path, 'sub-01')
+    monkeypatch.setattr(lock, 'LEFT_BEHIND_S', 0.2)
+    with scan_lock(tmp_path, 'sub-01'):
+        assert path.is_symlink() == links
+        remove_stale_locks(tmp_path)
+        with pytest.raises(TemporaryError), scan_lock(tmp_path, 'sub-01'):
+            pass
+        assert os.path.lexists(path)
+    assert not os.path.lexists(path)
+    child = os.fork()
+    if child == 0:
+        with scan_lock(tmp_path, 'sub-01'):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.path.lexists(path)
+    remove_stale_locks(tmp_path)
+    assert not os.path.lexists(path)
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -179,9 +179,12 @@ class Tools:
     def results(self, out: Path) -> dict[str, str]:
         """Checksums of everything but what tells of runs: log folders and methods texts."""
         return {
-            str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+            # a lock is a link to nowhere
+            str(path.relative_to(out)): str(path.readlink())
+            if path.is_symlink()
+            else hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob('*'))
-            if path.is_file()
+            if (path.is_symlink() or path.is_file())
             and not path.parent.name.startswith('run-')
             and not path.name.startswith('CITATION-')
         }

@@ -236,6 +236,13 @@ int link(const char *from, const char *to)
     return real(from, to);
 }
 
+int symlink(const char *target, const char *to)
+{
+    REAL(symlink);
+    REFUSE(disturb_at(RENAME, "symlink", AT_FDCWD, to));
+    return real(target, to);
+}
+
 int fsync(int fd)
 {
     REAL(fsync);
