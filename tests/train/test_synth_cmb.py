@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.models.brain_mask import BUILTIN
+from shivacmb.simulate.dataset import BRAIN, MIMIC
+from shivacmb.train import synth_cmb
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights
+from shivacmb.train.pool import PoolScan
 from shivacmb.train.start import mean_weights, shift_output
-from shivacmb.train.synth_cmb import Plan, _source, both, main
+from shivacmb.train.synth_cmb import Plan, _source, both, find_zones, judge, main, tellable
 
 SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth-cmb'
 
@@ -54,6 +57,49 @@ def test_a_fold_leaves_whole_heads_out(tmp_path: Path) -> None:
     assert used[0] | used[1] | used[2] == set(range(12))
     for indices in used:
         assert all({i - i % 3, i - i % 3 + 1, i - i % 3 + 2} <= indices for i in indices)
+
+
+@pytest.mark.parametrize(('contrast', 'kept'), [('any', [[9, 9, 9]]), ('T2starw', None)])
+def test_mimics_in_wild_contrasts_are_no_hard_negatives(
+    contrast: str, kept: list[list[int]] | None
+) -> None:
+    flags = np.full((12, 12, 12), BRAIN, np.uint8)
+    flags[3, 3, 3] |= MIMIC
+    scan = PoolScan(flags, flags, flags, [], contrast)
+    points = np.array([[3, 3, 3], [4, 4, 4], [9, 9, 9]])
+    assert tellable(points, scan).tolist() == (points.tolist() if kept is None else kept)
+    assert tellable(np.zeros((0, 3), int), scan).shape == (0, 3)
+
+
+def test_the_rule_for_surroundings_is_judged_by_contrast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (20, 20, 20)
+    labels = np.zeros(shape, np.uint8)
+    labels[5:7, 5:7, 5:7] = 1
+    row = {'number': 1, 'visible': True, 'radius': 1.0, 'voxel': [5, 5, 5]}
+    scans = [PoolScan(labels, labels, labels, [row], contrast) for contrast in ('T2starw', 'swi')]
+    monkeypatch.setattr(synth_cmb, 'load_scan', lambda _, index: scans[index])
+    monkeypatch.setattr(synth_cmb, 'find_zones', lambda _: np.full(shape, 7, np.uint8))
+
+    class Network:
+        def predict(self, *_: object) -> np.ndarray:
+            return (labels > 0).astype(np.float32)
+
+    def hits(rule: dict[str, float] | None) -> int:
+        return judge(Network(), [], tmp_path, [0, 1], rule)[0].hits  # type: ignore[arg-type]
+
+    assert hits(None) == 2
+    assert hits({'T2starw': 0.5}) == 1
+    assert hits({'T2starw': 0.5, 'swi': 0.5}) == 0
+
+
+def test_no_brain_means_no_zones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(_: object) -> None:
+        raise DataError('sees no brain')
+
+    monkeypatch.setattr('shivacmb.models.brain_mask.find_brain', blind)
+    assert find_zones(np.zeros((8, 8, 8), np.uint8)) is None
 
 
 def test_hard_negatives_of_two_searches_are_joined() -> None:
