@@ -243,8 +243,9 @@ def test_second_run_skips_what_is_finished(
 ) -> None:
     logs = sorted((out / 'logs').glob('run-*'))
     images = {path: path.stat().st_mtime_ns for path in out.rglob('*.nii.gz')}
-    done = app.participant(bids, out)
+    done = app.participant(bids, out, '--write-graph')
     assert done.returncode == 0, done.stderr
+    assert 'shivacmb: no scan is left to process, so no graph was written' in done.stderr
     assert '5 already finished with the same settings (--overwrite redoes)' in done.stdout
     after = tools.results(out)
     assert {name: after[name] for name in first} == first
