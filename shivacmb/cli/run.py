@@ -168,7 +168,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             )  # fmt: skip
         remove_stale_staging(settings.out_dir / planning.STAGING)
     elif settings.write_graph and not settings.quiet:
-        say('no scan is left to process, so no graph was written; --overwrite processes them again')
+        say('no scan is left to process, so no graph was written (--overwrite redoes them)')
     results.add(failures)
     _retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
