@@ -6,13 +6,19 @@ of them are process 1 or 2. A number says something in its own numbering only.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
 import socket
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 _NAMESPACE = Path('/proc/self/ns/pid')
+#: Seconds without a change after which what another machine or container writes is abandoned:
+#: outputs are written in seconds.
+ABANDONED_S = 86400.0
 _TEMPORARY = re.compile(r'\.tmp-(?P<where>.+)-(?P<pid>\d+)-[0-9a-f]{8}-')
 
 
@@ -83,14 +89,67 @@ def temporary_name(name: str) -> str:
 
 
 def left_behind(folder: Path) -> list[Path]:
-    """Return what lies under a temporary name in a folder and whose writer is known to have ended.
+    """Return what lies under a temporary name in a folder and that nobody writes any more.
 
-    What living processes, other machines and other containers write is not among it: nothing here
-    can tell whether that is still being written.
+    That is what processes wrote that are known to have ended. Nothing here can tell whether those
+    of other machines and other containers live; what these wrote counts once it is abandoned.
     """
-    found = []
+    owned = []
     for path in sorted(folder.glob('.tmp-*')):
         match = _TEMPORARY.match(path.name)
-        if match is not None and has_ended(match['where'], int(match['pid'])):
+        if match is not None:
+            owned.append((path, match['where'], int(match['pid'])))
+    return ended_or_abandoned(folder, owned)
+
+
+def ended_or_abandoned(folder: Path, owned: Iterable[tuple[Path, str, int]]) -> list[Path]:
+    """Return those of some paths whose owner has ended, or that nobody has changed for a day.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    owned : iterable of (Path, str, int)
+        Each with the ``machine`` and the number of its process.
+
+    Returns
+    -------
+    list of Path
+        In the order given. Whatever a process of this machine and numbering is at work on is not
+        among them, however old.
+    """
+    found = []
+    now: float | None = None
+    for path, where, pid in owned:
+        if where == machine():
+            if has_ended(where, pid):
+                found.append(path)
+            continue
+        if now is None:
+            now = _time_of(folder)
+        if now - _last_change(path) > ABANDONED_S:
             found.append(path)
     return found
+
+
+def _time_of(folder: Path) -> float:
+    """Return the time by the clock of the file system, which stamps what lies there.
+
+    Clocks of machines differ. Where nothing can be written nothing counts as old.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b'.')
+            stream.flush()
+            return os.fstat(stream.fileno()).st_mtime
+    except OSError:
+        return -math.inf
+
+
+def _last_change(path: Path) -> float:
+    """When a file, or anything in a folder, was changed; never, where that cannot be read."""
+    try:
+        parts = (path, *path.rglob('*')) if path.is_dir() else (path,)
+        return max(part.lstat().st_mtime for part in parts)
+    except OSError:
+        return math.inf

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,58 @@ def test_process_of_another_container_is_not_taken_for_killed(
 ) -> None:
     left = left_by_a_killed_process(tmp_path)
     monkeypatch.setattr(processes, 'namespace', lambda: '1')
+    sweep(tmp_path)
+    assert all_of(tmp_path) == left
+
+
+@pytest.mark.parametrize(('hours', 'gone'), [(23, False), (25, True), (-25, False)])
+def test_what_another_machine_left_is_removed_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, *, gone: bool
+) -> None:
+    left = left_by_a_killed_process(tmp_path)
+    monkeypatch.setattr(processes, 'namespace', lambda: '1')
+    then = time.time() - hours * 3600
+    for path in sorted(tmp_path.rglob('*'), reverse=True):
+        os.utime(path, (then, then), follow_symlinks=False)
+    # this machine's clock is of no consequence: that of the file system stamps files
+    monkeypatch.setattr('time.time', lambda: 0.0)
+    sweep(tmp_path)
+    assert all_of(tmp_path) == ([] if gone else left)
+
+
+def test_a_folder_in_which_one_file_is_new_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_a_killed_process(tmp_path)
+    monkeypatch.setattr(processes, 'namespace', lambda: '1')
+    for path in sorted(tmp_path.rglob('*'), reverse=True):
+        if path.name != '000_image.nii.gz':
+            os.utime(path, (0, 0), follow_symlinks=False)
+    sweep(tmp_path)
+    [kept] = all_of(tmp_path)
+    assert kept.endswith('000_image.nii.gz')
+
+
+def test_what_this_process_writes_is_never_too_old(tmp_path: Path) -> None:
+    with replacing(tmp_path / 'image') as temporary:
+        temporary.touch()
+        os.utime(temporary, (0, 0))
+        sweep(tmp_path)
+        assert temporary.exists()
+
+
+def test_nothing_is_old_where_the_clock_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = left_by_a_killed_process(tmp_path)
+    monkeypatch.setattr(processes, 'namespace', lambda: '1')
+
+    def refused(**_: object) -> None:
+        raise OSError(30, 'Read-only file system')
+
+    for path in tmp_path.rglob('*'):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    monkeypatch.setattr('tempfile.TemporaryFile', refused)
     sweep(tmp_path)
     assert all_of(tmp_path) == left
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError, TemporaryError
-from shivacmb.processes import has_ended, machine
+from shivacmb.processes import ended_or_abandoned, has_ended, machine
 
 #: Seconds after which a lock that nobody renews counts as left behind: files are put in place by
 #: renaming, which takes a second at most.
@@ -58,11 +58,13 @@ def scan_lock(out_dir: str | Path, stem: str) -> Iterator[None]:
 
 
 def remove_stale_locks(out_dir: str | Path) -> None:
-    """Remove locks whose process was killed on this machine."""
-    for path in (Path(out_dir) / 'logs' / '.staging').glob('*.lock'):
-        owner = _read(path)
-        if owner and _is_dead(owner):
-            _take_away(path, owner)
+    """Remove locks whose process was killed; those of other machines once they are a day old."""
+    folder = Path(out_dir) / 'logs' / '.staging'
+    owners = {path: _read(path) or '' for path in sorted(folder.glob('*.lock'))}
+    parted = ((path, [*text.split(' '), ''][:2]) for path, text in owners.items())
+    owned = [(path, where, int(pid)) for path, (where, pid) in parted if pid.isdigit()]
+    for path in ended_or_abandoned(folder, owned):
+        _take_away(path, owners[path])
 
 
 def _acquire(path: Path, mine: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.exceptions import OutputError
-from shivacmb.processes import has_ended, owner
+from shivacmb.processes import ended_or_abandoned, owner
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,11 +33,14 @@ def staging_folder(parent: Path, stem: str) -> Path:
 
 
 def remove_stale_staging(parent: Path) -> None:
-    """Remove scratch folders whose run was killed on this machine; others may still be in use."""
-    for folder in parent.glob('*@*'):
+    """Remove scratch folders of killed runs; those of other machines once they are a day old."""
+    owned = []
+    for folder in sorted(parent.glob('*@*')):
         where, _, pid = folder.name.rpartition('@')[2].rpartition('-')
-        if pid.isdigit() and has_ended(where, int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
+        if pid.isdigit():
+            owned.append((folder, where, int(pid)))
+    for folder in ended_or_abandoned(parent, owned):
+        shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         parent.rmdir()
 
