@@ -21,6 +21,7 @@ FILES = (types.existing_file,)
 NUMBERS: dict[Any, dict[str, Any]] = {
     types.positive_int: {'integer': True, 'minimum': 1},
     types.probability: {'minimum': 0, 'exclusive-minimum': True, 'maximum': 1},
+    types.share: {'minimum': 0, 'maximum': 1},
     types.gigabytes: {'minimum': 0, 'exclusive-minimum': True},
 }
 # Folders that the run reads, which a container has to see; others are made by the run.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import nibabel as nib
 import numpy as np
 
+from shivacmb.exceptions import UsageError
 from shivacmb.imaging import crop, labels_to_input, probability_to_input, uncrop
 from shivacmb.lesions import Lesion, find_lesions
 from shivacmb.preparation import prepare
@@ -32,11 +33,15 @@ class Detected:
         One value per lesion, on the grid of the image.
     probability : Nifti1Image
         Mean over the folds, on the grid of the image.
+    left_out : int or None
+        Candidates that do not count, as too little of what surrounds them is brain tissue; None
+        where the zones are not known.
     """
 
     lesions: tuple[Lesion, ...]
     labels: nib.Nifti1Image
     probability: nib.Nifti1Image
+    left_out: int | None = None
 
 
 def detect(
@@ -48,7 +53,7 @@ def detect(
     threshold: float | None = None,
     min_voxels: int | None = None,
     min_parenchyma: float | None = None,
-    contrast: str = 'T2starw',
+    contrast: Literal['T2starw', 'swi'] | None = None,
     threads: int | None = None,
 ) -> Detected:
     """Find cerebral microbleeds in one T2*-GRE or SWI image.
@@ -69,10 +74,10 @@ def detect(
     min_voxels : int, optional
         Smallest cluster kept, voxels of the network's grid; the bundle's by default.
     min_parenchyma : float, optional
-        Least share of a cluster's surroundings that must be brain tissue; the bundle's for this
+        Least share of a cluster's surroundings that must be brain tissue; the bundle's for the
         contrast by default.
-    contrast : {'T2starw', 'swi'}
-        What the image shows.
+    contrast : {'T2starw', 'swi'}, optional
+        What the image shows. Without it, no rule of the bundle for one contrast applies.
     threads : int, optional
         Processor threads.
 
@@ -87,9 +92,13 @@ def detect(
         If the image or the mask cannot be used.
     ModelError
         If the model is incomplete, altered, or has another number of channels.
+    UsageError
+        If the contrast is none of the two.
     """
     from shivacmb.models import find_bundle, load_ensemble
 
+    if contrast not in (None, 'T2starw', 'swi'):
+        raise UsageError(f'contrast is T2starw or swi, not {contrast!r}')
     bundle = find_bundle(model)
     bundle.check_detects()
     bundle.check_channels(1 + len(channels))
@@ -105,7 +114,7 @@ def detect(
     box, postprocess = chain.placed_box, bundle.postprocess
     least = min_parenchyma
     if least is None:
-        least = postprocess.parenchyma_for(contrast)
+        least = 0.0 if contrast is None else postprocess.parenchyma_for(contrast)
     ensemble = load_ensemble(bundle, threads=threads)
     maps = ensemble.predict(prepared.network[np.newaxis])
     folds = bundle.microbleeds(maps)[:, 0] * crop(brain, box)
@@ -126,6 +135,7 @@ def detect(
         lesions=tuple(found.lesions),
         labels=_like(labels.astype(np.uint16), scan),
         probability=_like(probability, scan),
+        left_out=found.left_out,
     )
 
 

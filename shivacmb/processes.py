@@ -138,7 +138,7 @@ def _time_of(folder: Path) -> float:
     Clocks of machines differ. Where nothing can be written nothing counts as old.
     """
     try:
-        with tempfile.TemporaryFile(dir=folder) as stream:
+        with tempfile.TemporaryFile(dir=folder, prefix=temporary_name('clock')) as stream:
             stream.write(b'.')
             stream.flush()
             return os.fstat(stream.fileno()).st_mtime

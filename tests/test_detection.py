@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 import shivacmb
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, UsageError
+from shivacmb.imaging.zones import Zone
 from shivacmb.lesions import lesions_to_tsv
+from shivacmb.preparation import Prepared, prepare
 
 DEMO = Path(__file__).parents[1] / 'bids_examples' / 'demo'
 SCAN = DEMO / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz'
@@ -34,7 +38,9 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> nib.Nifti1Image:
 
 @pytest.mark.slow
 def test_detect_and_the_command_agree(brain: nib.Nifti1Image, tmp_path: Path) -> None:
-    found = shivacmb.detect(nib.load(SCAN), mask=brain, threshold=0.2, threads=2)
+    found = shivacmb.detect(
+        nib.load(SCAN), mask=brain, threshold=0.2, threads=2, contrast='T2starw'
+    )
     command = Path(sys.executable).with_name('shivacmb-tools')
     subprocess.run(
         [command, 'scan', SCAN, '-m', brain.get_filename(), '-o', tmp_path, '--threshold', '0.2'],
@@ -61,3 +67,24 @@ def test_a_mask_on_another_grid_is_refused(brain: nib.Nifti1Image) -> None:
 def test_unknown_attribute() -> None:
     with pytest.raises(AttributeError, match='nothing_here'):
         _ = shivacmb.nothing_here
+
+
+def test_rules_of_a_contrast_need_the_contrast(
+    make_head: Any, make_spot_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = {'threshold': 0.4, 'min_parenchyma': {'T2starw': 0.5}}
+    bundle = make_spot_bundle(tmp_path / 'model', postprocess=post)
+
+    def in_fluid(*args: Any, **options: Any) -> Prepared:
+        found = prepare(*args, **options)
+        return dataclasses.replace(found, zones=np.full(found.brain.shape, Zone.FLUID, np.uint8))
+
+    monkeypatch.setattr('shivacmb.detection.prepare', in_fluid)
+    counts = {}
+    for contrast in (None, 'swi', 'T2starw'):
+        found = shivacmb.detect(make_head(), model=bundle, contrast=contrast)
+        counts[contrast] = (len(found.lesions), found.left_out)
+    assert counts[None] == counts['swi'] == (3, 0)
+    assert counts['T2starw'] == (0, 3)
+    with pytest.raises(UsageError, match="contrast is T2starw or swi, not 'SWI'"):
+        shivacmb.detect(make_head(), model=bundle, contrast='SWI')  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from shivacmb.exceptions import NoInputError, OutputError
 COUNTS_TABLE = 'group_desc-CMB_counts.tsv'
 #: Participants read side by side: on a file server nearly all of the time is waiting for it.
 READERS = 8
+NO_RESULT = 'no result: the run is not over, or was killed'
 BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
 _IDENTITY: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'Participant.'},
@@ -144,7 +145,10 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         same_image=tuple(tuple(names) for names in facts['same_image']),
         records=tuple(records),
         without=tuple(
-            (total['participant_id'], total['reason'] or 'no result yet: the run is not over')
+            (
+                total['participant_id'],
+                total['reason'] or NO_RESULT,
+            )
             for total in people
             if not total['scans']
         ),

@@ -8,7 +8,6 @@ holds the scan's lock for the moment in which it puts its files in place (docs/d
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
 import time
@@ -16,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shivacmb.exceptions import OutputError, TemporaryError
-from shivacmb.processes import ended_or_abandoned, has_ended, machine
+from shivacmb.processes import ended_or_abandoned, has_ended, machine, temporary_name
 
 #: Seconds after which a lock that nobody renews counts as left behind: files are put in place by
 #: renaming, which takes a second at most.
 LEFT_BEHIND_S = 300.0
 _POLL_S = 0.05
 _TRIES = 20
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 def lock_path(out_dir: str | Path, stem: str) -> Path:
@@ -61,8 +59,11 @@ def remove_stale_locks(out_dir: str | Path) -> None:
     """Remove locks whose process was killed; those of other machines once they are a day old."""
     folder = Path(out_dir) / 'logs' / '.staging'
     owners = {path: _read(path) or '' for path in sorted(folder.glob('*.lock'))}
-    parted = ((path, [*text.split(' '), ''][:2]) for path, text in owners.items())
-    owned = [(path, where, int(pid)) for path, (where, pid) in parted if pid.isdigit()]
+    owned = []
+    for path, text in owners.items():
+        where, pid = [*text.split(' '), ''][:2]
+        # one without an owner counts as another machine's
+        owned.append((path, where, int(pid)) if pid.isdecimal() else (path, '', 0))
     for path in ended_or_abandoned(folder, owned):
         _take_away(path, owners[path])
 
@@ -92,34 +93,35 @@ def _create(path: Path, mine: str) -> bool:
     for attempt in range(_TRIES):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A link says who made it from its first moment on. A process killed between making
-            # a file and writing into it would leave a lock of nobody
-            path.symlink_to(mine)
+            return _make(path, mine)
         except FileExistsError:  # noqa: PERF203  tried again on purpose
-            return False
-        except FileNotFoundError as error:
-            # Another process has removed the empty folder
-            if attempt == _TRIES - 1:
-                raise _cannot_write(path, error) from error
+            # A file server whose answer was lost is asked again, and finds what it made
+            return _read(path) == mine
         except OSError as error:
-            if error.errno in _NO_LINKS:
-                return _create_file(path, mine)
-            raise _cannot_write(path, error) from error
-        else:
-            break
-    return True
+            # Another process may have removed the empty folder
+            if not isinstance(error, FileNotFoundError) or attempt == _TRIES - 1:
+                raise _cannot_write(path, error) from error
+    return False
 
 
-def _create_file(path: Path, mine: str) -> bool:
-    """Make the lock where the file system has no symbolic links; False when it is there."""
+def _make(path: Path, mine: str) -> bool:
+    """Make the lock in one step, or where there are no symbolic links in two.
+
+    A link says whose it is from its first moment on. A process killed between making a file and
+    writing into it leaves a lock of nobody.
+    """
     try:
+        path.symlink_to(mine)
+    except (FileExistsError, FileNotFoundError):
+        raise
+    except OSError:
         with path.open('x', encoding='utf-8') as stream:
-            stream.write(mine)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+            try:
+                stream.write(mine)
+                stream.flush()
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
     return True
 
 
@@ -141,12 +143,12 @@ def _read(path: Path) -> str | None:
 
 def _is_dead(owner: str) -> bool:
     where, pid = [*owner.split(' '), ''][:2]
-    return pid.isdigit() and has_ended(where, int(pid))
+    return pid.isdecimal() and has_ended(where, int(pid))
 
 
 def _take_away(path: Path, owner: str) -> None:
     """Remove a lock unless it has become another's in the meantime."""
-    aside = path.with_name(f'.tmp-{secrets.token_hex(8)}')
+    aside = path.with_name(temporary_name(path.name))
     with contextlib.suppress(OSError):
         path.rename(aside)
         if _read(aside) != owner:

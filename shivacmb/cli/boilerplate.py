@@ -75,7 +75,9 @@ def methods_text(
     rule = {name: share for name, share in (min_parenchyma or {}).items() if share}
     tissue = ''
     if detection.zones and rule:
-        shares = ', '.join(f'{share:.0%} in {_CONTRASTS[name]}' for name, share in rule.items())
+        shares = ', '.join(
+            f'{100 * share:g} % in {_CONTRASTS.get(name, name)}' for name, share in rule.items()
+        )
         tissue = (
             ' where enough of what lies within 2 mm of them was brain tissue (at least '
             f'{shares}; after Greenberg et al. 2009)'

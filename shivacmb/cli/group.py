@@ -55,9 +55,13 @@ def run_group(settings: Settings) -> int:
         )
         for record in written.records if record.status == 'ok'
     }  # fmt: skip
-    if len(made) > 1:
+    rules: dict[str | None, set[float]] = {}
+    for record in written.records:
+        if record.status == 'ok':
+            rules.setdefault(record.contrast, set()).add(record.min_parenchyma or 0.0)
+    if len(made) > 1 or any(len(shares) > 1 for shares in rules.values()):
         say(
-            f'{len(made)} different models, versions or settings were used: the scans cannot be '
+            'different models, versions or settings were used: the scans cannot be '
             f'compared as they stand; see the columns of <{written.counts}>'
         )
     if not settings.quiet:

@@ -187,7 +187,7 @@ def run_detectability(args: argparse.Namespace) -> int:
             bundle.path,
             threshold=level,
             min_voxels=least,
-            contrast=contrast,
+            contrast='swi' if contrast == 'swi' else 'T2starw',
             threads=args.nprocs or None,
         )
         return [(lesion.x, lesion.y, lesion.z) for lesion in found.lesions]

@@ -38,6 +38,7 @@ def print_listing(
     list of ShivaCMBError
         Why scans would fail.
     """
+    from shivacmb.cli.plans import parenchyma_rule
     from shivacmb.cli.run import prepare
     from shivacmb.exceptions import ShivaCMBError
 
@@ -66,10 +67,12 @@ def print_listing(
         lines.append(f'{len(without)} participant(s) without a usable scan')
         lines += [f'  sub-{participant}' for participant in without]
     lines += [f'no sub-{participant} in <{settings.bids_dir}>' for participant in found.absent]
+    rule = {name: share for name, share in parenchyma_rule(settings, bundle).items() if share}
+    tissue = ''.join(f', {100 * x:g} % brain tissue around in {c}' for c, x in rule.items())
     lines.append(
         f'model {bundle.name} {bundle.version}, toolkit {detection.toolkit}, engine '
         f'{detection.engine}, threshold {detection.threshold:g}, at least '
-        f'{detection.min_voxels} voxels'
+        f'{detection.min_voxels} voxels{tissue}'
     )
     if failures:
         lines.append(f'{len(failures)} of {len(found.scans)} would fail')

@@ -115,8 +115,8 @@ def check_folders(settings: Settings) -> None:
         If BIDS_DIR is not a folder.
     UsageError
         If OUT_DIR is BIDS_DIR, contains it, lies inside it but not under ``derivatives/``, or is
-        the dataset of another program; if the work folder lies inside BIDS_DIR; or if an option
-        lacks what it needs.
+        the dataset of another program; if the work folder lies inside BIDS_DIR; or if options
+        contradict each other.
     """
     from shivacmb.bids import check_output_folder
     from shivacmb.exceptions import DatasetError, UsageError
@@ -152,6 +152,19 @@ def check_folders(settings: Settings) -> None:
         )
     if settings.keep_work and settings.work_dir is None:
         raise UsageError('--keep-work needs --work-dir')
+    check_options(settings)
+
+
+def check_options(settings: Settings) -> None:
+    """Refuse options that contradict each other.
+
+    Raises
+    ------
+    UsageError
+        Naming them.
+    """
+    from shivacmb.exceptions import UsageError
+
     if settings.no_zones and settings.min_parenchyma:
         raise UsageError('--min-parenchyma needs the zones; leave out --no-zones')
 

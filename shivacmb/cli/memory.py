@@ -73,19 +73,19 @@ def _number(path: Path) -> float | None:
         text = path.read_text('utf-8').strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return float(text) if text.isdigit() and int(text) > 0 else None
+    return float(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _slurm_limits(environment: Mapping[str, str]) -> list[float]:
     """Bytes that SLURM gave the job on this node; its variables are in MiB, 0 means no limit."""
     found = []
     node = environment.get('SLURM_MEM_PER_NODE', '')
-    if node.isdigit() and int(node):
+    if node.isdecimal() and int(node):
         found.append(int(node) * 2.0**20)
     each, count = (
         environment.get(f'SLURM_{name}', '') for name in ('MEM_PER_CPU', 'CPUS_ON_NODE')
     )
-    if each.isdigit() and int(each) and count.isdigit():
+    if each.isdecimal() and int(each) and count.isdecimal():
         found.append(int(each) * int(count) * 2.0**20)
     return found
 

@@ -268,7 +268,7 @@ def _left_out(record: ScanRecord) -> tuple[tuple[str, str], ...]:
     """How many candidates were not counted, where there is such a rule."""
     if record.cmb_left_out is None or not record.min_parenchyma:
         return ()
-    rule = f'brain tissue is less than {record.min_parenchyma:.0%} of what surrounds them'
+    rule = f'brain tissue is less than {100 * record.min_parenchyma:g} % of what surrounds them'
     return (('Not counted', f'{record.cmb_left_out}: {rule}'),)
 
 

@@ -161,10 +161,11 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
 def parenchyma_rule(settings: Settings, bundle: Bundle) -> dict[str, float]:
     """Share of brain tissue around a lesion by contrast: as asked for, or the bundle's."""
     asked = settings.min_parenchyma
-    return {
-        contrast: bundle.postprocess.parenchyma_for(contrast) if asked is None else asked
-        for contrast in bundle.inputs[0].contrasts
-    }
+    rule = {}
+    for contrast in bundle.inputs[0].contrasts:
+        share = bundle.postprocess.parenchyma_for(contrast) if asked is None else asked
+        rule[contrast] = 0.0 if settings.no_zones else share
+    return rule
 
 
 def parameters(detection: Detection, min_parenchyma: float) -> dict[str, Any]:
@@ -193,7 +194,7 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
     from shivacmb.bids import settings_hash
 
     relevant = {
-        'parameters': facts['parameters'],
+        'parameters': {k: v for k, v in facts['parameters'].items() if k != 'min_parenchyma'},
         'folds': [fold['sha256'] for fold in facts['model']['Folds']],
         'model': [facts['model']['Name'], facts['model']['Version']],
         'channels': facts['channel_sources'],
@@ -202,6 +203,9 @@ def hash_of(facts: dict[str, Any], mask: str) -> str:
         'fsl': facts['versions'].get('fsl'),
         'version': __version__,
     }
+    if any(facts['parenchyma_rule'].values()):
+        # the whole rule: scans of two contrasts in one run were made with the same settings
+        relevant['parenchyma'] = facts['parenchyma_rule']
     return settings_hash(relevant)[:16]
 
 
@@ -246,8 +250,11 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         filters=settings.bids_filter_file,
     )  # fmt: skip
     channels = finder.images(scan)
-    least = parenchyma_rule(settings, bundle)[scan.contrast]
-    facts = scan_facts(detection, bundle, settings.mask, mask, channels, min_parenchyma=least)
+    rule = parenchyma_rule(settings, bundle)
+    least = rule[scan.contrast]
+    facts = scan_facts(
+        detection, bundle, settings.mask, mask, channels, contrast=scan.contrast, rule=rule
+    )
     facts.update(
         source=scan.uri,
         contrast=scan.contrast,
@@ -339,9 +346,10 @@ def scan_facts(
     mask: Path | None,
     channels: Sequence[Path] = (),
     *,
-    min_parenchyma: float = 0.0,
+    contrast: str,
+    rule: dict[str, float],
 ) -> dict[str, Any]:
-    """Facts that do not depend on which scan it is, and the checksums of mask and channels."""
+    """Facts that depend on the contrast of a scan at most, and checksums of mask and channels."""
     network = mask is None and mask_method in NETWORK_MASKS
     builtin = _builtin_model() if network or detection.zones else {}
     return {
@@ -351,7 +359,8 @@ def scan_facts(
         'zones_model': builtin if detection.zones else {},
         'brain_model': builtin,
         'model': model_facts(bundle),
-        'parameters': parameters(detection, min_parenchyma),
+        'parameters': parameters(detection, rule[contrast]),
+        'parenchyma_rule': rule,
         'versions': versions(detection),
     }
 

@@ -187,7 +187,7 @@ def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
 
     remove_stale_locks(out_dir)
     remove_stale_staging(out_dir / planning.STAGING)
-    folders = {out_dir, out_dir / 'docs'}
+    folders = {out_dir, out_dir / 'docs', out_dir / planning.STAGING}
     for scan in scans:
         paths = output_paths(out_dir, scan)
         folders |= {paths[key].parent for key in ('dseg', 'overview', 'record')}

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Process one image; return the exit code."""
     from shivacmb.cli import plans
     from shivacmb.cli.engine import choose_plugin
-    from shivacmb.cli.main import check_writable
+    from shivacmb.cli.main import check_options, check_writable
     from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
     from shivacmb.models import find_bundle
@@ -110,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         no_zones=args.no_zones,
         nprocs=args.nprocs,
     )
+    check_options(settings)
     bundle = find_bundle(settings.model, settings.models_dir)
     plans.check_contrast(bundle, args.contrast, args.image)
     bundle.check_channels(1 + len(args.channel))
@@ -133,9 +134,12 @@ def run(args: argparse.Namespace) -> int:
             raise ShivaCMBError(f'{failure}; the log of this run is <{log_dir}>')
         raise failure
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
+    left_out = ''
+    if record['cmb_left_out']:
+        left_out = f'; {record["cmb_left_out"]} more lie(s) in fluid and do(es) not count'
     print(
         f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '
-        f'{record["cmb_volume_mm3"]:.1f} mm3\nTable: {plan.outputs["dseg_tsv"]}\n'
+        f'{record["cmb_volume_mm3"]:.1f} mm3{left_out}\nTable: {plan.outputs["dseg_tsv"]}\n'
         f'Picture: {plan.outputs["overview"]}\nFor research use only.'
     )
     return 0
@@ -148,9 +152,16 @@ def _plan(
     from shivacmb.workflows.plan import ScanPlan
 
     stem = args.image.name.removesuffix('.gz').removesuffix('.nii')
-    least = plans.parenchyma_rule(settings, bundle)[args.contrast]
+    rule = plans.parenchyma_rule(settings, bundle)
+    least = rule[args.contrast]
     facts = plans.scan_facts(
-        detection, bundle, settings.mask, args.mask, args.channel, min_parenchyma=least
+        detection,
+        bundle,
+        settings.mask,
+        args.mask,
+        args.channel,
+        contrast=args.contrast,
+        rule=rule,
     )
     hashed = plans.hash_of(facts, settings.mask)
     facts.update(

@@ -21,7 +21,7 @@ TASK_LOG = '%A_%a.log'
 # and the app plans with the memory of the job, which a container cannot always see
 TOLD = (
     'SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID', 'SHIVACMB_TASK_LOG',
-    'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_CPUS_ON_NODE',
+    'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_CPUS_ON_NODE', 'SHIVACMB_GPU_WAIT',
 )  # fmt: skip
 BOUND = (('bids_dir', ':ro'), ('out_dir', ''))
 #: Files of tasks in one folder; larger arrays have a folder per thousand.
@@ -266,7 +266,9 @@ def _app(place: Place) -> list[str]:
         # Tasks on one card take turns by a file that all of them see; their /tmp is their own
         before = [
             'local locks=${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}',
-            '(umask 077 && mkdir -p "$locks")',
+            '(umask 077 && mkdir -p "$locks") 2>/dev/null || :',
+            '# not a folder of this user: every task has its own lock',
+            '[[ -d $locks && -O $locks && ! -L $locks ]] || locks=$work',
         ]
         lines += [f'{bind} "$locks:/gpu-locks"', '--env SHIVACMB_GPU_LOCKS=/gpu-locks']
     for path, writable in place.binds:

@@ -8,6 +8,7 @@ so that whoever waits for it can give up (docs/decisions/0115).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -200,8 +201,11 @@ class Source(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the thread end: one that waits for room in the queue keeps its file open."""
         self._closing.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         super().close()
 
     def facts(self) -> SourceFacts:

@@ -85,7 +85,7 @@ _DECIMALS = {
     'p_mean': 4,
     'fold_agreement': 4,
     'edge_distance_mm': 2,
-    'parenchyma_fraction': 2,
+    'parenchyma_fraction': 4,
 }
 _WHOLE = ('index', 'voxels')
 

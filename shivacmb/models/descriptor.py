@@ -226,7 +226,7 @@ def parse_bundle(content: object, folder: Path) -> Bundle:
         architecture=top.mapping('architecture'),
         intensity=_intensity(top),
         classes=_classes(top),
-        postprocess=_postprocess(top),
+        postprocess=_postprocess(top, set(inputs[0].contrasts)),
     )
     if len({fold.file for fold in bundle.folds}) != len(bundle.folds):
         raise top.error('folds', 'must have different files: a fold named twice counts twice')
@@ -269,7 +269,7 @@ def _intensity(top: _Reader) -> Intensity:
     )
 
 
-def _postprocess(top: _Reader) -> Postprocess:
+def _postprocess(top: _Reader, contrasts: set[str]) -> Postprocess:
     item = _Reader(top.content.get('postprocess', {}), 'postprocess', top.path)
     connectivity = item.whole('connectivity', 26, 6, 26)
     if connectivity not in (6, 18, 26):
@@ -278,15 +278,18 @@ def _postprocess(top: _Reader) -> Postprocess:
         item.number('threshold', 0.4, 0, 1, open_low=True),
         item.whole('min_voxels', 3, 1, 10**6),
         connectivity,
-        _shares(item),
+        _shares(item, contrasts),
     )
 
 
-def _shares(item: _Reader) -> dict[str, float]:
+def _shares(item: _Reader, contrasts: set[str]) -> dict[str, float]:
     """Read ``min_parenchyma``: a share for each contrast that has one."""
     found = item.content.get('min_parenchyma', {})
-    if not isinstance(found, dict):
-        raise item.error('min_parenchyma', 'must be a table such as {"T2starw": 0.5}')
+    if not isinstance(found, dict) or not set(found) <= contrasts:
+        raise item.error(
+            'min_parenchyma',
+            'must be a table such as {"T2starw": 0.5}, with contrasts of the first input',
+        )
     shares = _Reader(found, f'{item.where}.min_parenchyma', item.path)
     return {name: shares.number(name, None, 0, 1) for name in found}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.exceptions import TemporaryError
+from shivacmb.exceptions import DataError, TemporaryError
 from shivacmb.simulate.exact import one_thread
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ def load_scan(folder: Path, index: int, *, patience_s: float = 600.0) -> PoolSca
     ------
     TemporaryError
         When it does not come.
+    DataError
+        When an earlier version made it.
     """
     path = _path(folder, index)
     end = time.monotonic() + patience_s
@@ -199,4 +201,8 @@ def load_scan(folder: Path, index: int, *, patience_s: float = 600.0) -> PoolSca
         time.sleep(0.2)
     stacked = np.load(path, mmap_mode='r')
     facts = json.loads(path.with_suffix('.json').read_text())
+    if not isinstance(facts, dict):
+        raise DataError(
+            f'The pool <{folder}> was made by an earlier version; give another work folder.'
+        )
     return PoolScan(stacked[0], stacked[1], stacked[2], facts['lesions'], facts['contrast'])

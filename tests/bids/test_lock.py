@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shivacmb.bids import lock, remove_stale_locks, scan_lock
+from shivacmb.bids import lock, remove_stale, remove_stale_locks, scan_lock
 from shivacmb.exceptions import OutputError, TemporaryError
 from shivacmb.processes import machine
 
@@ -85,19 +85,19 @@ def test_process_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert path.exists()
 
 
-@pytest.mark.parametrize('links', [True, False])
+@pytest.mark.parametrize('links', [None, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP])
 def test_file_systems_with_and_without_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: int | None
 ) -> None:
     def refused(*_: object) -> None:
-        raise PermissionError(errno.EPERM, 'Operation not permitted')
+        raise OSError(links, os.strerror(links))
 
-    if not links:
+    if links is not None:
         monkeypatch.setattr(Path, 'symlink_to', refused)
     path = lock.lock_path(tmp_path, 'sub-01')
     monkeypatch.setattr(lock, 'LEFT_BEHIND_S', 0.2)
     with scan_lock(tmp_path, 'sub-01'):
-        assert path.is_symlink() == links
+        assert path.is_symlink() == (links is None)
         remove_stale_locks(tmp_path)
         with pytest.raises(TemporaryError), scan_lock(tmp_path, 'sub-01'):
             pass
@@ -111,6 +111,37 @@ def test_file_systems_with_and_without_links(
     assert os.path.lexists(path)
     remove_stale_locks(tmp_path)
     assert not os.path.lexists(path)
+
+
+def test_file_server_whose_answer_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client asks again, and is told that the link is there."""
+    make = Path.symlink_to
+
+    def twice(path: Path, target: str) -> None:
+        make(path, target)
+        make(path, target)
+
+    monkeypatch.setattr(Path, 'symlink_to', twice)
+    began = time.monotonic()
+    with scan_lock(tmp_path, 'sub-01'):
+        assert time.monotonic() - began < lock.LEFT_BEHIND_S / 2
+    assert not list(tmp_path.rglob('*.lock'))
+
+
+@pytest.mark.parametrize('name', ['sub-01.lock', f'.tmp-elsewhere-1-{"0" * 8}-sub-01.lock'])
+def test_what_nobody_owns_goes_after_a_day(tmp_path: Path, name: str) -> None:
+    path = lock.lock_path(tmp_path, 'sub-01').with_name(name)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    remove_stale_locks(tmp_path)
+    remove_stale(path.parent)
+    assert path.exists()
+    os.utime(path, (0, 0))
+    remove_stale_locks(tmp_path)
+    remove_stale(path.parent)
+    assert not path.exists()
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:

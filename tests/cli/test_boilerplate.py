@@ -45,7 +45,7 @@ def test_how_brains_were_masked(
         (['--min-parenchyma', '0'], 'of at least 3 voxels were counted. '),
         (
             ['--min-parenchyma', '0.6'],
-            'was brain tissue (at least 60% in T2*-GRE, 60% in SWI; after Greenberg et al. 2009).',
+            'brain tissue (at least 60 % in T2*-GRE, 60 % in SWI; after Greenberg et al. 2009).',
         ),
     ],
 )

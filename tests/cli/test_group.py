@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,20 +59,34 @@ def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(('threshold', 'told'), [(0.5, False), (0.3, True)])
+@pytest.mark.parametrize(
+    ('changed', 'told'),
+    [
+        ({}, False),
+        ({'threshold': 0.3}, True),
+        ({'min_parenchyma': 0.25}, True),
+        # each contrast has its own rule; records of earlier versions have none
+        ({'min_parenchyma': 0.0, 'contrast': 'swi'}, False),
+        ({'min_parenchyma': None, 'contrast': 'swi'}, False),
+        ({'min_parenchyma': None}, True),
+    ],
+)
 def test_scans_of_different_settings_are_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, threshold: float, told: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any], *, told: bool
 ) -> None:
     out = tmp_path / 'out'
-    for participant, used in (('01', 0.5), ('02', threshold)):
+    for participant, other in (('01', {}), ('02', changed)):
         stem = f'sub-{participant}'
+        values: dict[str, Any] = {
+            'contrast': 'T2starw', 'threshold': 0.5, 'min_voxels': 2, 'min_parenchyma': 0.5,
+            **other,
+        }  # fmt: skip
         record = ScanRecord(
             participant=participant, session=None, stem=stem,
             filename=f'anat/{stem}_desc-CMB_dseg.json', status='ok', reason=None,
-            contrast='T2starw', cmb_count=1, cmb_volume_mm3=8.0, burden_class='1-3',
-            threshold=used, min_voxels=2,
+            cmb_count=1, cmb_volume_mm3=8.0, burden_class='1-3', **values,
         )  # fmt: skip
         write_record(out, record)
     assert group(out) == 0
     said = capsys.readouterr().err
-    assert ('2 different models, versions or settings were used' in said) is told
+    assert ('different models, versions or settings were used' in said) is told

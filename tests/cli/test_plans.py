@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shivacmb.cli.plans import build_detection
+from shivacmb.cli.plans import build_detection, hash_of
 from shivacmb.cli.run import prepare, search
 from shivacmb.cli.settings import Settings
 from shivacmb.models import load_bundle
@@ -54,6 +54,29 @@ def test_rule_for_what_surrounds_a_lesion(
         assert plan.facts['parameters']['min_parenchyma'] == expected[name]
         assert plan.facts['record']['min_parenchyma'] == expected[name]
     other = plans(bids, folder, **{**changed, 'min_parenchyma': 0.9})
-    for name, plan in found.items():
-        hashes = [p.facts['record']['settings_hash'] for p in (plan, other[name])]
-        assert hashes[0] != hashes[1], 'a finished scan is processed again'
+
+    def hashes(of: dict[str, ScanPlan]) -> set[str]:
+        return {plan.facts['record']['settings_hash'] for plan in of.values()}
+
+    assert len(hashes(found)) == 1, 'both contrasts of a run have the same settings'
+    assert not hashes(found) & hashes(other), 'a finished scan is processed again'
+    assert len(hashes(other)) == 1
+
+
+def test_without_a_rule_scans_stay_finished(tmp_path: Path, make_spot_bundle: Any) -> None:
+    """Their settings are those of versions that knew no rule."""
+    path = tmp_path / 'bids' / 'sub-01' / 'anat' / 'sub-01_T2starw.nii'
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'not looked at')
+    ruled = make_spot_bundle(
+        tmp_path / 'ruled', postprocess={'threshold': 0.4, 'min_parenchyma': {'T2starw': 0.5}}
+    )
+    found = []
+    for changed in ({'min_parenchyma': 0.0}, {'no_zones': True}, {}):
+        [plan] = plans(tmp_path / 'bids', ruled, skip_bids_validation=True, **changed).values()
+        found.append(plan)
+    assert [plan.min_parenchyma for plan in found] == [0.0, 0.0, 0.5]
+    facts = found[0].facts
+    del facts['parameters']['min_parenchyma'], facts['parenchyma_rule']
+    assert hash_of({**facts, 'parenchyma_rule': {}}, 'auto') == (facts['record']['settings_hash'])
+    assert len({plan.facts['record']['settings_hash'] for plan in found}) == 3

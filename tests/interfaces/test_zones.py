@@ -240,7 +240,7 @@ def test_regions_reach_table_record_and_image(image: str, tmp_path: Path) -> Non
     record, out = _written(image, tmp_path, zones)
     rows = [line.split('\t') for line in (out / 'dseg.tsv').read_text().splitlines()]
     assert [row[-2] for row in rows] == ['region', 'right thalamus', 'left cerebral cortex']
-    assert [row[-1] for row in rows] == ['parenchyma_fraction', '1.00', '1.00']
+    assert [row[-1] for row in rows] == ['parenchyma_fraction', '1.0000', '1.0000']
     counts = record.cmb_lobar, record.cmb_deep, record.cmb_infratentorial, record.cmb_unplaced
     assert counts == (1, 1, 0, 0)
     assert (record.cmb_count, record.cmb_left_out) == (2, 0)

@@ -79,7 +79,7 @@ def test_the_table_keeps_the_region_and_reads_tables_without_it(tmp_path: Path) 
     lesions = [first, LESION]
     path.write_text(lesions_to_tsv(lesions))
     assert [item.region for item in read_lesions(path)] == ['left thalamus', '']
-    assert path.read_text().splitlines()[1].endswith('\tleft thalamus\t0.50')
+    assert path.read_text().splitlines()[1].endswith('\tleft thalamus\t0.5000')
     assert path.read_text().splitlines()[2].endswith('\tn/a\tn/a')
     rows = [line.split('\t') for line in path.read_text().splitlines()]
     path.write_text('\n'.join('\t'.join(row[:-2]) for row in rows) + '\n')

@@ -63,6 +63,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
         (['postprocess'], {'connectivity': 8}, 'postprocess.connectivity must be 6, 18 or 26'),
         (['postprocess'], {'threshold': True}, 'postprocess.threshold must be a number'),
         (['postprocess'], {'min_voxels': 2.5}, 'postprocess.min_voxels must be a whole number'),
+        (
+            ['postprocess'],
+            {'min_parenchyma': {'t2starw': 0.5}},
+            'with contrasts of the first input',
+        ),
         (['postprocess'], {'min_parenchyma': 0.5}, r'must be a table such as {"T2starw": 0.5}'),
         (
             ['postprocess'],
