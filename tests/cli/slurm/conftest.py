@@ -72,6 +72,7 @@ class Script:
             'PATH': f'{fake / "bin"}:{os.environ["PATH"]}',
             'SEEN': str(self.seen),
             'TMPDIR': str(self.tmp),
+            'SHIVACMB_GPU_LOCKS': os.environ.get('SHIVACMB_GPU_LOCKS', str(self.tmp / 'locks')),
             'SLOW': '',
         }
 

@@ -308,6 +308,22 @@ def test_containers_on_one_card_see_one_lock(
     assert 'gpu-locks' not in make('--container', 'x', '--runtime', runtime).text
 
 
+@pytest.mark.parametrize('kind', ['file', 'link', 'dangling'])
+def test_lock_folder_that_is_none_stops_no_task(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    locks = tmp_path / 'locks'
+    if kind == 'file':
+        locks.touch()
+    else:
+        locks.symlink_to(tmp_path if kind == 'link' else tmp_path / 'nowhere')
+    monkeypatch.setenv('SHIVACMB_GPU_LOCKS', str(locks))
+    script = make('--container', 'x', '--gres', 'gpu:1')
+    assert script.task(0).returncode == 0
+    [bound] = [word for word in script.seen.read_text().splitlines() if 'gpu-locks' in word][:1]
+    assert Path(bound.removesuffix(':/gpu-locks')).parent == script.tmp
+
+
 def test_container_knows_where_models_are(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
