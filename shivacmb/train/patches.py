@@ -16,7 +16,7 @@ from shivacmb.train.pool import PoolScan, load_scan
 Array = NDArray[Any]
 
 #: Share of the patches by what lies in them, when hard negatives are known.
-MIX: dict[str, float] = {'lesion': 0.42, 'mimic': 0.12, 'edge': 0.08, 'brain': 0.13, 'hard': 0.25}
+MIX: dict[str, float] = {'lesion': 0.33, 'mimic': 0.12, 'edge': 0.08, 'brain': 0.12, 'hard': 0.35}
 
 
 def bezier_table(rng: np.random.Generator) -> Array:

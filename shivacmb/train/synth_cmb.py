@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from shivacmb.exceptions import DataError, UsageError
-from shivacmb.simulate.dataset import MIMIC
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
-from shivacmb.train.pool import BOX, SCANS_PER_HEAD, PoolScan, fill_pool, load_scan
+from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 from shivacmb.train.start import mean_weights, shift_output
@@ -145,33 +143,9 @@ def mine(
             with scratch.open('wb') as stream:
                 np.save(stream, false_positives(probability, scan.flags, 0.3))
             scratch.replace(kept)
-        hard[index] = tellable(np.load(kept), load_scan(pool, index))
+        hard[index] = np.load(kept)
     logger.info('%d hard negatives in %d scans', sum(map(len, hard.values())), len(hard))
     return hard
-
-
-def tellable(points: Array, scan: PoolScan) -> Array:
-    """Leave out hard negatives that nobody could tell from lesions.
-
-    Scans with wild contrasts hold dark lumps as mimics. Training on those that fool the network
-    teaches it to doubt every dark round spot (docs/decisions/0098).
-
-    Parameters
-    ----------
-    points : ndarray, int [N, 3]
-        Voxels.
-    scan : PoolScan
-        In which they lie.
-
-    Returns
-    -------
-    ndarray, int [M, 3]
-        All of them in scans from a susceptibility map, else those away from mimics.
-    """
-    if scan.contrast != 'any' or not len(points):
-        return points
-    mimics = ndimage.maximum_filter((np.asarray(scan.flags) & MIMIC) > 0, size=3)
-    return np.asarray(points[~mimics[tuple(points.T)]])
 
 
 def both(earlier: dict[int, Array], later: dict[int, Array]) -> dict[int, Array]:

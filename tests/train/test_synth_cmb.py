@@ -8,13 +8,12 @@ import pytest
 from shivacmb.exceptions import DataError, UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.models.brain_mask import BUILTIN
-from shivacmb.simulate.dataset import BRAIN, MIMIC
 from shivacmb.train import synth_cmb
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights
 from shivacmb.train.pool import PoolScan
 from shivacmb.train.start import mean_weights, shift_output
-from shivacmb.train.synth_cmb import Plan, _source, both, find_zones, judge, main, tellable
+from shivacmb.train.synth_cmb import Plan, _source, both, find_zones, judge, main
 
 SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth-cmb'
 
@@ -57,18 +56,6 @@ def test_a_fold_leaves_whole_heads_out(tmp_path: Path) -> None:
     assert used[0] | used[1] | used[2] == set(range(12))
     for indices in used:
         assert all({i - i % 3, i - i % 3 + 1, i - i % 3 + 2} <= indices for i in indices)
-
-
-@pytest.mark.parametrize(('contrast', 'kept'), [('any', [[9, 9, 9]]), ('T2starw', None)])
-def test_mimics_in_wild_contrasts_are_no_hard_negatives(
-    contrast: str, kept: list[list[int]] | None
-) -> None:
-    flags = np.full((12, 12, 12), BRAIN, np.uint8)
-    flags[3, 3, 3] |= MIMIC
-    scan = PoolScan(flags, flags, flags, [], contrast)
-    points = np.array([[3, 3, 3], [4, 4, 4], [9, 9, 9]])
-    assert tellable(points, scan).tolist() == (points.tolist() if kept is None else kept)
-    assert tellable(np.zeros((0, 3), int), scan).shape == (0, 3)
 
 
 def test_the_rule_for_surroundings_is_judged_by_contrast(
