@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from shivacmb.bids import write_text
 from shivacmb.simulate.anatomy import random_head
-from shivacmb.simulate.contrast import Kind
-from shivacmb.simulate.dataset import head_signal
-from shivacmb.simulate.dataset_scan import Acquisition, Scan, simulate_scan
+from shivacmb.simulate.dataset_scan import Acquisition, Scan
 from shivacmb.simulate.exact import one_thread
 from shivacmb.simulate.files import write_image, write_json
 from shivacmb.simulate.lesions import Protocol, visible_label
+from shivacmb.simulate.scanner import Scanner
+from shivacmb.simulate.subject import LesionWishes, simulate_subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,10 +41,9 @@ class DemoScan:
     entities: str
     suffix: str
     orientation: str
-    kind: Kind
     seed: int
     acquisition: Acquisition
-    radii: tuple[float, ...]
+    lesions: int
     age: int
     sex: str
 
@@ -71,16 +70,16 @@ def _acquisition(voxel: tuple[float, float, float], tesla: float, echo: float) -
 
 SCANS = (
     DemoScan(
-        '01', None, '', 'T2starw', 'LAS', 'T2starw', 101,
-        _acquisition((1.2, 1.2, 2.2), 3.0, 0.020), (2.6, 2.0, 1.8, 1.6, 2.2, 1.5), 74, 'F',
+        '01', None, '', 'T2starw', 'LAS', 101,
+        _acquisition((1.2, 1.2, 2.2), 3.0, 0.020), 6, 74, 'F',
     ),
     DemoScan(
-        '02', '1', '_acq-highres', 'swi', 'LPS', 'swi', 102,
-        _acquisition((1.1, 1.1, 2.4), 3.0, 0.025), (2.2, 1.7, 2.4), 68, 'M',
+        '02', '1', '_acq-highres', 'swi', 'LPS', 102,
+        _acquisition((1.1, 1.1, 2.4), 3.0, 0.025), 3, 68, 'M',
     ),
     DemoScan(
-        '03', None, '', 'T2starw', 'RAS', 'T2starw', 103,
-        _acquisition((1.2, 1.2, 2.5), 1.5, 0.025), (), 71, 'F',
+        '03', None, '', 'T2starw', 'RAS', 103,
+        _acquisition((1.2, 1.2, 2.5), 1.5, 0.025), 0, 71, 'F',
     ),
 )  # fmt: skip
 
@@ -103,22 +102,27 @@ def make_scan(demo: DemoScan) -> Scan:
     Returns
     -------
     Scan
-        Lesions of the given apparent radii, all strong enough to be seen.
+        By way of a susceptibility map; all lesions large and strong enough to be seen.
     """
-    from shivacmb.simulate.lesions_place import place
-
     rng = np.random.default_rng(demo.seed)
     head = random_head(rng)
-    signal, masks, zones = head_signal(rng, head, demo.kind)
-    positions = place(rng, zones, masks['brain'], len(demo.radii), edge_mm=5.0, apart_mm=15.0)
-    return simulate_scan(
-        rng, signal, masks, zones, demo.acquisition, margin_mm=(10.0, 10.0, 9.0),
-        positions=positions, radii=list(demo.radii), least_chi=0.8,
+    protocol = demo.acquisition.protocol
+    scanner = Scanner(demo.acquisition, (protocol.echo_s,), 0.04, 15.0, demo.orientation)
+    wishes = LesionWishes(demo.lesions, radius_mm=(1.5, 2.6), chi_ppm=(0.8, 2.5))
+    subject = simulate_subject(rng, head, scanner, wishes, contrasts=(demo.suffix,), workers=1)
+    image = subject.images[demo.suffix][0]
+    return Scan(
+        image, subject.brain, demo.acquisition.voxel_mm, subject.affine,
+        [(seen.box, seen.drop) for seen in subject.lesions],
+        [seen.lesion for seen in subject.lesions], subject.mimic_loss,
+        [(kind, point) for kind, point, _ in subject.mimics], np.ones_like(image),
     )  # fmt: skip
 
 
 def _truth(folder: Path, demo: DemoScan, scan: Scan) -> None:
     labels = np.zeros(scan.image.shape, np.uint8)
+    # the axes of the scan lie askew to the scanner's
+    turn = scan.affine[:3, :3] / np.asarray(scan.voxel_mm)
     rows = ['index\tx\ty\tz\tzone\tapparent_radius_mm\tchi_ppm\tvolume_mm3\tpeak_drop']
     for number, (lesion, (box, drop)) in enumerate(
         zip(scan.lesions, scan.drops, strict=True), start=1
@@ -126,7 +130,7 @@ def _truth(folder: Path, demo: DemoScan, scan: Scan) -> None:
         mark = visible_label(drop)
         view = labels[box]
         view[mark & (view == 0)] = number
-        x, y, z = np.asarray(lesion.centre) + scan.affine[:3, 3]
+        x, y, z = turn @ np.asarray(lesion.centre) + scan.affine[:3, 3]
         volume = float(mark.sum() * np.prod(scan.voxel_mm))
         rows.append(
             f'{number}\t{x:.2f}\t{y:.2f}\t{z:.2f}\t{lesion.zone}\t{lesion.apparent_radius:.2f}\t'
@@ -134,7 +138,7 @@ def _truth(folder: Path, demo: DemoScan, scan: Scan) -> None:
         )
     mimics = ['kind\tx\ty\tz']
     for kind, point in scan.mimics:
-        x, y, z = point + scan.affine[:3, 3]
+        x, y, z = turn @ point + scan.affine[:3, 3]
         mimics.append(f'{kind}\t{x:.2f}\t{y:.2f}\t{z:.2f}')
     base = folder / demo.folder
     _write_image(base / f'{demo.stem}_desc-CMB_dseg.nii.gz', labels, scan, demo.orientation)
@@ -175,7 +179,7 @@ def make_demo(folder: Path) -> None:
                 **common, 'GeneratedBy': made})  # fmt: skip
     write_text(folder / 'README.md', _README)
     write_text(folder / '.bidsignore', '*_swi.nii.gz\n*_swi.json\n')
-    people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{len(s.radii)}' for s in SCANS]
+    people = [f'sub-{s.participant}\t{s.age}\t{s.sex}\t{s.lesions}' for s in SCANS]
     write_text(
         folder / 'participants.tsv',
         'participant_id\tage\tsex\tlesions\n' + '\n'.join(people) + '\n',
