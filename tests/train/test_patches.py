@@ -26,7 +26,9 @@ def pool(tmp_path: Path) -> Path:
         flags[28, 28, 24] |= MIMIC
         np.save(tmp_path / f'scan-{index:05d}.npy', np.stack([image, flags, flags & LESION]))
         row = {'number': 1, 'visible': True, 'voxel': [20, 20, 20], 'radius': 2.0}
-        (tmp_path / f'scan-{index:05d}.json').write_text(json.dumps([row]))
+        (tmp_path / f'scan-{index:05d}.json').write_text(
+            json.dumps({'contrast': 'T2starw', 'lesions': [row]})
+        )
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shivacmb.exceptions import DataError
 from shivacmb.simulate import dataset
 from shivacmb.simulate.dataset import Example
 from shivacmb.train import pool
@@ -30,3 +31,10 @@ def test_scans_to_judge_on_come_from_a_susceptibility_map(
     monkeypatch.setattr(dataset, 'random_subject_example', example(2))
     make_scan(tmp_path, 3, index, wild=wild)
     assert load_scan(tmp_path, index).image.max() == source
+
+
+def test_a_pool_of_an_earlier_version_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / 'scan-00000.npy', np.zeros((3, 4, 4, 4), np.uint8))
+    (tmp_path / 'scan-00000.json').write_text('[]')
+    with pytest.raises(DataError, match=r'was made by an earlier version; give another work'):
+        load_scan(tmp_path, 0)
