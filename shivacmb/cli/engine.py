@@ -394,6 +394,8 @@ class _Watch:
             if not self._keep_work:
                 shutil.rmtree(self._root / plan.node_name, ignore_errors=True)
         self._on_scan(plan, {'node': parts[-1], 'state': state})
+        # what was swallowed in a node, in a destructor say, must not let the run go on to its end
+        interrupts.raise_received()
 
     def _used(self, parts: list[str]) -> str:
         """On what a scan was predicted, and why not on what was asked for."""

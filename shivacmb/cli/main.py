@@ -65,7 +65,8 @@ def guarded(command: Any) -> int:
             # Names of files may hold bytes that are no text
             stream.reconfigure(errors='backslashreplace')
     try:
-        return int(command())
+        code = int(command())
+        interrupts.raise_received()
     except ShivaCMBError as error:
         say(str(error))
         return error.exit_code
@@ -94,6 +95,7 @@ def guarded(command: Any) -> int:
             'same command under SHIVACMB_DEBUG=1'
         )
         return 1
+    return code
 
 
 def say(message: str) -> None:
