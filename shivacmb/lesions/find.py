@@ -82,10 +82,11 @@ def find_lesions(
         mean, threshold=threshold, min_voxels=min_voxels, connectivity=connectivity
     )
     voxel_mm = float(np.linalg.norm(affine[:3, 0]))
-    known = zones is not None and bool(zones.any())
+    if zones is not None and not zones.any():
+        zones = None
     fractions = np.full(int(labels.max(initial=0)), np.nan)
     left_out = None
-    if zones is not None and known:
+    if zones is not None:
         fractions = parenchyma_fractions(to_whole(labels), zones, voxel_mm)
         keep = ~(fractions < min_parenchyma)
         left_out = int(np.count_nonzero(~keep))
@@ -95,7 +96,7 @@ def find_lesions(
         whole, to_whole(mean), [to_whole(fold) for fold in folds], affine,
         brain_mask=brain_mask, threshold=threshold,
     )  # fmt: skip
-    if zones is not None and known:
+    if zones is not None:
         lesions = with_regions(lesions, whole, zones, voxel_mm)
     measured = zip(lesions, fractions.tolist(), strict=True)
     lesions = [

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from shivacmb.imaging.zones import GROUPS, REGIONS, group_of
 from shivacmb.lesions.measure import Lesion
-from shivacmb.lesions.surroundings import is_tissue
+from shivacmb.lesions.surroundings import distances, is_tissue
 
 #: How far from a lesion its zone may be looked for, where it lies in fluid or in no zone.
 REACH_MM = 10.0
@@ -72,13 +72,8 @@ def _region(
     own = zones[box][inside]
     found = own[is_tissue(own)]
     if not found.size:
-        margin = int(np.ceil(REACH_MM / voxel_mm))
-        wide = tuple(
-            slice(max(0, part.start - margin), min(size, part.stop + margin))
-            for part, size in zip(box, labels.shape, strict=True)
-        )
-        around = zones[wide]
-        away = ndimage.distance_transform_edt(labels[wide] != index, sampling=voxel_mm)
+        window, away = distances(labels, index, box, REACH_MM, voxel_mm)
+        around = zones[window]
         away[~is_tissue(around)] = np.inf
         if not away.min() <= REACH_MM:
             return ''

@@ -54,17 +54,50 @@ def parenchyma_fractions(
     boxes = ndimage.find_objects(labels)
     fractions = np.full(len(boxes), np.nan)
     reach = max(SURROUNDINGS_MM, voxel_mm) + 1e-6
-    margin = int(reach / voxel_mm)
     for n, box in enumerate(boxes):
-        wide = tuple(
-            slice(max(0, part.start - margin), min(size, part.stop + margin))
-            for part, size in zip(box, labels.shape, strict=True)
-        )
-        away = ndimage.distance_transform_edt(labels[wide] != n + 1, sampling=voxel_mm)
+        window, away = distances(labels, n + 1, box, reach, voxel_mm)
         around = (away > 0) & (away <= reach)
         if around.any():
-            fractions[n] = float(is_tissue(zones[wide])[around].mean())
+            fractions[n] = float(is_tissue(zones[window])[around].mean())
     return fractions
+
+
+def distances(
+    labels: npt.NDArray[np.integer],
+    number: int,
+    box: tuple[slice, ...],
+    reach_mm: float,
+    voxel_mm: float,
+) -> tuple[tuple[slice, ...], npt.NDArray[np.float64]]:
+    """Measure how far the voxels around a lesion lie from it.
+
+    Parameters
+    ----------
+    labels : (X, Y, Z) array of int
+        0 outside.
+    number : int
+        Of the lesion.
+    box : tuple of three slice
+        Which holds it.
+    reach_mm : float
+        How far to look.
+    voxel_mm : float
+        Voxel size, isotropic.
+
+    Returns
+    -------
+    window : tuple of three slice
+        All voxels within reach are in there, and others.
+    away : array of float64
+        In that window: mm to the nearest voxel of the lesion, 0 in it.
+    """
+    margin = int(np.ceil(reach_mm / voxel_mm))
+    window = tuple(
+        slice(max(0, part.start - margin), min(size, part.stop + margin))
+        for part, size in zip(box, labels.shape, strict=True)
+    )
+    away = ndimage.distance_transform_edt(labels[window] != number, sampling=voxel_mm)
+    return window, np.asarray(away, np.float64)
 
 
 def keep_labels(
