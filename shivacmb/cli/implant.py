@@ -59,6 +59,7 @@ def register(commands: Any) -> None:
     parser.add_argument('--model', default='default', metavar='NAME|PATH', help='model bundle')
     parser.add_argument('--threshold', type=types.probability, metavar='P')
     parser.add_argument('--min-size', type=types.positive_int, metavar='VOXELS')
+    parser.add_argument('--min-parenchyma', type=types.share, metavar='SHARE')
     parser.add_argument(
         '--radii', type=float, nargs='+', metavar='MM', help='default: 0.4 0.6 0.9 1.3 1.9 2.8'
     )
@@ -175,6 +176,8 @@ def run_detectability(args: argparse.Namespace) -> int:
     level = bundle.postprocess.threshold if args.threshold is None else args.threshold
     least = args.min_size or bundle.postprocess.min_voxels
     name = f'{bundle.name} {bundle.version} at {level:g}, {least} voxels'
+    if args.min_parenchyma is not None:
+        name += f', {args.min_parenchyma:g} of tissue around'
 
     def detector(
         image: nib.Nifti1Image, mask: nib.Nifti1Image, contrast: str
@@ -187,6 +190,7 @@ def run_detectability(args: argparse.Namespace) -> int:
             bundle.path,
             threshold=level,
             min_voxels=least,
+            min_parenchyma=args.min_parenchyma,
             contrast='swi' if contrast == 'swi' else 'T2starw',
             threads=args.nprocs or None,
         )

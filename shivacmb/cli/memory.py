@@ -28,7 +28,7 @@ def memory_for_steps_mb(
     root : Path
         Where ``proc`` and ``sys`` lie.
     environment : mapping
-        For ``SLURM_MEM_PER_NODE`` and ``SLURM_MEM_PER_CPU``.
+        For ``SLURM_MEM_PER_NODE``, ``SLURM_MEM_PER_CPU`` and ``SLURM_MEM_PER_GPU``.
 
     Returns
     -------
@@ -82,11 +82,10 @@ def _slurm_limits(environment: Mapping[str, str]) -> list[float]:
     node = environment.get('SLURM_MEM_PER_NODE', '')
     if node.isdecimal() and int(node):
         found.append(int(node) * 2.0**20)
-    each, count = (
-        environment.get(f'SLURM_{name}', '') for name in ('MEM_PER_CPU', 'CPUS_ON_NODE')
-    )
-    if each.isdecimal() and int(each) and count.isdecimal():
-        found.append(int(each) * int(count) * 2.0**20)
+    for each, count in (('MEM_PER_CPU', 'CPUS_ON_NODE'), ('MEM_PER_GPU', 'GPUS_ON_NODE')):
+        share, number = (environment.get(f'SLURM_{name}', '') for name in (each, count))
+        if share.isdecimal() and int(share) and number.isdecimal():
+            found.append(int(share) * int(number) * 2.0**20)
     return found
 
 

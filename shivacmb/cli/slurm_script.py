@@ -21,7 +21,8 @@ TASK_LOG = '%A_%a.log'
 # and the app plans with the memory of the job, which a container cannot always see
 TOLD = (
     'SLURM_JOB_ID', 'SLURM_ARRAY_JOB_ID', 'SLURM_ARRAY_TASK_ID', 'SHIVACMB_TASK_LOG',
-    'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_CPUS_ON_NODE', 'SHIVACMB_GPU_WAIT',
+    'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_CPUS_ON_NODE',
+    'SLURM_MEM_PER_GPU', 'SLURM_GPUS_ON_NODE', 'SHIVACMB_GPU_WAIT',
 )  # fmt: skip
 BOUND = (('bids_dir', ':ro'), ('out_dir', ''))
 #: Files of tasks in one folder; larger arrays have a folder per thousand.

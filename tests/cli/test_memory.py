@@ -53,6 +53,7 @@ def expected(limit: float) -> float:
         ('', {}, {'SLURM_MEM_PER_NODE': '8192'}, 8 * GIB),
         ('', {}, {'SLURM_MEM_PER_NODE': '0'}, None),
         ('', {}, {'SLURM_MEM_PER_CPU': '2048', 'SLURM_CPUS_ON_NODE': '3'}, 6 * GIB),
+        ('', {}, {'SLURM_MEM_PER_GPU': '4096', 'SLURM_GPUS_ON_NODE': '2'}, 8 * GIB),
         (
             '0::/job\n',
             {'job__memory-max': f'{32 * GIB}'},

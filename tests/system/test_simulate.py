@@ -241,6 +241,11 @@ def test_detectability_rises_with_size(app: Any, tools: Any, scans: Path, tmp_pa
     assert app.run(*options, program='shivacmb-tools').returncode == 0
     assert {path: path.stat().st_mtime_ns for path in (out / 'scans').iterdir()} == written
     assert tools.rows(out / 'detectability.tsv') == rows
+    # another rule is another detector
+    ruled = app.run(*options, '--min-parenchyma', '0.5', program='shivacmb-tools')
+    assert ruled.returncode == 0, ruled.stderr
+    assert '0.5 of tissue around' in ruled.stdout
+    assert all(path.stat().st_mtime_ns > written[path] for path in (out / 'scans').iterdir())
 
 
 @pytest.mark.parametrize(
@@ -249,6 +254,7 @@ def test_detectability_rises_with_size(app: Any, tools: Any, scans: Path, tmp_pa
         (['--radii', '2', '1'], 64, 'smallest first'),
         (['--chi', '99'], 64, 'susceptibility in ppm'),
         (['--repeats', '0'], 64, 'at least 1'),
+        (['--min-parenchyma', '2'], 64, '--min-parenchyma'),
         (['--model', 'no-such-model'], 65, 'no-such-model'),
         (['--field', '99'], 64, 'a field of 99 T'),
         (['--participant-label', '77'], 66, 'no T2*-GRE or SWI scan'),
