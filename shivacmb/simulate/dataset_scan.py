@@ -30,6 +30,8 @@ Array = NDArray[Any]
 
 #: Least fall of the signal, as a share of the 99th percentile, for a lesion to count as visible.
 LEAST_DROP = 0.15
+#: Share of the signal up to which a look-alike has left no trace.
+LEAST_FALL = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Scan:
         One point of each, in scan mm.
     clean : ndarray, float32 [X, Y, Z]
         Signal without lesions and without noise.
+    lookalikes : list of (box, ndarray)
+        As ``drops``, of mimics that nothing in this scan tells from a lesion.
     """
 
     image: Array
@@ -107,6 +111,7 @@ class Scan:
     mimic_loss: Array
     mimics: list[tuple[str, Array]]
     clean: Array
+    lookalikes: list[tuple[tuple[slice, slice, slice], Array]] = field(default_factory=list)
 
 
 def draw_acquisition(
@@ -310,9 +315,11 @@ def simulate_scan(
     brain = scene.on_scan(masks['brain']) > 0.5
     factor, mimics = add_mimics(rng, scene, amount=acquisition.mimics)
     protocol = acquisition.protocol
+    lookalikes = []
     for calcium in draw_calcifications(rng, scene, protocol, acquisition.mimics):
         box, remaining = lesion_factor(calcium, acquisition.voxel_mm, shape, protocol)
         factor[box] *= remaining
+        lookalikes.append((box, 1.0 - remaining))
         mimics.append((calcium.zone, np.asarray(calcium.centre)))
     clean = base * factor
     if positions is None:
@@ -340,8 +347,9 @@ def simulate_scan(
     affine = np.diag([*acquisition.voxel_mm, 1.0])
     affine[:3, 3] = low
     return Scan(
-        image, brain, acquisition.voxel_mm, affine, drops, lesions, 1.0 - factor, mimics, clean
-    )
+        image, brain, acquisition.voxel_mm, affine, drops, lesions, 1.0 - factor, mimics, clean,
+        lookalikes,
+    )  # fmt: skip
 
 
 def least_drop(snr: float) -> float:
@@ -366,7 +374,8 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
     labels : ndarray, uint16 [X, Y, Z]
         Lesion number (from 1) where the signal fell by more than half of its peak drop.
     unsure : ndarray, bool [X, Y, Z]
-        Where a lesion lies that nobody could see: neither lesion nor background.
+        Where a lesion lies that nobody could see, or a mimic that nobody could tell from one:
+        neither lesion nor background.
     brain : ndarray, bool [X, Y, Z]
         Brain mask.
     """
@@ -378,22 +387,31 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
     unsure = np.zeros(shape, bool)
     least = least_drop(snr)
     for number, (box, drop) in enumerate(scan.drops, start=1):
-        if not drop.size:
-            continue
-        start = np.array([part.start for part in box])
-        low = np.ceil(start * size).astype(int)
-        high = np.minimum(np.floor((start + drop.shape - 1) * size).astype(int) + 1, shape)
-        if (high <= low).any():
-            continue
-        extent = tuple(int(n) for n in high - low)
-        fall = ndimage.affine_transform(
-            drop * np.clip(scan.clean[box], 0, 1), 1 / size, low / size - start, extent, order=1
-        )
-        spot = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        spot, fall = _isotropic(drop * np.clip(scan.clean[box], 0, 1), box, size, shape)
         mark = visible_label(fall)
         if fall.max(initial=0) < least:
             unsure[spot] |= mark
         else:
             view = labels[spot]
             view[mark & (view == 0)] = number
+    for box, drop in scan.lookalikes:
+        # a share: the signal that is left in its middle says nothing about the calcium
+        spot, fall = _isotropic(drop, box, size, shape)
+        unsure[spot] |= fall > LEAST_FALL
     return image, labels, unsure, np.asarray(brain > 0.5)
+
+
+def _isotropic(
+    values: Array, box: tuple[slice, slice, slice], size: Array, shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], Array]:
+    """Resample the values of a box to 1 mm: where they lie, and what they are (maybe none)."""
+    start = np.array([part.start for part in box])
+    low = np.ceil(start * size).astype(int)
+    high = np.minimum(np.floor((start + values.shape - 1) * size).astype(int) + 1, shape)
+    spot = tuple(slice(a, b) for a, b in zip(low, np.maximum(low, high), strict=True))
+    extent = tuple(part.stop - part.start for part in spot)
+    if not values.size or 0 in extent:
+        return spot, np.zeros(extent, np.float32)
+    return spot, np.asarray(
+        ndimage.affine_transform(values, 1 / size, low / size - start, extent, order=1)
+    )

@@ -72,7 +72,7 @@ def make_scan(
     shape: tuple[int, int, int] = BOX,
     lesions: tuple[int, int] = (15, 60),
     large: float = 0.0,
-    wild: bool = True,
+    wild: int = 4,
 ) -> None:
     """Simulate one scan of a pool, unless it is there.
 
@@ -91,8 +91,8 @@ def make_scan(
     large : float
         Share of additional large lesions in the scans with wilder contrasts, see
         :func:`shivacmb.simulate.lesions.draw_radius`.
-    wild : bool
-        Give the scans with an even number wild contrasts instead of a susceptibility map.
+    wild : int
+        Every ``wild``-th scan has wild contrasts instead of a susceptibility map; 0 for none.
 
     Notes
     -----
@@ -106,7 +106,7 @@ def make_scan(
         return
     head = _head(seed, index // SCANS_PER_HEAD)
     rng = np.random.default_rng([seed, index, 1])
-    if index % 2 or not wild:
+    if not wild or index % wild:
         example = random_subject_example(rng, head, shape=shape, lesions=lesions)
     else:
         example = random_example(rng, head, shape=shape, lesions=lesions, large=large)

@@ -186,21 +186,25 @@ def judge(
     pool: Path,
     indices: Sequence[int],
     min_parenchyma: Mapping[str, float] | None = None,
+    zones: dict[int, Array | None] | None = None,
 ) -> list[Score]:
     """Score an ensemble on scans of a pool, pooled over them.
 
     Clusters are filtered by the zones of :func:`find_zones` in the contrasts that
-    ``min_parenchyma`` names.
+    ``min_parenchyma`` names. ``zones`` keeps them for the next call.
     """
     tables = []
+    zones = {} if zones is None else zones
     for index in indices:
         scan = load_scan(pool, index)
         probability = predictor.predict(folds, scan.image)
         share = (min_parenchyma or {}).get(scan.contrast, 0.0)
+        if share and index not in zones:
+            zones[index] = find_zones(scan.image)
         tables.append(
             score_scan(
                 probability, scan.flags, scan.labels, scan.lesions,
-                zones=find_zones(scan.image) if share else None, min_parenchyma=share,
+                zones=zones.get(index), min_parenchyma=share,
             )
         )  # fmt: skip
     return pool_scores(tables)
@@ -262,7 +266,7 @@ def build(
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
     fill_pool(
         work / 'judge', plan.seed + 9500, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
-        lesions=(0, 16), wild=False,
+        lesions=(0, 16), wild=0,
     )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
@@ -283,10 +287,12 @@ def build(
         for fold in range(plan.folds)
     ]  # fmt: skip
     rule = {'T2starw': plan.min_parenchyma}
-    raw = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
+    zones: dict[int, Array | None] = {}
+    pool, early, others = work / 'judge', range(plan.judged), range(plan.judged, 2 * plan.judged)
+    raw = choose(judge(predictor, folds, pool, early, rule, zones))
     folds = [round_weights(shift_output(weights, raw.threshold)) for weights in folds]
-    chosen = choose(judge(predictor, folds, work / 'judge', range(plan.judged), rule))
-    tests = judge(predictor, folds, work / 'judge', range(plan.judged, 2 * plan.judged), rule)
+    chosen = choose(judge(predictor, folds, pool, early, rule, zones))
+    tests = judge(predictor, folds, pool, others, rule)
     result = next(
         score for score in tests
         if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from shivacmb.simulate import dataset_scan
 from shivacmb.simulate.anatomy_labels import Tissue
-from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, cut_box, make_example
+from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, UNSURE, cut_box, make_example
 from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
 from shivacmb.simulate.dataset_scan import (
     Acquisition,
@@ -47,6 +49,28 @@ def test_labels_lie_on_the_darkened_voxels(ball: tuple[np.ndarray, np.ndarray]) 
         where = np.argwhere(labels == number)
         assert np.linalg.norm(where.mean(axis=0) - lesion.centre) < 1.5
         assert image[labels == number].mean() < 0.75 * np.median(image[brain])
+
+
+def test_what_cannot_be_told_from_a_lesion_is_neither_that_nor_background(
+    ball: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesion = scan_ball(ball, QUIET, 0).lesions[0]
+    calcium = replace(lesion, chi=-lesion.chi, zone='calcification_brain')
+    monkeypatch.setattr(dataset_scan, 'draw_calcifications', lambda *_: [calcium])
+    labels, brain = ball
+    scan = simulate_scan(
+        np.random.default_rng(0), brain.astype(np.float32), scene_masks(labels, brain),
+        lesion_zones(labels), QUIET, positions=[],
+    )  # fmt: skip
+    image, truth, unsure, _ = isotropic_truth(scan, QUIET.snr)
+    assert not truth.any()
+    # its middle too, where it leaves no signal to fall
+    assert unsure[tuple(np.rint(calcium.centre).astype(int))]
+    around = ndimage.binary_dilation(unsure, iterations=3) & ~unsure
+    assert image[unsure].mean() < 0.75
+    assert image[around].min() > 0.9
+    example = make_example(scan, QUIET, (64, 64, 64))
+    assert (example.flags & (UNSURE | LESION) == UNSURE).sum() == unsure.sum()
 
 
 def test_a_scan_places_the_brain_in_its_field_of_view(

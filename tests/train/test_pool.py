@@ -17,10 +17,10 @@ from shivacmb.train.pool import load_scan, make_scan
 
 @pytest.mark.parametrize(
     ('index', 'wild', 'source'),
-    [(0, True, 1), (1, True, 2), (0, False, 2), (1, False, 2)],
+    [(0, 4, 1), (1, 4, 2), (2, 4, 2), (4, 4, 1), (2, 2, 1), (0, 0, 2), (1, 0, 2)],
 )
 def test_scans_to_judge_on_come_from_a_susceptibility_map(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, index: int, wild: bool, source: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, index: int, wild: int, source: int
 ) -> None:
     def example(value: int) -> Any:
         empty = np.zeros((4, 4, 4), np.uint8)
