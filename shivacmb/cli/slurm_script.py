@@ -183,6 +183,7 @@ def render(job: Job, resources: Resources, place: Place) -> str:
         logs_per_folder=LOGS_PER_FOLDER if job.tasks > LOGS_PER_FOLDER else None,
         requeue=job.requeue,
         image=place.image,
+        daemon=place.runtime if _by_daemon(place) else None,
         options=[shlex.join(words) for words in job.options] + _from_slurm(job.options),
         setup=place.setup,
         app=_app(place),
@@ -248,11 +249,16 @@ def _work(place: Place) -> str:
     return '"$work"' if place.image is None else '/tmp'  # noqa: S108
 
 
+def _by_daemon(place: Place) -> bool:
+    """Whether the app runs in a container that is no child of what started it."""
+    return place.image is not None and place.runtime in ('docker', 'podman')
+
+
 def _app(place: Place) -> list[str]:
     """Lines of the function that becomes the app."""
     if place.image is None:
         return [f'exec {shlex.quote(place.program)} "$@"']
-    if place.runtime in ('docker', 'podman'):
+    if _by_daemon(place):
         lines, bind = _docker(place), '--volume'
     else:
         gpu = ' --nv' if place.gpu else ''
@@ -283,10 +289,13 @@ def _docker(place: Place) -> list[str]:
     """Start of the command of Docker or Podman: no network, nothing written but what is bound."""
     podman = place.runtime == 'podman'
     words = [
-        f'exec {place.runtime} run --rm --init',
+        f'exec {place.runtime} run --rm --init --name "${{work##*/}}"',
         '--network=none --read-only',
         '--volume "$work:/tmp"',
-        '--userns=keep-id' if podman else '--user "$(id -u):$(id -g)"',
+        # Podman refuses keep-id to root
+        '"$( ((UID)) && echo --userns=keep-id || echo --user=0:0)"'
+        if podman
+        else '--user "$(id -u):$(id -g)"',
         # Docker's containers are not SLURM's children, and know nothing of its limits
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import socket
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.exceptions import ModelError
+from shivacmb.exceptions import TemporaryError
 from shivacmb.models.networks import import_tensorflow, load_network, predictor
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ class TensorFlowEngine:
     Raises
     ------
     ModelError
-        TensorFlow is not installed, sees no GPU though one is asked for, or a fold is missing,
-        altered, unsafe or cannot be loaded.
+        TensorFlow is not installed, or a fold is missing, altered, unsafe or cannot be loaded.
+    TemporaryError
+        A GPU is asked for and none is seen: another node may have one.
     """
 
     name = 'tensorflow'
@@ -71,10 +73,10 @@ class TensorFlowEngine:
         gpus = [] if device == 'cpu' else visible_gpus(tensorflow)
         if device == 'gpu' and not gpus:
             msg = (
-                'TensorFlow sees no GPU; check `nvidia-smi`, install '
+                f'TensorFlow sees no GPU on {socket.gethostname()}; check `nvidia-smi`, install '
                 "`pip install 'shivacmb[gpu]'`, or use --device cpu"
             )
-            raise ModelError(msg)
+            raise TemporaryError(msg)
         self.device = 'gpu' if gpus else 'cpu'
         self._place = '/GPU:0' if gpus else '/CPU:0'
         self._predictors = []

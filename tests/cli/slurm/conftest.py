@@ -11,6 +11,22 @@ from typing import Any
 
 import pytest
 
+#: A client whose container is no child of the task, and that a signal of SLURM does not end.
+CLIENT = """
+if [ "$1" != run ]; then
+    echo "$*" >> "$SEEN.told"
+    [ "$1" != kill ] || kill "$(cat "$SEEN.container")"
+    exit
+fi
+printf "%s\\n" "$@" > "$SEEN"
+[ -z "$SLOW" ] || {
+    sleep 60 > /dev/null &
+    trap "" TERM
+    echo $! > "$SEEN.container"
+    echo up
+    wait $!
+}
+"""
 LABELS = tuple(f'{index:02d}' for index in range(1, 8))
 Tools = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,7 +65,8 @@ def fake(tmp_path: Path) -> Path:
         'scontrol': 'echo "scontrol $*"\n',
         'sbatch': 'printf "%s " "$@" >> "$SEEN"; echo >> "$SEEN"\necho "42;cluster"\n',
         'apptainer': 'printf "%s\\n" "$@" > "$SEEN"\n',
-        'docker': 'printf "%s\\n" "$@" > "$SEEN"\n',
+        'docker': CLIENT,
+        'podman': CLIENT,
     }
     for name, text in programs.items():
         (folder / name).write_text(f'#!/bin/bash\n{text}')

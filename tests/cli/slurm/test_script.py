@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -147,6 +148,21 @@ def test_signals_reach_the_app(make: Any, number: signal.Signals, *, queued: boo
     assert out.startswith('term\n')
     assert ('scontrol requeue 5_0' in out) is queued
     assert not list(script.tmp.iterdir())
+
+
+@pytest.mark.parametrize('runtime', ['docker', 'podman'])
+def test_a_container_that_is_no_child_of_the_task_ends_with_it(make: Any, runtime: str) -> None:
+    script = make('--container', 'x/y:1', '--runtime', runtime)
+    process = script.start()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert 'exit code 143\n' in out
+    words = script.seen.read_text().splitlines()
+    name = words[words.index('--name') + 1]
+    assert re.fullmatch(r'shivacmb-\w{8}', name)
+    told = Path(f'{script.seen}.told').read_text().splitlines()
+    assert told == [f'kill --signal TERM {name}', f'stop --time 10 {name}']
 
 
 def test_signal_to_both_keeps_the_exit_code(make: Any) -> None:
