@@ -75,15 +75,15 @@ class Plan:
         Lancet Neurol 2009;8:165-174. SWI has no such rule (docs/decisions/0097).
     """
 
-    steps: int = 2500
-    sharp_steps: int = 2500
-    rounds: int = 2
-    fold_steps: int = 2000
+    steps: int = 3000
+    sharp_steps: int = 7000
+    rounds: int = 1
+    fold_steps: int = 1700
     folds: int = 3
     seed: int = 2
-    scans: int = 240
-    mined: int = 100
-    judged: int = 24
+    scans: int = 204
+    mined: int = 204
+    judged: int = 40
     batch: int = 16
     size: int = 32
     workers: int = 2
