@@ -201,9 +201,12 @@ def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
         'case "$SLURM_ARRAY_TASK_ID-${SLURM_RESTART_COUNT:-0}" in\n'
         '0-0) exit 75 ;;\n'
         '1-*) exit 75 ;;\n'
-        '2-0) scancel --batch --signal=USR1 "${SLURM_ARRAY_JOB_ID}_2"; sleep 60 & wait ;;\n'
-        '3-0) scancel "${SLURM_ARRAY_JOB_ID}_3"; sleep 60 & wait ;;\n'
+        '2-0) scancel --batch --signal=USR1 "${SLURM_ARRAY_JOB_ID}_2" ;;\n'
+        '3-0) scancel "${SLURM_ARRAY_JOB_ID}_3" ;;\n'
+        '*) exit 0 ;;\n'
         'esac\n'
+        # scancel signals one process after the other: a sleep that ends first must not end this
+        'while :; do sleep 0.2; done\n'
     )
     fake.chmod(0o755)
     out = app.root / 'requeued'
