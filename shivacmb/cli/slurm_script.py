@@ -183,7 +183,7 @@ def render(job: Job, resources: Resources, place: Place) -> str:
         logs_per_folder=LOGS_PER_FOLDER if job.tasks > LOGS_PER_FOLDER else None,
         requeue=job.requeue,
         image=place.image,
-        daemon=place.runtime if _by_daemon(place) else None,
+        engine=place.runtime if _by_engine(place) else None,
         options=[shlex.join(words) for words in job.options] + _from_slurm(job.options),
         setup=place.setup,
         app=_app(place),
@@ -249,8 +249,8 @@ def _work(place: Place) -> str:
     return '"$work"' if place.image is None else '/tmp'  # noqa: S108
 
 
-def _by_daemon(place: Place) -> bool:
-    """Whether the app runs in a container that is no child of what started it."""
+def _by_engine(place: Place) -> bool:
+    """Whether a container engine starts the app: its containers are no children of the task."""
     return place.image is not None and place.runtime in ('docker', 'podman')
 
 
@@ -258,7 +258,7 @@ def _app(place: Place) -> list[str]:
     """Lines of the function that becomes the app."""
     if place.image is None:
         return [f'exec {shlex.quote(place.program)} "$@"']
-    if _by_daemon(place):
+    if _by_engine(place):
         lines, bind = _docker(place), '--volume'
     else:
         gpu = ' --nv' if place.gpu else ''
