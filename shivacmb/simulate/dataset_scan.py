@@ -32,6 +32,9 @@ Array = NDArray[Any]
 LEAST_DROP = 0.15
 #: Share of the signal up to which a look-alike has left no trace.
 LEAST_FALL = 0.05
+#: Most of the surroundings that may be as dark as a lesion that stands out from them
+#: (docs/decisions/0123).
+MOST_AS_DARK = 0.1
 
 
 @dataclass(frozen=True)
@@ -357,6 +360,30 @@ def least_drop(snr: float) -> float:
     return max(LEAST_DROP, 4.0 / snr)
 
 
+def share_as_dark(image: Array, mark: Array, beside: Array) -> float:
+    """Share of the surroundings of a lesion that are as dark as its median voxel.
+
+    Parameters
+    ----------
+    image : ndarray, float32 [X, Y, Z]
+        As it is seen, voxels of 1 mm.
+    mark : ndarray, bool [X, Y, Z]
+        The lesion.
+    beside : ndarray, bool [X, Y, Z]
+        What may count as surroundings: brain, and no other lesion.
+
+    Returns
+    -------
+    float
+        Of the voxels of ``beside`` from 2 to 4 mm outside ``mark``; 0 where there are none.
+    """
+    (spot,) = ndimage.find_objects(mark.astype(np.uint8))
+    spot = tuple(slice(max(0, part.start - 5), part.stop + 5) for part in spot)
+    distance = ndimage.distance_transform_edt(~mark[spot])
+    around = image[spot][(distance > 1.5) & (distance <= 4.0) & beside[spot]]
+    return float(np.mean(around <= np.median(image[spot][mark[spot]]))) if around.size else 0.0
+
+
 def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]:
     """Resample a scan and its truth to 1 mm, as a detector sees them.
 
@@ -374,8 +401,8 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
     labels : ndarray, uint16 [X, Y, Z]
         Lesion number (from 1) where the signal fell by more than half of its peak drop.
     unsure : ndarray, bool [X, Y, Z]
-        Where a lesion lies that nobody could see, or a mimic that nobody could tell from one:
-        neither lesion nor background.
+        Where a lesion lies that nobody could see, by itself or among surroundings as dark, or a
+        mimic that nobody could tell from one: neither lesion nor background.
     brain : ndarray, bool [X, Y, Z]
         Brain mask.
     """
@@ -394,6 +421,12 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
         else:
             view = labels[spot]
             view[mark & (view == 0)] = number
+    beside = (brain > 0.5) & (labels == 0)
+    for number in np.unique(labels[labels > 0]):
+        mark = labels == number
+        if share_as_dark(image, mark, beside) > MOST_AS_DARK:
+            unsure |= mark
+            labels[mark] = 0
     for box, drop in scan.lookalikes:
         # a share: the signal that is left in its middle says nothing about the calcium
         spot, fall = _isotropic(drop, box, size, shape)

@@ -15,6 +15,7 @@ from shivacmb.simulate.dataset_scan import (
     Scan,
     draw_acquisition,
     isotropic_truth,
+    share_as_dark,
     simulate_scan,
 )
 
@@ -114,6 +115,41 @@ def test_invisible_lesions_are_neither_lesion_nor_background(
     _, labels, unsure, _ = isotropic_truth(scan, snr=1.0)
     assert not labels.any()
     assert unsure.any()
+
+
+def test_share_of_the_surroundings_as_dark_as_a_lesion() -> None:
+    image = np.full((15, 15, 15), 0.8, np.float32)
+    mark = np.zeros(image.shape, bool)
+    mark[7, 7, 7] = True
+    image[mark] = 0.2
+    everywhere = ~mark
+    assert share_as_dark(image, mark, everywhere) == 0
+    squares = ((np.indices(image.shape) - 7) ** 2).sum(axis=0)
+    ring = (squares >= 3) & (squares <= 16)
+    image[:7] = 0.1
+    dark = int((ring[:7]).sum())
+    assert share_as_dark(image, mark, everywhere) == pytest.approx(dark / ring.sum())
+    # what is no brain does not count, and nothing at all hides nothing
+    assert share_as_dark(image, mark, everywhere & (image > 0.5)) == 0
+    assert share_as_dark(image, mark, np.zeros_like(mark)) == 0
+
+
+def test_a_lesion_among_surroundings_as_dark_is_neither_lesion_nor_background(
+    ball: tuple[np.ndarray, np.ndarray],
+) -> None:
+    scan = scan_ball(ball, QUIET, 0)
+    _, before, _, _ = isotropic_truth(scan, QUIET.snr)
+    assert set(np.unique(before)) == {0, 1, 2}
+    void = ndimage.binary_dilation(before == 1, iterations=5)
+    assert not void[before == 2].any()
+    points = np.stack(np.indices(scan.image.shape), axis=-1) * scan.voxel_mm
+    nearest = [np.clip(np.rint(points[..., n]), 0, size - 1).astype(int) for n, size in
+               enumerate(void.shape)]  # fmt: skip
+    image = np.where(void[tuple(nearest)], 0, scan.image)
+    _, labels, unsure, _ = isotropic_truth(replace(scan, image=image), QUIET.snr)
+    assert not (labels == 1).any()
+    assert unsure[before == 1].all()
+    np.testing.assert_array_equal(labels == 2, before == 2)
 
 
 def test_an_example_is_scaled_cropped_and_flagged(ball: tuple[np.ndarray, np.ndarray]) -> None:
