@@ -119,6 +119,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     from shivacmb.cli.pages import write_pages
     from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
+    from shivacmb.models import check_gpu
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
@@ -157,6 +158,9 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
         )
     if todo:
         plugin = choose_plugin(settings, len(todo))
+        if plugin.local:
+            # before anything is prepared, and before a scan is said to have failed
+            check_gpu(detection.device)
         participants = {plan.facts['record']['participant'] for plan in todo}
         run_dir = _make_run_dir(settings.out_dir, participants)
         with noted(run_dir, [plan.stem for plan in todo]):

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from shivacmb.cli.main import check_options, check_writable
     from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
-    from shivacmb.models import find_bundle
+    from shivacmb.models import check_gpu, find_bundle
 
     settings = Settings(
         bids_dir=args.image.parent,
@@ -118,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
     plans.check_mask_tool(settings.mask)
     check_writable(args.out_dir)
     plans.verify_model(bundle, detection.engine)
+    check_gpu(detection.device)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     failure: ShivaCMBError | None = None

@@ -13,7 +13,14 @@ from shivacmb.models.bundle import (
     Postprocess,
 )
 from shivacmb.models.descriptor import load_bundle
-from shivacmb.models.ensemble import DEVICES, ENGINES, Ensemble, choose_engine, load_ensemble
+from shivacmb.models.ensemble import (
+    DEVICES,
+    ENGINES,
+    Ensemble,
+    check_gpu,
+    choose_engine,
+    load_ensemble,
+)
 from shivacmb.models.locate import find_bundle, list_bundles, user_models_dir
 from shivacmb.models.presets import PRESET_NAMES, preset
 from shivacmb.models.unet3d import build_unet3d
@@ -33,6 +40,7 @@ __all__ = [
     'IntermediateForm',
     'Postprocess',
     'build_unet3d',
+    'check_gpu',
     'choose_engine',
     'find_bundle',
     'list_bundles',

@@ -30,6 +30,14 @@ def visible_gpus(tensorflow: Any) -> list[Any]:
     return gpus
 
 
+def no_gpu(seen: str) -> TemporaryError:
+    """Make the error for a GPU that is asked for and not there: another node may have one."""
+    return TemporaryError(
+        f'{seen} on {socket.gethostname()}; check `nvidia-smi`, install '
+        "`pip install 'shivacmb[gpu]'`, or use --device cpu"
+    )
+
+
 class TensorFlowEngine:
     """Runs the folds of a bundle with TensorFlow (``.keras`` folds: with Keras's own backend).
 
@@ -72,11 +80,7 @@ class TensorFlowEngine:
                 tensorflow.config.threading.set_inter_op_parallelism_threads(1)
         gpus = [] if device == 'cpu' else visible_gpus(tensorflow)
         if device == 'gpu' and not gpus:
-            msg = (
-                f'TensorFlow sees no GPU on {socket.gethostname()}; check `nvidia-smi`, install '
-                "`pip install 'shivacmb[gpu]'`, or use --device cpu"
-            )
-            raise TemporaryError(msg)
+            raise no_gpu('TensorFlow sees no GPU')
         self.device = 'gpu' if gpus else 'cpu'
         self._place = '/GPU:0' if gpus else '/CPU:0'
         self._predictors = []

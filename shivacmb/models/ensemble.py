@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ENGINES = ('auto', 'openvino', 'tensorflow')
 DEVICES = ('auto', 'cpu', 'gpu')
+#: What the drivers of NVIDIA, of WSL 2 and of AMD make where there is a GPU.
+GPU_DEVICES = ('/dev/nvidiactl', '/dev/nvidia0', '/dev/dxg', '/dev/kfd')
 
 
 class Engine(Protocol):
@@ -174,11 +176,30 @@ class Ensemble:
                 raise ModelError(msg)
 
 
-def _nvidia_device_present() -> bool:
+def _gpu_device_present() -> bool:
     """Tell whether a look through TensorFlow (10 s) for a GPU is worth its while."""
     if os.environ.get('CUDA_VISIBLE_DEVICES', '0').strip() in ('', '-1'):
         return False
-    return any(Path(name).exists() for name in ('/dev/nvidiactl', '/dev/nvidia0', '/dev/dxg'))
+    return any(Path(name).exists() for name in GPU_DEVICES)
+
+
+def check_gpu(device: str) -> None:
+    """Refuse to begin where a GPU is asked for and none can be; TensorFlow is not asked.
+
+    Parameters
+    ----------
+    device : {'auto', 'cpu', 'gpu'}
+        As typed.
+
+    Raises
+    ------
+    TemporaryError
+        There is no device file of a GPU, or ``CUDA_VISIBLE_DEVICES`` hides all.
+    """
+    if device == 'gpu' and not _gpu_device_present():
+        from shivacmb.models.engine_tensorflow import no_gpu
+
+        raise no_gpu('there is no GPU')
 
 
 def choose_engine(engine: str, device: str) -> str:
@@ -188,7 +209,7 @@ def choose_engine(engine: str, device: str) -> str:
     ----------
     engine : {'auto', 'openvino', 'tensorflow'}
         ``auto`` is TensorFlow where it sees a GPU, else OpenVINO. TensorFlow is imported for this
-        only if a GPU is asked for, or if it is installed and NVIDIA device files exist.
+        only if a GPU is asked for, or if it is installed and device files of a GPU exist.
     device : {'auto', 'cpu', 'gpu'}
         Where to compute.
 
@@ -212,7 +233,7 @@ def choose_engine(engine: str, device: str) -> str:
         return engine
     if device == 'gpu':
         return 'tensorflow'
-    if device == 'auto' and _nvidia_device_present() and has_tensorflow():
+    if device == 'auto' and _gpu_device_present() and has_tensorflow():
         from shivacmb.models.engine_tensorflow import visible_gpus
 
         if visible_gpus(import_tensorflow('looking for a GPU')):

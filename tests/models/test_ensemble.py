@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import ModelError, TemporaryError, UsageError
-from shivacmb.models import Ensemble, choose_engine, load_bundle, load_ensemble
+from shivacmb.models import Ensemble, check_gpu, choose_engine, load_bundle, load_ensemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,8 +171,28 @@ def test_choice_of_the_engine(engine: str, device: str, expected: str) -> None:
     assert choose_engine(engine, device) == expected
 
 
+def test_a_gpu_that_cannot_be_there_is_seen_without_tensorflow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        'shivacmb.models.ensemble.import_tensorflow', lambda _: pytest.fail('imported')
+    )
+    there = tmp_path / 'nvidiactl'
+    monkeypatch.setattr('shivacmb.models.ensemble.GPU_DEVICES', (str(there),))
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    check_gpu('cpu')
+    check_gpu('auto')
+    with pytest.raises(TemporaryError, match=r'there is no GPU on .+ or use --device cpu'):
+        check_gpu('gpu')
+    there.touch()
+    check_gpu('gpu')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+    with pytest.raises(TemporaryError, match='there is no GPU'):
+        check_gpu('gpu')
+
+
 def test_auto_looks_for_a_gpu_only_where_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('shivacmb.models.ensemble._nvidia_device_present', lambda: False)
+    monkeypatch.setattr('shivacmb.models.ensemble._gpu_device_present', lambda: False)
     monkeypatch.setattr(
         'shivacmb.models.ensemble.import_tensorflow', lambda _: pytest.fail('imported')
     )

@@ -147,3 +147,23 @@ def test_one_broken_image(app: Any, tools: Any, tmp_path: Path) -> None:
     assert done.returncode == 65
     assert 'is empty (0 bytes)' in tools.sentence(done.stderr)
     assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == []
+
+
+@pytest.mark.parametrize('how', ['participant', 'scan'])
+def test_a_gpu_that_is_not_there_ends_a_run_before_it_begins(
+    app: Any, tools: Any, tmp_path: Path, how: str
+) -> None:
+    bids = tools.dataset(tmp_path / 'bids')
+    image = tools.place(bids, 'sub-01_T2starw')
+    out = tmp_path / 'out'
+    program = 'shivacmb-tools' if how == 'scan' else 'shivacmb'
+    words = ('scan', image, '-o', out) if how == 'scan' else (bids, out, 'participant')
+    done = app.run(
+        *words, '--model', app.bundle, '--device', 'gpu', program=program, CUDA_VISIBLE_DEVICES=''
+    )
+    assert done.returncode == 75, done.stderr
+    assert 'there is no GPU on ' in done.stderr
+    assert 'check `nvidia-smi`' in done.stderr
+    assert 'or use --device cpu' in done.stderr
+    # no scan is said to have failed: nothing is wrong with it
+    assert not [path for path in out.rglob('*') if 'sub-01' in path.name]
