@@ -19,7 +19,14 @@ from shivacmb.exceptions import TemporaryError, UsageError
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.exact import one_thread
-from shivacmb.simulate.files import settle, staging, write_image, write_json, write_table
+from shivacmb.simulate.files import (
+    reorient_vector,
+    settle,
+    staging,
+    write_image,
+    write_json,
+    write_table,
+)
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.scanner import Scanner, Wishes, draw_scanner
 from shivacmb.simulate.subject import CONTRASTS, LesionWishes, Subject, simulate_subject
@@ -182,6 +189,10 @@ def write_subject(out_dir: Path, label: str, subject: Subject, scanner: Scanner)
     """
     stem = f'sub-{label}'
     acquisition = scanner.acquisition
+    field, size = (
+        reorient_vector(vector, subject.affine, scanner.axes)
+        for vector in (acquisition.protocol.b0, acquisition.voxel_mm)
+    )
     to_scanner = subject.affine @ np.diag([*(1 / np.array(acquisition.voxel_mm)), 1.0])
     with staging(out_dir, stem) as stage:
         raw, truth = stage / 'raw' / 'anat', stage / 'truth' / 'anat'
@@ -201,8 +212,8 @@ def write_subject(out_dir: Path, label: str, subject: Subject, scanner: Scanner)
             sources=[f'bids:raw:{stem}/anat/{name}.nii.gz' for name in names], facts={
                 'FieldStrength': acquisition.protocol.field_t,
                 'EchoTime': round(acquisition.protocol.echo_s, 6),
-                'FieldDirection': [round(value, 6) for value in acquisition.protocol.b0],
-                'VoxelSize': [round(value, 4) for value in acquisition.voxel_mm],
+                'FieldDirection': [round(value, 6) for value in field],
+                'VoxelSize': [round(abs(value), 4) for value in size],
                 'SignalToNoise': round(acquisition.snr, 3),
                 'Slices': ('sagittal', 'coronal', 'axial')[acquisition.slice_axis],
             },

@@ -78,6 +78,8 @@ def prepare_root(
         ],
     }
     truth = out_dir / 'derivatives' / 'truth'
+    # first: with it the folder counts as ours, whatever ends this run
+    write_json(record, {'software_version': __version__, 'settings': asked})
     write_json(
         out_dir / 'dataset_description.json',
         {'Name': name, 'DatasetType': 'raw', **common, **description},
@@ -95,5 +97,3 @@ def prepare_root(
     write_text(out_dir / '.bidsignore', ignore)
     write_text(out_dir / 'README.md', readme)
     write_text(truth / 'README.md', readme)
-    # last: with it the folder counts as ours
-    write_json(record, {'software_version': __version__, 'settings': asked})

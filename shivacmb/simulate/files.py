@@ -80,11 +80,37 @@ def reorient(array: Array, affine: Array, axes: str) -> tuple[Array, Array]:
         The same voxels.
     affine : ndarray, float64 [4, 4]
     """
-    change = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(axes))
-    )
+    change = _change(affine, axes)
     back = nib.orientations.inv_ornt_aff(change, array.shape)
     return nib.orientations.apply_orientation(array, change), affine @ back
+
+
+def reorient_vector(vector: Sequence[float], affine: Array, axes: str) -> list[float]:
+    """Turn a vector along the voxel axes of an image as :func:`reorient` turns the image.
+
+    Parameters
+    ----------
+    vector : sequence of three float
+    affine, axes
+        As there.
+
+    Returns
+    -------
+    list of float
+        Along the axes of the turned image.
+    """
+    turned = [0.0] * 3
+    for value, (axis, sign) in zip(vector, _change(affine, axes), strict=True):
+        turned[int(axis)] = float(sign * value)
+    return turned
+
+
+def _change(affine: Array, axes: str) -> Array:
+    return np.asarray(
+        nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(axes))
+        )
+    )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
