@@ -137,7 +137,9 @@ def run(args: argparse.Namespace) -> int:
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
     left_out = ''
     if record['cmb_left_out']:
-        left_out = f'; not counted, as they lie in fluid: {record["cmb_left_out"]}'
+        left_out = (
+            f'; not counted, as they lie in fluid or outside the brain: {record["cmb_left_out"]}'
+        )
     print(
         f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '
         f'{record["cmb_volume_mm3"]:.1f} mm3{left_out}\nTable: {plan.outputs["dseg_tsv"]}\n'

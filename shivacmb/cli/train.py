@@ -368,6 +368,7 @@ def task_from(args: argparse.Namespace) -> Task:
     UsageError
         They contradict each other, or the model that is given to begin with.
     """
+    from shivacmb.bids import parse_labels
     from shivacmb.exceptions import UsageError
     from shivacmb.models import find_bundle
     from shivacmb.train.dataset import Query
@@ -380,7 +381,8 @@ def task_from(args: argparse.Namespace) -> Task:
     query = Query(
         inputs=plan.inputs, classes=plan.classes, pattern=args.labels,
         derivatives=dict(args.derivatives), mask_pattern=args.brain_mask,
-        participants=args.participant_label, exclude=args.exclude_participant_label,
+        participants=parse_labels(args.participant_label),
+        exclude=parse_labels(args.exclude_participant_label) or (),
         filters=args.bids_filter_file,
     )  # fmt: skip
     return Task(

@@ -33,6 +33,7 @@ from shivacmb.train.brain_zones_network import (
     unfolded,
 )
 from shivacmb.train.brain_zones_samples import LEFT, Array, Pair, simulate_pairs
+from shivacmb.train.plan import note_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -302,6 +303,12 @@ def train(
                 ' earlier step: start again from it with another seed'
             )
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            # the loss is counted before the step, whose gradient may be none
+            if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+                raise DataError(
+                    f'the weights are not finite any more after step {step + 1}; <{checkpoint}> '
+                    'is of an earlier step: start again from it with a lower learning rate'
+                )
             _save(model, checkpoint, progress, step + 1)
             with (folder / 'loss.tsv').open('a') as table:
                 table.write(f'{step + 1}\t{np.mean(losses):.5f}\n')
@@ -332,6 +339,9 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
     parser = argparse.ArgumentParser(prog=f'python -m shivacmb.train.{name.replace("-", "_")}')
     parser.add_argument('-o', '--output', type=Path, required=True, help='folder of the bundle')
     parser.add_argument('--work', type=Path, help=f'checkpoints (default: OUTPUT/../{name}-work)')
+    parser.add_argument(
+        '--bundle-version', default='unreleased', help='version that the bundle calls itself'
+    )
     parser.add_argument('--steps', type=int, default=recipe.steps)
     parser.add_argument('--seed', type=int, default=20240)
     parser.add_argument('--workers', type=int, default=1)
@@ -349,6 +359,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
     # read by TensorFlow when it first computes
     os.environ['TF_NUM_INTRAOP_THREADS'] = str(options.threads)
     work = options.work or options.output.parent / f'{name}-work'
+    note_plan(work, {'seed': options.seed, 'heads': options.heads})
     model = train(
         work, steps=options.steps, seed=options.seed, workers=options.workers, recipe=recipe
     )
@@ -382,6 +393,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
         [network],
         {
             **recipe.card,
+            'version': options.bundle_version,
             'architecture': {
                 **recipe.card['architecture'],
                 'atlas': {'file': FILE, 'sha256': checksum},

@@ -42,8 +42,15 @@ class State:
 
     @property
     def variables(self) -> list[Any]:
-        """Variables of the optimizer."""
-        return list(self.model.optimizer.variables)
+        """Variables of the optimizer, without those that scale the loss in float16."""
+        optimizer = self.model.optimizer
+        return list(getattr(optimizer, 'inner_optimizer', optimizer).variables)
+
+    @property
+    def scaling(self) -> list[Any]:
+        """Variables that scale the loss in float16: none in other arithmetic."""
+        inner = {id(variable) for variable in self.variables}
+        return [v for v in self.model.optimizer.variables if id(v) not in inner]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: the new one whole, or the old one as it was.
@@ -59,6 +66,9 @@ class State:
         arrays |= {
             f'o{i:03d}': keras.ops.convert_to_numpy(value)
             for i, value in enumerate(self.variables)
+        }
+        arrays |= {
+            f's{i:03d}': keras.ops.convert_to_numpy(value) for i, value in enumerate(self.scaling)
         }
         # a gradient may be NaN though the loss, counted before the step, is not
         if not all(np.isfinite(value).all() for value in arrays.values()):
@@ -100,6 +110,13 @@ class State:
         self.model.set_weights(weights)
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
+        # after a change of the precision the scale of the loss starts anew
+        scale = [
+            content[name] for name in sorted(content) if name[:1] == 's' and name[1:].isdigit()
+        ]
+        if _same_shapes(scale, self.scaling):
+            for variable, value in zip(self.scaling, scale, strict=True):
+                variable.assign(value)
         self.step = int(content['step'])
         self.losses = list(content.get('losses', []))
         self.seconds = float(content.get('seconds', 0.0))

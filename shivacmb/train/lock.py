@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from shivacmb.exceptions import OutputError, TemporaryError
 
+POLL_S = 1.0
+
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Hold a folder while the block runs.
+
+    Parameters
+    ----------
+    folder : Path
+        Created when missing.
+    wait : callable
+        Asked once a second while another process holds it: whether to go on waiting.
 
     Raises
     ------
     TemporaryError
         Another process holds it.
     OutputError
-        It cannot be written.
+        It cannot be written, or its file system has no locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -30,11 +41,24 @@ def locked(folder: Path) -> Iterator[None]:
             'may write to with --work'
         ) from error
     with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TemporaryError(
-                f'another training works in <{folder}>; wait until it ends, or give another '
-                'folder with --work'
-            ) from error
+        while not _taken(stream, folder):
+            if not wait():
+                raise TemporaryError(
+                    f'another training works in <{folder}>; wait until it ends, or give another '
+                    'folder with --work'
+                )
+            time.sleep(POLL_S)
         yield
+
+
+def _taken(stream: IO[str], folder: Path) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise OutputError(
+            f'<{folder}> cannot be locked ({error.strerror}), so two trainings could not be kept '
+            'apart: give a folder on another file system with --work'
+        ) from error
+    return True

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from shivacmb.bids import write_text
 from shivacmb.exceptions import UsageError
 from shivacmb.models import Grid, Input, Intensity
 from shivacmb.models.unet3d import build_unet3d, stage_filters
@@ -112,6 +114,12 @@ class Plan:
             )
         if self.seed * 1000 + self.folds >= 2**32:
             raise UsageError(f'--seed must be below {2**32 // 1000 - self.folds}')
+        for item in self.classes:
+            if shared := sorted({*self.ignore} & {*item.values}):
+                raise UsageError(
+                    f'--ignore {shared[0]} is a value of the class {item.name}; leave it out of '
+                    'one of them'
+                )
         if not 0 < self.low <= self.high:
             raise UsageError('the learning rates must satisfy 0 < --min-rate <= --max-rate')
         if self.decay is not None and not 0 < self.decay <= 1:
@@ -195,7 +203,44 @@ class Plan:
         return content
 
 
-def check_same(now: dict[str, Any], before: dict[str, Any], work: str) -> None:
+def note_plan(work: Path, plan: dict[str, Any]) -> None:
+    """Write down what a work folder is for, or refuse one that was begun for something else.
+
+    Parameters
+    ----------
+    work : Path
+        Created when missing.
+    plan : dict
+        What decides its content.
+
+    Raises
+    ------
+    UsageError
+        Naming what differs, or that the file cannot be read.
+    OutputError
+        When it cannot be written.
+    """
+    path = work / 'plan.json'
+    now = json.loads(json.dumps(plan, default=str))
+    if path.exists():
+        try:
+            before = dict(json.loads(path.read_text('utf-8')))
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(
+                f'<{path}> cannot be read; give another folder with --work'
+            ) from error
+        check_same(now, before, str(work), may_change=())
+    else:
+        work.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(now, indent=1) + '\n')
+
+
+def check_same(
+    now: dict[str, Any],
+    before: dict[str, Any],
+    work: str,
+    may_change: Sequence[str] = _MAY_CHANGE,
+) -> None:
     """Refuse to continue a training with other choices than it began with.
 
     Parameters
@@ -204,16 +249,18 @@ def check_same(now: dict[str, Any], before: dict[str, Any], work: str) -> None:
         Of :meth:`Plan.to_json`.
     work : str
         Where the training is, for the message.
+    may_change : sequence of str
+        What may differ: by default length, learning rate and precision.
 
     Raises
     ------
     UsageError
-        Naming what differs. Length, learning rate and precision may differ.
+        Naming what differs.
     """
     changed = [
         f'{name} ({json.dumps(before.get(name))} before, {json.dumps(now[name])} now)'
         for name in now
-        if name not in _MAY_CHANGE and now[name] != before.get(name)
+        if name not in may_change and now[name] != before.get(name)
     ]
     if changed:
         raise UsageError(

@@ -27,6 +27,8 @@ Array = NDArray[Any]
 BOX = (160, 216, 176)
 #: Scans made of one head.
 SCANS_PER_HEAD = 3
+#: Raise it when the simulator or the truth of a scan changes: earlier pools are then not gone on.
+SCANS_LAYOUT = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def _path(folder: Path, index: int) -> Path:
 def _head(seed: int, number: int) -> Head:
     from shivacmb.simulate.anatomy import random_head
 
-    return random_head(np.random.default_rng([seed, number]))
+    # a stream of its own: [seed, number] and [seed, number, 0] are one, and the latter is that of
+    # a head of `simulate`, on which a network may be tried that has learnt from this pool
+    return random_head(np.random.default_rng([seed, number, 99]))
 
 
 @one_thread

@@ -71,6 +71,12 @@ class Task:
     workers: int = 1
     only_fold: int | None = None
 
+    @property
+    def same_names(self) -> bool:
+        """Whether two datasets lie in folders of the same name."""
+        folders = {bids.resolve() for bids, _ in self.sets}
+        return len({path.name for path in folders}) < len(folders)
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -118,7 +124,9 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
     how = Preparation(task.plan.grid, task.plan.intensity, task.plan.classes, task.plan.ignore)
     channels = [f'{item.name}={",".join(item.contrasts)}' for item in task.plan.inputs]
     if task.from_pool:
-        return names_in(pool, how, channels)
+        names = names_in(pool, how, channels)
+        _check_chosen(task, names)
+        return names
     tags = _dataset_names([bids for bids, _ in task.sets])
     scans = []
     for (bids, labels), tag in zip(task.sets, tags, strict=True):
@@ -133,12 +141,27 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
             'a dataset may be given twice only with labels of other scans'
         )
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
+    if (task.work / SETTINGS).exists():
+        # before anything is prepared anew: a fold may be learning from the pool as it is
+        _check_continued(_settings(task, {scan.name: how.key(scan) for scan in scans}), task.work)
     note_pool(pool, [scan.name for scan in scans], how, channels)
     if not prepare_all(pool, scans, how, workers=task.workers, stop=stop, tell=tell):
         raise PausedError(
             f'stopped while preparing scans in <{pool}>; run the same command again to go on'
         )
-    return [scan.name for scan in scans]
+    return sorted(scan.name for scan in scans)
+
+
+def _check_chosen(task: Task, names: list[str]) -> None:
+    """Refuse a choice of participants that the prepared scans do not follow."""
+    wanted, left_out = task.query.participants, task.query.exclude
+    for name in names:
+        label = open_volume(task.work / POOL, name).facts['person'].rpartition('/sub-')[2]
+        if label in left_out or (wanted is not None and label not in wanted):
+            raise UsageError(
+                f'<{task.work / POOL}> was prepared with sub-{label}, whom the options leave out; '
+                'run without --from-pool in another work folder, or leave these options out'
+            )
 
 
 def _dataset_names(folders: list[Path]) -> list[str]:
@@ -180,12 +203,16 @@ def start_caution(task: Task) -> str:
         Empty where each fold begins with the fold that left the same people out.
     """
     start = task.start
-    if start is None or (task.fold_table is not None and len(start.folds) == task.plan.folds):
+    if start is None:
         return ''
-    reason = (
-        'without a table of folds' if len(start.folds) == task.plan.folds
-        else f'each fold with the mean of its {len(start.folds)}'
-    )  # fmt: skip
+    if len(start.folds) != task.plan.folds:
+        reason = f'each fold with the mean of its {len(start.folds)}'
+    elif task.fold_table is None:
+        reason = 'without a table of folds'
+    elif task.same_names:
+        reason = 'with a table of folds that cannot tell datasets in folders of one name apart'
+    else:
+        return ''
     return (
         f'the training began with {start.name} {start.version}, {reason}: if people of these '
         'scans were among those it learnt from, no scan is unseen and these numbers are too good'
@@ -224,16 +251,10 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
-    content = {
-        **plan.to_json(),
-        'start': f'{task.start.name} {task.start.version}' if task.start else None,
-        'scans': {name: [facts[name]['key'][:16], fold]
-                  for name, fold in zip(names, folds, strict=True)},
-    }  # fmt: skip
-    path = work / SETTINGS
-    if path.exists():
-        _check_continued(content, path)
-    write_text(path, json.dumps(content, indent=1) + '\n')
+    content = _settings(task, {name: facts[name]['key'] for name in names}, folds)
+    if (work / SETTINGS).exists():
+        _check_continued(content, work)
+    write_text(work / SETTINGS, json.dumps(content, indent=1) + '\n')
     rows = [
         (facts[name]['person'], name, count, fold)
         for name, count, fold in zip(names, counts, folds, strict=True)
@@ -242,13 +263,32 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     return folds, facts
 
 
-def _check_continued(content: dict[str, Any], path: Path) -> None:
+def _settings(task: Task, keys: dict[str, str], folds: list[int] | None = None) -> dict[str, Any]:
+    """What must stay while a training is under way; without folds where they are not dealt yet."""
+    dealt = folds if folds is not None else [None] * len(keys)
+    return {
+        **task.plan.to_json(),
+        'start': f'{task.start.name} {task.start.version}' if task.start else None,
+        'scans': {
+            name: [key[:16], *([] if fold is None else [fold])]
+            for (name, key), fold in zip(keys.items(), dealt, strict=True)
+        },
+    }
+
+
+def _check_continued(content: dict[str, Any], work: Path) -> None:
+    path = work / SETTINGS
     before = _read_record(path)
     if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
         raise _damaged(path)
     ours, theirs = content['scans'], before['scans']
     settings = {name: value for name, value in content.items() if name != 'scans'}
     check_same(settings, before, str(path.parent))
+    # keys alone where no folds are dealt yet
+    theirs = {
+        name: own[: len(ours[name])] if name in ours and isinstance(own, list) else own
+        for name, own in theirs.items()
+    }
     if ours != theirs:
         differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         raise UsageError(
@@ -284,7 +324,8 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     """
     plan = task.plan
     plan.check()
-    with locked(task.work / POOL):
+    # tasks of an array start together: one prepares, the others find it done
+    with locked(task.work / POOL, wait=lambda: not stop()):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names, tell)
     caution = start_caution(task)

@@ -24,7 +24,8 @@ from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
-from shivacmb.train.pool import BOX, SCANS_PER_HEAD, fill_pool, load_scan
+from shivacmb.train.plan import note_plan
+from shivacmb.train.pool import BOX, SCANS_LAYOUT, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 from shivacmb.train.start import mean_weights, shift_output
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Array = NDArray[Any]
+#: What a run that continues may change: it decides nothing of what is kept.
+_FREE = ('workers', 'min_parenchyma', 'min_parenchyma_swi')
 logger = logging.getLogger(__name__)
 
 
@@ -72,7 +75,9 @@ class Plan:
     min_parenchyma : float
         Rule of the bundle for what surrounds a lesion in T2*-GRE, see
         :func:`shivacmb.lesions.parenchyma_fractions`; half is the criterion of Greenberg et al.,
-        Lancet Neurol 2009;8:165-174. SWI has no such rule (docs/decisions/0097).
+        Lancet Neurol 2009;8:165-174 (docs/decisions/0097).
+    min_parenchyma_swi : float
+        The same for SWI: enough to leave out what is no part of the brain (docs/decisions/0124).
     """
 
     steps: int = 3000
@@ -91,6 +96,7 @@ class Plan:
     large: float = 0.3
     start: Path | None = None
     min_parenchyma: float = 0.5
+    min_parenchyma_swi: float = 0.1
 
 
 def _source(
@@ -257,6 +263,11 @@ def build(
             f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
         )
     initial, start = mean_weights(plan.start) if plan.start else (None, 'nothing')
+    note_plan(
+        work,
+        {**{name: value for name, value in asdict(plan).items() if name not in _FREE},
+         'start': start, 'layout of the scans': SCANS_LAYOUT},
+    )  # fmt: skip
     fill_pool(
         work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape,
         large=plan.large,
@@ -286,7 +297,7 @@ def build(
         )
         for fold in range(plan.folds)
     ]  # fmt: skip
-    rule = {'T2starw': plan.min_parenchyma}
+    rule = {'T2starw': plan.min_parenchyma, 'swi': plan.min_parenchyma_swi}
     zones: dict[int, Array | None] = {}
     pool, early, others = work / 'judge', range(plan.judged), range(plan.judged, 2 * plan.judged)
     raw = choose(judge(predictor, folds, pool, early, rule, zones))
@@ -351,6 +362,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--min-parenchyma', type=float, default=plan.min_parenchyma,
         help='least share of brain tissue around a lesion in T2*-GRE',
+    )  # fmt: skip
+    parser.add_argument(
+        '--min-parenchyma-swi', type=float, default=plan.min_parenchyma_swi,
+        help='the same in SWI',
     )  # fmt: skip
     parser.add_argument('--start', type=Path, help='bundle to begin with, instead of from nothing')
     parser.add_argument(

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from shivacmb.bids import replacing, write_text
 from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError, UsageError
 from shivacmb.imaging import crop, voxels_outside
-from shivacmb.models import Grid, Intensity
+from shivacmb.models import Grid, Intensity, find_bundle
+from shivacmb.models.brain_mask import BUILTIN
 from shivacmb.models.checksums import sha256_of
 from shivacmb.preparation import prepare
 from shivacmb.train.dataset import LabelClass, LabelledScan
@@ -80,8 +82,18 @@ class Preparation:
     def key(self, scan: LabelledScan) -> str:
         """Checksum of these settings and of the scan's files."""
         files = [*scan.images, *scan.labels, *([scan.mask] if scan.mask else [])]
-        content = [LAYOUT, asdict(self), [sha256_of(path) for path in files], bool(scan.mask)]
+        checksums = [sha256_of(path) for path in files]
+        mask = True if scan.mask else _builtin_mask()
+        content = [LAYOUT, asdict(self), checksums, mask]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _builtin_mask() -> str:
+    """Checksums of what masks scans that come without a mask."""
+    bundle = find_bundle(BUILTIN)
+    atlas = [bundle.atlas[1]] if bundle.atlas else []
+    return ' '.join([*(fold.sha256 for fold in bundle.folds), *atlas])
 
 
 def _stem(folder: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, UsageError
 from shivacmb.imaging.zones import Zone
 from shivacmb.models.brain_atlas import load_atlas
 from shivacmb.models.locate import find_bundle
@@ -241,6 +241,9 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
     bundle.verify()
     assert bundle.target == 'brain'
     assert bundle.training['steps'] == 4
+    assert bundle.version == 'unreleased'
+    with pytest.raises(UsageError, match=r'begun with other settings: heads \(1 before, 2 now\)'):
+        brain_zones.main([*command, '--heads', '2', '--steps', '4'], recipe)
     assert 'never shown' in bundle.description
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) < 5e6
     atlas = bundle.architecture['atlas']
@@ -281,3 +284,15 @@ def test_a_loss_that_is_no_number_stops_the_training(
     monkeypatch.setattr(brain_zones, 'NET_MM', 6.0)
     with pytest.raises(DataError, match=r'the loss became nan at step 1; <.*checkpoint\.keras>'):
         brain_zones.train(tmp_path, steps=4, seed=1, workers=0)
+
+    class Late(Broken):
+        def train_on_batch(self, *_: object) -> float:
+            return 1.0
+
+        def get_weights(self) -> list[np.ndarray]:
+            return [np.array([1.0, np.nan])]
+
+    monkeypatch.setattr(brain_zones, 'new_network', lambda _: Late())
+    with pytest.raises(DataError, match='the weights are not finite any more after step 4; <'):
+        brain_zones.train(tmp_path, steps=4, seed=1, workers=0)
+    assert not list(tmp_path.glob('*.keras'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from shivacmb.exceptions import UsageError
 from shivacmb.models import Grid
 from shivacmb.train.card_text import card_text
 from shivacmb.train.curves import join_curves
-from shivacmb.train.plan import NETWORKS, Plan, check_same
+from shivacmb.train.dataset import LabelClass
+from shivacmb.train.plan import NETWORKS, Plan, check_same, note_plan
 
 
 def test_the_defaults_are_those_of_the_paper() -> None:
@@ -109,3 +111,22 @@ def test_the_card_says_what_it_was_trained_on() -> None:
     assert '**Licence.** not stated' in text
     assert '| all | 4 | 7 | 0.857 | n/a | 0.25 | 0.8 |' in text
     assert 'threshold 0.4, at least 3 voxels' in text
+
+
+def test_an_ignored_value_of_a_class_is_refused() -> None:
+    plan = Plan(classes=(LabelClass('CMB', (1, 2)),), ignore=(2, 9))
+    with pytest.raises(UsageError, match='--ignore 2 is a value of the class CMB; leave it out'):
+        plan.check()
+
+
+def test_a_work_folder_is_for_one_plan(tmp_path: Path) -> None:
+    work = tmp_path / 'work'
+    note_plan(work, {'seed': 2, 'shape': (3, 3), 'start': None})
+    note_plan(work, {'seed': 2, 'shape': (3, 3), 'start': None})
+    with pytest.raises(UsageError, match=r'other settings: seed \(2 before, 3 now\); .*--work'):
+        note_plan(work, {'seed': 3, 'shape': (3, 3), 'start': None})
+    with pytest.raises(UsageError, match=r'layout \(null before, 1 now\)'):
+        note_plan(work, {'seed': 2, 'shape': (3, 3), 'start': None, 'layout': 1})
+    (work / 'plan.json').write_text('{"see')
+    with pytest.raises(UsageError, match=r'plan\.json> cannot be read; give another folder'):
+        note_plan(work, {'seed': 2})

@@ -144,6 +144,78 @@ def test_what_a_killed_run_was_writing_is_swept_away(tmp_path: Path) -> None:
     assert not left.exists()
 
 
+@pytest.mark.parametrize('precision', ['mixed_float16', 'float32'])
+def test_the_arithmetic_may_change_between_runs(
+    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled = replace(
+        tiny(), optimizer=lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+    )
+    one, two = (tiny(), scaled) if precision == 'mixed_float16' else (scaled, tiny())
+    with pytest.raises(PausedError):
+        train(Dots(), RECIPE, tmp_path, network=one, watch=Watch(stop=lambda: True))
+    # Adam's own numbers go on, those that scale the loss begin anew
+    train(Dots(), RECIPE, tmp_path, network=two)
+    assert saved_weights(tmp_path)[1] == 5
+
+
+def test_a_training_with_scaled_losses_goes_on_bit_by_bit(tmp_path: Path) -> None:
+    scaled = replace(
+        tiny(),
+        optimizer=lambda: keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.Adam(), dynamic_growth_steps=2
+        ),
+    )
+    whole = train(Dots(), RECIPE, tmp_path / 'whole', network=scaled)
+    watch = Watch(stop=lambda: True)
+    for _ in range(4):
+        with pytest.raises(PausedError):
+            train(Dots(), RECIPE, tmp_path / 'parts', network=scaled, watch=watch)
+    parts = train(Dots(), RECIPE, tmp_path / 'parts', network=scaled, watch=watch)
+    for ours, theirs in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with (
+        np.load(tmp_path / 'parts' / CHECKPOINT) as mine,
+        np.load(tmp_path / 'whole' / CHECKPOINT) as other,
+    ):
+        names = [name for name in mine.files if name[0] == 's' and name[1:].isdigit()]
+        assert names
+        for name in names:
+            np.testing.assert_array_equal(mine[name], other[name])
+
+
+def test_a_lock_is_waited_for_as_long_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    held = locked(tmp_path)
+    held.__enter__()
+
+    def wait() -> bool:
+        asked.append(1)
+        if len(asked) == 2:
+            held.__exit__(None, None, None)
+        return True
+
+    monkeypatch.setattr('shivacmb.train.lock.POLL_S', 0.001)
+    with locked(tmp_path, wait=wait):
+        assert len(asked) == 2
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr('shivacmb.train.lock.fcntl.flock', none)
+    with (
+        pytest.raises(OutputError, match=r'cannot be locked \(No locks available\).*with --work'),
+        locked(tmp_path),
+    ):
+        pass
+
+
 def test_one_training_at_a_time_in_a_folder(tmp_path: Path) -> None:
     with (
         locked(tmp_path / 'work'),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError, UsageError
+from shivacmb.models import Intensity
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import Query
 from shivacmb.train.loop import _read_curve
@@ -22,6 +26,7 @@ from shivacmb.train.run import (
     _dataset_names,
     _fixed_folds,
     _note_run,
+    deal,
     gather,
     read_runs,
     start_caution,
@@ -31,7 +36,8 @@ from shivacmb.train.run import (
 
 def task(tmp_path: Path, **changes: Any) -> Task:
     plan = Plan(folds=2)
-    return Task(plan, Query(plan.inputs, plan.classes), (), tmp_path / 'work', **changes)
+    task = Task(plan, Query(plan.inputs, plan.classes), (), tmp_path / 'work')
+    return replace(task, **changes)
 
 
 def start(folds: int) -> Any:
@@ -80,6 +86,11 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     assert alone.startswith('the training began with first 1.0, without a table of folds: if')
     mean = start_caution(task(tmp_path, start=start(3), fold_table=table))
     assert 'each fold with the mean of its 3: if people of these scans' in mean
+    pairs = [((tmp_path / name), tmp_path) for name in ('a/bids', 'b/bids')]
+    named = start_caution(task(tmp_path, start=start(2), fold_table=table, sets=tuple(pairs)))
+    assert 'with a table of folds that cannot tell datasets in folders of one name apart' in named
+    once = start_caution(task(tmp_path, start=start(2), fold_table=table, sets=(pairs[0],) * 2))
+    assert once == ''
 
 
 def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
@@ -98,7 +109,52 @@ def test_damaged_records_are_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r'runs\.json> cannot be read, .* copy it again, or'):
         read_runs(tmp_path)
     with pytest.raises(DataError, match=r'settings\.json> cannot be read'):
-        _check_continued({'scans': {}}, tmp_path / SETTINGS)
+        _check_continued({'scans': {}}, tmp_path)
+
+
+def test_a_command_that_is_refused_leaves_the_prepared_scans(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(labelled, tmp_path / 'data')
+    mine = replace(task(tmp_path), sets=((tmp_path / 'data/raw', tmp_path / 'data/labels'),))
+    names = gather(mine, lambda: False, lambda _: None)
+    deal(mine, names, lambda _: None)
+    assert gather(mine, lambda: False, lambda _: None) == names
+    pool = mine.work / 'pool'
+    before = {path: path.read_bytes() for path in pool.iterdir()}
+    monkeypatch.setattr('shivacmb.train.run.prepare_all', lambda *_, **__: pytest.fail('prepared'))
+    other = replace(mine, plan=replace(mine.plan, intensity=Intensity(clip=1.3, divide=1.3)))
+    with pytest.raises(UsageError, match='begun with other settings: intensity'):
+        gather(other, lambda: False, lambda _: None)
+    path = next((tmp_path / 'data/labels').rglob('sub-01*_desc-CMB_dseg.nii.gz'))
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 0, image.affine, image.header), path)
+    with pytest.raises(UsageError, match=r'differ from those .* \(1 of them, such as raw/sub-01'):
+        gather(mine, lambda: False, lambda _: None)
+    assert {path: path.read_bytes() for path in pool.iterdir()} == before
+
+
+def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_path: Path) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    names = gather(mine, lambda: False, lambda _: None)
+    pooled = replace(mine, from_pool=True, sets=())
+    assert gather(pooled, lambda: False, lambda _: None) == names == sorted(names)
+    for changes in ({'exclude': ('02',)}, {'participants': ('01', '03', '04')}):
+        query = replace(mine.query, **changes)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match='was prepared with sub-02, whom the options leave o'):
+            gather(replace(pooled, query=query), lambda: False, lambda _: None)
+
+
+def test_scans_of_two_datasets_are_in_one_order(labelled: Path, tmp_path: Path) -> None:
+    for name in ('z', 'a'):
+        shutil.copytree(labelled / 'raw', tmp_path / name)
+    pairs = tuple((tmp_path / name, labelled / 'labels') for name in ('z', 'a'))
+    mine = replace(task(tmp_path), sets=pairs)
+    names = gather(mine, lambda: False, lambda _: None)
+    assert names == sorted(names)
+    assert {name.partition('/')[0] for name in names} == {'z', 'a'}
+    # a run that continues without the datasets draws the same batches
+    assert gather(replace(mine, from_pool=True), lambda: False, lambda _: None) == names
 
 
 @pytest.mark.parametrize('row', ['1\t2', 'x\t1\t1', '\x80'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -243,6 +244,20 @@ def test_several_processes_prepare_the_same_and_stop_when_asked(
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
+
+
+def test_a_scan_without_a_mask_is_prepared_again_with_another_mask_network(
+    tmp_path: Path, write_scan: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    masked = replace(scan, mask=scan.labels[0])
+    bare = replace(scan, mask=None)
+    before = how().key(masked), how().key(bare)
+    monkeypatch.setattr('shivacmb.train.volumes._builtin_mask', lambda: 'another network')
+    after = how().key(masked), how().key(bare)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
 
 
 def test_a_pool_is_taken_whole_and_as_it_was_prepared(labelled: Path, tmp_path: Path) -> None:
