@@ -111,6 +111,10 @@ def _wanted_labels(
     without = {label.removeprefix('sub-') for label in exclude}
     if participants is None:
         wanted = present
+    elif not participants:
+        raise FilterError(
+            '--participant-label names nobody: the list is empty, so there is nothing to do'
+        )
     else:
         wanted = sorted({label.removeprefix('sub-') for label in participants})
     wanted = [label for label in wanted if label not in without]

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shivacmb.cli import slurm_queue
 from shivacmb.cli.main import check_folders, say
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
+from shivacmb.cli.slurm_logs import arrays_seen
 from shivacmb.cli.slurm_options import PER_TASK, add_command, seconds
 from shivacmb.cli.slurm_script import Job, Place, Resources, check_bind, render
-from shivacmb.exceptions import ModelError, OutputError, UsageError
+from shivacmb.exceptions import ModelError, NoInputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from shivacmb.bids import Scan
@@ -42,12 +44,18 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script; return the exit code."""
+    from shivacmb.bids import parse_labels
+
     typed = parse_passed(args.bids_dir, args.out_dir, args.passed)
     for name, remedy in _NOT_PASSED.items():
         if hasattr(typed, name):
             raise UsageError(f'after --: --{name.replace("_", "-")}: {remedy}')
     if args.participant_label:
         typed.participant_label = args.participant_label
+        if not parse_labels(args.participant_label):
+            # the list of what is to be done again may be empty
+            say('--participant-label names nobody; nothing to submit')
+            return 0
     settings = settings_of(typed)
     check_folders(settings)
     if settings.device == 'auto':
@@ -73,10 +81,13 @@ def run(args: argparse.Namespace) -> int:
     text = render(job, resources, place)
     _make_folders(job)
     if args.list is not None:
-        from shivacmb.bids import write_text
-
-        write_text(args.list, ''.join(f'{label}\n' for label in job.participants))
+        _write_list(args.list, ''.join(f'{label}\n' for label in job.participants))
     sys.stdout.write(text)
+    for array, number in slurm_queue.tasks_left(arrays_seen(job.log_dir)).items():
+        say(
+            f'note: {number} task(s) of SLURM job {array} wait or run on this OUT_DIR; what they '
+            'have not finished is in this script too'
+        )
     say(f'{job.scans} scan(s) of {len(job.participants)} participant(s) in {job.tasks} task(s)')
     return 0
 
@@ -92,6 +103,8 @@ def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
     for participant in found.missing:
         where = 'is not in the dataset' if participant in found.absent else 'has no usable scan'
         say(f'left out: sub-{participant} {where}')
+    if not found.scans:
+        raise NoInputError(f'no scan to process in <{settings.bids_dir}>; see shivacmb --dry-run')
     if args.all or settings.overwrite:
         return list(found.scans)
     try:
@@ -157,8 +170,9 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
         for start in range(0, len(job.participants), job.per_task)
     ]
     minutes = -(-(MINUTES_TO_START + MINUTES_PER_SCAN * max(shares)) // 10) * 10
+    time = f'{minutes // 60:02d}:{minutes % 60:02d}:00'
     return Resources(
-        time=args.time or f'{minutes // 60:02d}:{minutes % 60:02d}:00',
+        time=args.time or time,
         mem=args.mem,
         cpus=args.cpus,
         gres=args.gres,
@@ -167,7 +181,8 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
         qos=args.qos,
         throttle=args.throttle,
         grace_s=args.grace,
-        group_time=args.group_time,
+        # a partition that takes the array takes the group job too
+        group_time=args.group_time or min(args.time or time, '01:00:00', key=seconds),
         group_mem=args.group_mem,
         extra=args.sbatch,
     )
@@ -185,6 +200,9 @@ def _place(args: argparse.Namespace, settings: Settings, typed: argparse.Namespa
             image = str(Path(image).expanduser().absolute())
             if not Path(image).exists():
                 say(f'note: the image <{image}> cannot be seen from here')
+        for path in args.bind:
+            if not path.exists():
+                say(f'note: the folder <{path}> of --bind cannot be seen from here')
         gpu = (args.gres or '').startswith('gpu')
         binds = _binds(settings, typed) + [(str(path), False) for path in args.bind]
         return Place(image=image, runtime=args.runtime, binds=binds, gpu=gpu, setup=setup)
@@ -196,9 +214,9 @@ def _place(args: argparse.Namespace, settings: Settings, typed: argparse.Namespa
             raise UsageError(f'--venv <{args.venv}> has no bin/shivacmb; install shivacmb in it')
         return Place(program=str(program), setup=setup)
     if args.conda is not None:
-        # Activation scripts use variables that are not set
-        lines = ['set +u', 'eval "$(conda shell.bash hook)"', f'conda activate {args.conda}']
-        return Place(setup=[*setup, *lines, 'set -u'])
+        return Place(
+            setup=[*setup, 'eval "$(conda shell.bash hook)"', f'conda activate {args.conda}']
+        )
     beside = Path(sys.executable).with_name('shivacmb')
     return Place(
         program=str(beside) if beside.is_file() else shutil.which('shivacmb') or 'shivacmb',
@@ -217,6 +235,18 @@ def _binds(settings: Settings, typed: argparse.Namespace) -> list[tuple[str, boo
         paths.append(Path(settings.brain_mask.partition('{')[0] + 'x').absolute().parent)
     binds = [(str(path), False) for path in paths if path is not None]
     return binds + ([(str(settings.work_dir), True)] if settings.work_dir else [])
+
+
+def _write_list(path: Path, text: str) -> None:
+    """Write the labels beside the script, but not over those of another script."""
+    from shivacmb.bids import write_text
+
+    if path.exists() and path.read_text('utf-8', errors='replace') != text:
+        raise UsageError(
+            f'--list <{path}> exists and holds something else, perhaps for a script whose tasks '
+            'still wait; give another name, or remove it'
+        )
+    write_text(path, text)
 
 
 def _make_folders(job: Job) -> None:

@@ -119,9 +119,9 @@ def _add_resources(parser: argparse.ArgumentParser) -> None:
         '--sbatch',
         action='append',
         default=[],
-        type=slurm_line,
+        type=sbatch_option,
         metavar='OPTION',
-        help='a further line, e.g. constraint=avx2; may be repeated',
+        help='a further line, without dashes, e.g. constraint=avx2; may be repeated',
     )
 
 
@@ -172,11 +172,23 @@ def _add_script(parser: argparse.ArgumentParser) -> None:
         '--list',
         type=types.folder,
         metavar='FILE',
-        help='write the participants to this file, which the tasks read, instead of the script',
+        help='write the participants to this new file, which the tasks read, instead of the '
+        'script',
     )
     group.add_argument('--no-group', action='store_true', help='leave out the group job')
-    group.add_argument('--group-time', type=slurm_time, default='01:00:00', metavar='TIME')
-    group.add_argument('--group-mem', type=slurm_memory, default='4G', metavar='SIZE')
+    group.add_argument(
+        '--group-time',
+        type=slurm_time,
+        metavar='TIME',
+        help='time limit of the group job (default: that of a task, at most 1:00:00)',
+    )
+    group.add_argument(
+        '--group-mem',
+        type=slurm_memory,
+        default='4G',
+        metavar='SIZE',
+        help='memory of the group job (default: 4G)',
+    )
 
 
 def slurm_word(value: str) -> str:
@@ -221,6 +233,30 @@ def slurm_line(value: str) -> str:
     if not value.strip() or '\n' in value or '\r' in value:
         raise argparse.ArgumentTypeError(f'expected one line, got {value!r}')
     return value
+
+
+#: What the script decides, or has an option of its own for.
+_TAKEN = {
+    **dict.fromkeys(('array', 'a', 'output', 'o', 'error', 'e', 'open-mode', 'signal'), ''),
+    **dict.fromkeys(('requeue', 'no-requeue'), '--requeue N'),
+    **dict.fromkeys(('time', 't'), '--time'),
+    **dict.fromkeys(('dependency', 'd', 'wrap', 'parsable', 'ntasks', 'n'), ''),
+    **dict.fromkeys(('mem', 'cpus-per-task', 'gres', 'partition', 'account', 'qos'), 'its own'),
+}
+
+
+def sbatch_option(value: str) -> str:
+    """One option of sbatch's that the script does not decide."""
+    line = slurm_line(value).strip().lstrip('-')
+    name = line.replace('=', ' ').split()[0] if line else ''
+    if name in _TAKEN:
+        remedy = _TAKEN[name]
+        if remedy == 'its own':
+            remedy = f'--{name}'
+        raise argparse.ArgumentTypeError(
+            f'the script itself says {name}' + (f'; give {remedy}' if remedy else '')
+        )
+    return line
 
 
 def shell_path(value: str) -> str:

@@ -49,12 +49,32 @@ def waiting_tasks(arrays: Sequence[str]) -> dict[str, int]:
     dict
         Number by array, without those that have none.
     """
+    return _count(arrays, ['--states=PENDING'])
+
+
+def _count(arrays: Sequence[str], only: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    words = ['squeue', '--noheader', '--array', '--states=PENDING', '--format=%F']
+    words = ['squeue', '--noheader', '--array', *only, '--format=%F']
     for start in range(0, len(arrays), _AT_ONCE):
         for line in _ask([*words, f'--jobs={",".join(arrays[start : start + _AT_ONCE])}']) or []:
             counts[line.strip()] = counts.get(line.strip(), 0) + 1
     return counts
+
+
+def tasks_left(arrays: Sequence[str]) -> dict[str, int]:
+    """Count the tasks of array jobs that wait or run.
+
+    Parameters
+    ----------
+    arrays : sequence of str
+        Values of ``$SLURM_ARRAY_JOB_ID``.
+
+    Returns
+    -------
+    dict
+        Number by array, without those that have none; empty where SLURM cannot be asked.
+    """
+    return _count(arrays, [])
 
 
 def endings(jobs: Sequence[str]) -> dict[str, str]:

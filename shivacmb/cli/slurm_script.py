@@ -261,7 +261,7 @@ def _app(place: Place) -> list[str]:
     if _by_engine(place):
         lines, bind = _docker(place), '--volume'
     else:
-        gpu = ' --nv' if place.gpu else ''
+        gpu = ' "${card[@]}"' if place.gpu else ''
         lines, bind = [f'exec {place.runtime} run --cleanenv --containall{gpu}'], '--bind'
         # Else /tmp is a memory disk of 64 MB; a folder bound below /tmp may not be found
         lines.append('--workdir "$work"')
@@ -270,8 +270,9 @@ def _app(place: Place) -> list[str]:
     lines += [f'{bind} "${name}:${name}{mode}"' for name, mode in BOUND]
     before = []
     if place.gpu:
+        before = _card(place.runtime)
         # Tasks on one card take turns by a file that all of them see; their /tmp is their own
-        before = [
+        before += [
             'local locks=${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}',
             '(umask 077 && mkdir -p "$locks") 2>/dev/null || :',
             '# not a folder of this user: every task has its own lock',
@@ -300,8 +301,39 @@ def _docker(place: Place) -> list[str]:
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
     ]
     if place.gpu:
-        words.append('--device nvidia.com/gpu=all' if podman else '--gpus all')
+        words.append('"${card[@]}"')
     return words
+
+
+def _card(runtime: str) -> list[str]:
+    """Lines that give the container the cards that SLURM gave the task, and no other."""
+    if runtime in ('apptainer', 'singularity'):
+        # a child of the task: the numbers that the task knows are right
+        return [
+            'local -a card=(--nv)',
+            'if [[ -n ${CUDA_VISIBLE_DEVICES-} ]]; then',
+            '    card+=(--env "CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES")',
+            'fi',
+        ]
+    why = '# no child of the task: the engine counts all cards of the node, as these numbers do'
+    if runtime == 'docker':
+        return [
+            why,
+            'local -a card=(--gpus all)',
+            'if [[ -n ${SLURM_JOB_GPUS-} ]]; then',
+            '    card=(--gpus "\\"device=$SLURM_JOB_GPUS\\"")',
+            'fi',
+        ]
+    return [
+        why,
+        'local number',
+        'local -a card=(--device nvidia.com/gpu=all) given',
+        'if [[ -n ${SLURM_JOB_GPUS-} ]]; then',
+        '    card=()',
+        '    IFS=, read -r -a given <<<"$SLURM_JOB_GPUS"',
+        '    for number in "${given[@]}"; do card+=(--device "nvidia.com/gpu=$number"); done',
+        'fi',
+    ]
 
 
 def check_bind(path: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from shivacmb.bids import ScanRecord, output_paths, read_records
 from shivacmb.cli import slurm_queue
 from shivacmb.cli.runs import FINISHED, RunNote, read_runs
+from shivacmb.cli.slurm_logs import TaskEnd, task_ends
 
 if TYPE_CHECKING:
     from shivacmb.bids import Found
@@ -86,7 +87,26 @@ def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
         stems = {scan.stem for scan in found.scans}
     watch = _Watch(last[stem] for stem in stems if stem in last and not _ok(records.get(stem)))
     states = [_state(out_dir, stem, records.get(stem), last.get(stem), watch) for stem in stems]
+    if any(item.state == NOT_STARTED and not item.run for item in states):
+        ends = task_ends(logs / 'slurm')
+        states = [_with_task(item, ends.get(item.participant)) for item in states]
     return sorted(states, key=lambda item: (item.participant, item.session or '', item.scan))
+
+
+def _with_task(state: ScanState, end: TaskEnd | None) -> ScanState:
+    """Say of a scan that no run has taken on what became of its task."""
+    if state.state != NOT_STARTED or state.run or end is None or not end.code:
+        return state
+    told = f'SLURM task {end.job} ended with exit code {end.code} before it took the scan on'
+    if end.again:
+        told += ', and was to be queued again'
+    return replace(
+        state,
+        state=NOT_STARTED if end.again else STOPPED,
+        reason=f'{told}; see <{end.log}>',
+        job=end.job,
+        log=str(end.log),
+    )
 
 
 def queued_tasks(states: Iterable[ScanState]) -> dict[str, int]:

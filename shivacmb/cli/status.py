@@ -28,6 +28,13 @@ STATES = ('done', 'running', 'failed', 'stopped', 'not-started')
 TO_RESUBMIT = ('failed', 'stopped', 'not-started')
 
 
+#: Options of the app that select scans, and what comes with every command line.
+_SELECT = frozenset({
+    'bids_dir', 'out_dir', 'analysis_level', 'participant_label', 'exclude_participant_label',
+    'session_label', 'modality', 'bids_filter_file', 'skip_bids_validation', 'config_file',
+})  # fmt: skip
+
+
 def register(commands: Any) -> None:
     """Add the subcommand to an ``argparse`` subparsers object."""
     parser = commands.add_parser(
@@ -74,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
         raise NoInputError(f'no such folder: <{args.out_dir}>; give the OUT_DIR of shivacmb')
     found = _search(args)
     states = scan_states(args.out_dir, found)
+    if not states and args.bids_dir is not None:
+        raise NoInputError(
+            f'no scan in the dataset <{args.bids_dir}>; give the BIDS_DIR that was processed with '
+            '--bids-dir, or leave it out'
+        )
     if not states:
         raise NoInputError(
             f'no scan in <{args.out_dir}>; give the OUT_DIR of shivacmb, and --bids-dir to see '
@@ -106,6 +118,9 @@ def _search(args: argparse.Namespace) -> Found | None:
     from shivacmb.cli.run import search
 
     typed = parse_passed(args.bids_dir, args.out_dir, args.passed)
+    if others := sorted(set(vars(typed)) - _SELECT):
+        names = ', '.join('--' + name.replace('_', '-') for name in others)
+        say(f'note: a finished scan counts as done with any settings ({names} not looked at)')
     return search(settings_of(typed))
 
 

@@ -46,7 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     passed: list[str] = []
     if words[:1] in (['slurm'], ['status']):
         words, passed = split(words)
-    args = build_parser().parse_args(words)
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        hint = ''
+        if words[0] in ('slurm', 'status'):
+            hint = (
+                f'; options of shivacmb go after --, such as: {words[0]} ... -- {unknown[0]} ...'
+            )
+        parser.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
     args.passed = passed
     return guarded(lambda: args.handler(args))
 

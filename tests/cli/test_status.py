@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from shivacmb.bids import ScanRecord, output_paths, write_record
+from shivacmb.bids import ScanRecord, find_scans, output_paths, write_record
 from shivacmb.bids.records import write_absence
 from shivacmb.cli import runs, slurm_queue, states
 from shivacmb.cli.interrupts import Terminated
@@ -283,6 +283,58 @@ def test_dataset_tells_what_has_not_started(
         'status', out, '--bids-dir', bids, '--format', 'list', '--', '--participant-label', '02'
     )
     assert (done.returncode, done.stdout) == (75, '02\n')
+
+
+def task_log(out: Path, job: str, task: str, text: str, *, below: str = '') -> Path:
+    path = out / 'logs' / 'slurm' / job / below / f'{task}.log'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_task_that_ended_before_the_app_began_is_told(
+    tools_main: Tools, tmp_path: Path, out: Path, queue: Any, make_head: Any
+) -> None:
+    bids = tmp_path / 'bids'
+    for label in ('01', '02', '03', '04', '05', '06'):
+        path = bids / f'sub-{label}' / 'anat' / f'sub-{label}_T2starw.nii.gz'
+        path.parent.mkdir(parents=True)
+        make_head().to_filename(path)
+    (bids / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    record(out, '01')
+    task_log(out, '9', '0', 'task 0 on n1: 01 02 06\nx: command not found\nexit code 127\n')
+    noise = 'much that the app said\n' * 2000
+    log = task_log(out, '12', '1', f'task 1 on n2: 02\n{noise}exit code 1\n', below='0')
+    again = 'to be queued again, for time 1 of 2\n'
+    task_log(out, '12', '3', f'task 3 on n2: 03\nno GPU\nexit code 75\n{again}', below='0')
+    refused = 'SLURM refused to queue it again\n'
+    task_log(out, '12', '4', f'task 4 on n2: 04\nexit code 75\n{again}{refused}', below='0')
+    task_log(out, '12', '5', 'task 5 on n2: 05\n', below='0')
+    found = {item.participant: item for item in states.scan_states(out, find_scans(bids))}
+    assert found['01'].state == 'done'
+    assert found['02'].state == 'stopped'
+    assert found['02'].reason == (
+        f'SLURM task 12_1 ended with exit code 1 before it took the scan on; see <{log}>'
+    )
+    assert (found['02'].job, found['02'].log) == ('12_1', str(log))
+    assert found['03'].state == 'not-started'
+    assert found['03'].reason.startswith(
+        'SLURM task 12_3 ended with exit code 75 before it took the scan on, and was to be queued'
+    )
+    assert found['04'].state == 'stopped'
+    assert (found['05'].state, found['05'].reason) == ('not-started', 'no run has taken it on')
+    assert found['06'].reason.startswith('SLURM task 9_0 ended with exit code 127')
+    done = tools_main('status', out, '--bids-dir', bids)
+    assert done.returncode == 1
+    assert 'sub-06: SLURM task 9_0 ended with exit code 127' in done.stdout
+    done = tools_main('status', out, '--bids-dir', bids, '--', '--threshold', '0.3')
+    assert 'counts as done with any settings (--threshold not looked at)' in done.stderr
+    # the derivatives given for the dataset
+    (out / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    (out / 'sub-01').mkdir(exist_ok=True)
+    done = tools_main('status', out, '--bids-dir', out)
+    assert done.returncode == 66
+    assert f'no scan in the dataset <{out}>; give the BIDS_DIR that was processed' in done.stderr
 
 
 def test_formats(tools_main: Tools, out: Path, queue: Any) -> None:

@@ -34,6 +34,9 @@ REFUSED = {
     ('--bind', '/x'): '--bind is for --container',
     ('--venv', '/nowhere'): '--venv </nowhere> has no bin/shivacmb',
     ('--container', 'a', '--bind', '/x,y'): '</x,y> cannot be bound into a container',
+    ('--sbatch', 'array=1-3'): 'argument --sbatch: the script itself says array',
+    ('--sbatch=--time=5',): 'the script itself says time; give --time',
+    ('--sbatch', 'mem 5G'): 'the script itself says mem; give --mem',
 }
 
 
@@ -58,6 +61,47 @@ def test_what_sbatch_would_refuse(tools_main: Tools, tmp_path: Path, words: Any)
     done = tools_main('slurm', tmp_path, tmp_path / 'out', *words)
     assert done.returncode == 64
     assert 'expected' in done.stderr
+
+
+@pytest.mark.parametrize('command', ['slurm', 'status'])
+def test_forgotten_dashes_are_explained(tools_main: Tools, tmp_path: Path, command: str) -> None:
+    words = (tmp_path, tmp_path / 'out') if command == 'slurm' else (tmp_path,)
+    done = tools_main(command, *words, '--threshold', '0.3')
+    assert done.returncode == 64
+    assert (
+        'unrecognized arguments: --threshold 0.3; options of shivacmb go after --' in done.stderr
+    )
+
+
+def test_nobody_to_submit(
+    tools_main: Tools, bids: Path, tmp_path: Path, spot_bundle: Path
+) -> None:
+    empty = tmp_path / 'todo.txt'
+    empty.write_text('')
+    words = ('--', '--model', spot_bundle)
+    done = tools_main('slurm', bids, tmp_path / 'out', '--participant-label', empty, *words)
+    assert (done.returncode, done.stdout) == (0, '')
+    assert '--participant-label names nobody; nothing to submit' in done.stderr
+    done = tools_main('slurm', bids, tmp_path / 'out', '--participant-label', '99', *words)
+    assert (done.returncode, done.stdout) == (66, '')
+    assert 'left out: sub-99 is not in the dataset' in done.stderr
+    assert f'no scan to process in <{bids}>' in done.stderr
+
+
+def test_a_list_of_another_script_is_kept(
+    tools_main: Tools, bids: Path, tmp_path: Path, spot_bundle: Path
+) -> None:
+    listed = tmp_path / 'l.txt'
+    words = ('slurm', bids, tmp_path / 'out', '--list', listed)
+    last = ('--', '--model', spot_bundle)
+    assert tools_main(*words, *last).returncode == 0
+    before = listed.read_text()
+    assert before.split() == list(LABELS)
+    assert tools_main(*words, *last).returncode == 0
+    done = tools_main(*words, '--participant-label', '04', *last)
+    assert (done.returncode, done.stdout) == (64, '')
+    assert f'--list <{listed}> exists and holds something else' in done.stderr
+    assert listed.read_text() == before
 
 
 def finish(bids: Path, out: Path, bundle: Path, label: str, *words: str) -> None:

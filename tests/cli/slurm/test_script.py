@@ -186,12 +186,40 @@ def test_group_job_follows_the_array(make: Any, tmp_path: Path, bids: Path) -> N
     assert array.split() == ['--parsable', str(script.path)]
     assert group.split() == [
         *('--parsable', '--dependency=afterany:42', '--array=0', '--job-name=cmb-group'),
-        *('--time=01:00:00', '--mem=4G', '--cpus-per-task=1'),
+        # no longer than a task, so that the partition takes it
+        *('--time=00:30:00', '--mem=4G', '--cpus-per-task=1'),
         f'--output={tmp_path}/out/logs/slurm/group-%A.log',
         *(str(script.path), 'group'),
     ]
     script.task(0, 'group')
     assert script.seen.read_text().split() == [str(bids), str(tmp_path / 'out'), 'group']
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [(('-t', '2-0'), '01:00:00'), (('-t', '20'), '20'), (('--group-time', '5:00:00'), '5:00:00')],
+)
+def test_time_of_the_group_job(make: Any, words: tuple[str, ...], expected: str) -> None:
+    assert f'--time={expected} --mem=4G --cpus-per-task=1' in make(*words).text
+
+
+def test_submission_without_sbatch_is_one_sentence(make: Any, tmp_path: Path) -> None:
+    (tmp_path / 'bin').mkdir()
+    for name in ('mkdir', 'bash'):
+        (tmp_path / 'bin' / name).symlink_to(shutil.which(name) or '')
+    script = make()
+    done = subprocess.run(
+        ['bash', script.path], env={'PATH': str(tmp_path / 'bin')}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 127
+    assert done.stderr == 'there is no sbatch here: submit this on a machine of the cluster\n'
+
+
+def test_lines_of_a_site_may_use_variables_that_are_not_set(make: Any) -> None:
+    script = make('--setup', 'export LOADED="$NOT_SET_ANYWHERE"')
+    done = script.task(0)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_group_it_wants_sbatch(make: Any) -> None:
@@ -322,6 +350,34 @@ def test_containers_on_one_card_see_one_lock(
     assert 'SHIVACMB_GPU_LOCKS=/gpu-locks' in words
     assert locks.stat().st_mode & 0o777 == 0o700
     assert 'gpu-locks' not in make('--container', 'x', '--runtime', runtime).text
+
+
+@pytest.mark.parametrize(
+    ('runtime', 'env', 'expected'),
+    [
+        ('apptainer', {}, ['--nv']),
+        ('apptainer', {'CUDA_VISIBLE_DEVICES': '0,2'},
+         ['--nv', '--env', 'CUDA_VISIBLE_DEVICES=0,2']),
+        ('docker', {}, ['--gpus', 'all']),
+        ('docker', {'SLURM_JOB_GPUS': '1,3'}, ['--gpus', '"device=1,3"']),
+        ('podman', {}, ['--device', 'nvidia.com/gpu=all']),
+        ('podman', {'SLURM_JOB_GPUS': '1,3'},
+         ['--device', 'nvidia.com/gpu=1', '--device', 'nvidia.com/gpu=3']),
+    ],
+)  # fmt: skip
+def test_a_container_gets_the_cards_of_its_task(
+    make: Any, monkeypatch: pytest.MonkeyPatch, runtime: str, env: dict[str, str],
+    expected: list[str],
+) -> None:  # fmt: skip
+    for name in ('CUDA_VISIBLE_DEVICES', 'SLURM_JOB_GPUS'):
+        monkeypatch.delenv(name, raising=False)
+    script = make('--container', 'x', '--runtime', runtime, '--gres', 'gpu:2')
+    assert script.task(0, **env).returncode == 0
+    words = script.seen.read_text().splitlines()
+    start = words.index(expected[0])
+    assert words[start : start + len(expected)] == expected
+    others = [word for word in words[start + len(expected) :] if 'gpu=' in word or 'CUDA_' in word]
+    assert not others
 
 
 @pytest.mark.parametrize('kind', ['file', 'link', 'dangling'])
