@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 #: Finer near 1, where training on hard negatives crowds the probabilities.
 THRESHOLDS = (
-    *(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95),
+    *(0.05, 0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
     *(0.97, 0.98, 0.99, 0.993, 0.995, 0.997, 0.998, 0.999),
 )
 MIN_VOXELS = (2, 3, 4, 5)

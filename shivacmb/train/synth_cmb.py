@@ -81,14 +81,14 @@ class Plan:
     """
 
     steps: int = 3000
-    sharp_steps: int = 7000
-    rounds: int = 1
-    fold_steps: int = 1700
+    sharp_steps: int = 9000
+    rounds: int = 2
+    fold_steps: int = 2600
     folds: int = 3
     seed: int = 2
     scans: int = 204
     mined: int = 204
-    judged: int = 40
+    judged: int = 80
     batch: int = 16
     size: int = 32
     workers: int = 2
