@@ -141,7 +141,7 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
             'a dataset may be given twice only with labels of other scans'
         )
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
-    if (task.work / SETTINGS).exists():
+    if _begun(task.work):
         # before anything is prepared anew: a fold may be learning from the pool as it is
         _check_continued(_settings(task, {scan.name: how.key(scan) for scan in scans}), task.work)
     note_pool(pool, [scan.name for scan in scans], how, channels)
@@ -252,7 +252,7 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
     content = _settings(task, {name: facts[name]['key'] for name in names}, folds)
-    if (work / SETTINGS).exists():
+    if _begun(work):
         _check_continued(content, work)
     write_text(work / SETTINGS, json.dumps(content, indent=1) + '\n')
     rows = [
@@ -261,6 +261,11 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     ]
     write_text(work / FOLDS, write_folds(rows))
     return folds, facts
+
+
+def _begun(work: Path) -> bool:
+    """Tell whether a fold has begun to learn: until then every setting may still change."""
+    return (work / SETTINGS).exists() and any(work.glob('fold-*'))
 
 
 def _settings(task: Task, keys: dict[str, str], folds: list[int] | None = None) -> dict[str, Any]:

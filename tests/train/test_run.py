@@ -120,6 +120,8 @@ def test_a_command_that_is_refused_leaves_the_prepared_scans(
     names = gather(mine, lambda: False, lambda _: None)
     deal(mine, names, lambda _: None)
     assert gather(mine, lambda: False, lambda _: None) == names
+    # a fold has begun
+    (mine.work / 'fold-0').mkdir()
     pool = mine.work / 'pool'
     before = {path: path.read_bytes() for path in pool.iterdir()}
     monkeypatch.setattr('shivacmb.train.run.prepare_all', lambda *_, **__: pytest.fail('prepared'))
