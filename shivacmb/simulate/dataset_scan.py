@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from shivacmb.lesions.surroundings import distances
 from shivacmb.simulate.calcifications import draw_calcifications
 from shivacmb.simulate.lesions import (
     Lesion,
@@ -35,6 +36,8 @@ LEAST_FALL = 0.05
 #: Most of the surroundings that may be as dark as a lesion that stands out from them
 #: (docs/decisions/0123).
 MOST_AS_DARK = 0.1
+#: More than the one, up to the other: next to a lesion lies what belongs to it in part.
+_SURROUNDINGS_MM = (1.5, 4.0)
 
 
 @dataclass(frozen=True)
@@ -360,28 +363,34 @@ def least_drop(snr: float) -> float:
     return max(LEAST_DROP, 4.0 / snr)
 
 
-def share_as_dark(image: Array, mark: Array, beside: Array) -> float:
-    """Share of the surroundings of a lesion that are as dark as its median voxel.
+def shares_as_dark(image: Array, labels: Array, brain: Array) -> dict[int, float]:
+    """Share of the surroundings of each lesion that are as dark as its median voxel.
 
     Parameters
     ----------
     image : ndarray, float32 [X, Y, Z]
         As it is seen, voxels of 1 mm.
-    mark : ndarray, bool [X, Y, Z]
-        The lesion.
-    beside : ndarray, bool [X, Y, Z]
-        What may count as surroundings: brain, and no other lesion.
+    labels : ndarray, int [X, Y, Z]
+        0 outside, lesions numbered from 1; numbers may be missing.
+    brain : ndarray, bool [X, Y, Z]
+        Brain mask.
 
     Returns
     -------
-    float
-        Of the voxels of ``beside`` from 2 to 4 mm outside ``mark``; 0 where there are none.
+    dict of int to float
+        By number: of the voxels of the brain from 2 to 4 mm outside the lesion that belong to no
+        other; 0 where there are none.
     """
-    (spot,) = ndimage.find_objects(mark.astype(np.uint8))
-    spot = tuple(slice(max(0, part.start - 5), part.stop + 5) for part in spot)
-    distance = ndimage.distance_transform_edt(~mark[spot])
-    around = image[spot][(distance > 1.5) & (distance <= 4.0) & beside[spot]]
-    return float(np.mean(around <= np.median(image[spot][mark[spot]]))) if around.size else 0.0
+    shares = {}
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        window, away = distances(labels, number, box, _SURROUNDINGS_MM[1], 1.0)
+        near = (away > _SURROUNDINGS_MM[0]) & (away <= _SURROUNDINGS_MM[1])
+        around = image[window][near & brain[window] & (labels[window] == 0)]
+        middle = np.median(image[window][away == 0])
+        shares[number] = float(np.mean(around <= middle)) if around.size else 0.0
+    return shares
 
 
 def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]:
@@ -421,12 +430,10 @@ def isotropic_truth(scan: Scan, snr: float) -> tuple[Array, Array, Array, Array]
         else:
             view = labels[spot]
             view[mark & (view == 0)] = number
-    beside = (brain > 0.5) & (labels == 0)
-    for number in np.unique(labels[labels > 0]):
-        mark = labels == number
-        if share_as_dark(image, mark, beside) > MOST_AS_DARK:
-            unsure |= mark
-            labels[mark] = 0
+    shares = shares_as_dark(image, labels, brain > 0.5)
+    lost = np.isin(labels, [n for n, share in shares.items() if share > MOST_AS_DARK])
+    unsure |= lost
+    labels[lost] = 0
     for box, drop in scan.lookalikes:
         # a share: the signal that is left in its middle says nothing about the calcium
         spot, fall = _isotropic(drop, box, size, shape)

@@ -15,7 +15,7 @@ from shivacmb.simulate.dataset_scan import (
     Scan,
     draw_acquisition,
     isotropic_truth,
-    share_as_dark,
+    shares_as_dark,
     simulate_scan,
 )
 
@@ -119,19 +119,24 @@ def test_invisible_lesions_are_neither_lesion_nor_background(
 
 def test_share_of_the_surroundings_as_dark_as_a_lesion() -> None:
     image = np.full((15, 15, 15), 0.8, np.float32)
-    mark = np.zeros(image.shape, bool)
-    mark[7, 7, 7] = True
-    image[mark] = 0.2
-    everywhere = ~mark
-    assert share_as_dark(image, mark, everywhere) == 0
+    labels = np.zeros(image.shape, np.uint16)
+    labels[7, 7, 7] = 3
+    image[7, 7, 7] = 0.2
+    everywhere = np.ones(image.shape, bool)
+    assert shares_as_dark(image, labels, everywhere) == {3: 0.0}
     squares = ((np.indices(image.shape) - 7) ** 2).sum(axis=0)
     ring = (squares >= 3) & (squares <= 16)
     image[:7] = 0.1
-    dark = int((ring[:7]).sum())
-    assert share_as_dark(image, mark, everywhere) == pytest.approx(dark / ring.sum())
-    # what is no brain does not count, and nothing at all hides nothing
-    assert share_as_dark(image, mark, everywhere & (image > 0.5)) == 0
-    assert share_as_dark(image, mark, np.zeros_like(mark)) == 0
+    dark = int(ring[:7].sum())
+    assert shares_as_dark(image, labels, everywhere)[3] == pytest.approx(dark / ring.sum())
+    # as dark counts, not only darker
+    image[:7] = 0.2
+    assert shares_as_dark(image, labels, everywhere)[3] == pytest.approx(dark / ring.sum())
+    # neither what is no brain nor another lesion counts, and nothing at all hides nothing
+    assert shares_as_dark(image, labels, image > 0.5) == {3: 0.0}
+    assert shares_as_dark(image, labels, np.zeros_like(everywhere)) == {3: 0.0}
+    labels[:7] = 1
+    assert shares_as_dark(image, labels, everywhere)[3] == 0.0
 
 
 def test_a_lesion_among_surroundings_as_dark_is_neither_lesion_nor_background(
