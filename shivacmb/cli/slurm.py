@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if args.list is not None:
         _write_list(args.list, ''.join(f'{label}\n' for label in job.participants))
     sys.stdout.write(text)
-    for array, number in slurm_queue.tasks_left(arrays_seen(job.log_dir)).items():
+    arrays = arrays_seen(job.log_dir)
+    for array, number in slurm_queue.count_tasks(arrays, running=True).items():
         say(
             f'note: {number} task(s) of SLURM job {array} wait or run on this OUT_DIR; what they '
             'have not finished is in this script too'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 
 # A command line holds so many numbers with ease
@@ -25,8 +26,7 @@ def jobs_in_queue(jobs: Sequence[str]) -> dict[str, str] | None:
         be asked, as in a container.
     """
     states: dict[str, str] = {}
-    for start in range(0, len(jobs), _AT_ONCE):
-        some = ','.join(jobs[start : start + _AT_ONCE])
+    for some in _parts(jobs):
         lines = _ask(['squeue', '--noheader', '--format=%A %T', f'--jobs={some}'])
         if lines is None:
             return None
@@ -36,45 +36,25 @@ def jobs_in_queue(jobs: Sequence[str]) -> dict[str, str] | None:
     return states
 
 
-def waiting_tasks(arrays: Sequence[str]) -> dict[str, int]:
+def count_tasks(arrays: Sequence[str], *, running: bool = False) -> dict[str, int]:
     """Count the tasks of array jobs that have not started.
 
     Parameters
     ----------
     arrays : sequence of str
         Values of ``$SLURM_ARRAY_JOB_ID``.
-
-    Returns
-    -------
-    dict
-        Number by array, without those that have none.
-    """
-    return _count(arrays, ['--states=PENDING'])
-
-
-def _count(arrays: Sequence[str], only: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    words = ['squeue', '--noheader', '--array', *only, '--format=%F']
-    for start in range(0, len(arrays), _AT_ONCE):
-        for line in _ask([*words, f'--jobs={",".join(arrays[start : start + _AT_ONCE])}']) or []:
-            counts[line.strip()] = counts.get(line.strip(), 0) + 1
-    return counts
-
-
-def tasks_left(arrays: Sequence[str]) -> dict[str, int]:
-    """Count the tasks of array jobs that wait or run.
-
-    Parameters
-    ----------
-    arrays : sequence of str
-        Values of ``$SLURM_ARRAY_JOB_ID``.
+    running : bool
+        Count those that run, too.
 
     Returns
     -------
     dict
         Number by array, without those that have none; empty where SLURM cannot be asked.
     """
-    return _count(arrays, [])
+    states = 'PENDING,RUNNING' if running else 'PENDING'
+    words = ['squeue', '--noheader', '--array', f'--states={states}', '--format=%F']
+    lines = [line for some in _parts(arrays) for line in _ask([*words, f'--jobs={some}']) or []]
+    return dict(Counter(line.strip() for line in lines))
 
 
 def endings(jobs: Sequence[str]) -> dict[str, str]:
@@ -86,13 +66,18 @@ def endings(jobs: Sequence[str]) -> dict[str, str]:
         State (``OUT_OF_MEMORY``, ``TIMEOUT``, ``CANCELLED by 1000``, ...) by job.
     """
     states: dict[str, str] = {}
-    for start in range(0, len(jobs), _AT_ONCE):
-        some = ','.join(jobs[start : start + _AT_ONCE])
+    for some in _parts(jobs):
         words = ['sacct', '--noheader', '--allocations', '--parsable2']
         for line in _ask([*words, '--format=JobIDRaw,State', f'--jobs={some}']) or []:
             job, _, state = line.strip().partition('|')
             states[job] = state
     return states
+
+
+def _parts(numbers: Sequence[str]) -> list[str]:
+    """Join numbers with commas, so many at a time."""
+    starts = range(0, len(numbers), _AT_ONCE)
+    return [','.join(numbers[start : start + _AT_ONCE]) for start in starts]
 
 
 def _ask(words: list[str]) -> list[str] | None:

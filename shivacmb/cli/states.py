@@ -112,7 +112,7 @@ def _with_task(state: ScanState, end: TaskEnd | None) -> ScanState:
 def queued_tasks(states: Iterable[ScanState]) -> dict[str, int]:
     """Count the tasks that still wait, by the array jobs that scans were last seen in."""
     arrays = {item.job.partition('_')[0] for item in states if item.job and '_' in item.job}
-    return slurm_queue.waiting_tasks(sorted(arrays)) if arrays else {}
+    return slurm_queue.count_tasks(sorted(arrays)) if arrays else {}
 
 
 def _ok(record: ScanRecord | None) -> bool:

@@ -40,7 +40,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         slurm_queue, 'jobs_in_queue', lambda jobs: {j: table[j] for j in jobs if j in table}
     )
     monkeypatch.setattr(slurm_queue, 'endings', lambda jobs: {})
-    monkeypatch.setattr(slurm_queue, 'waiting_tasks', lambda arrays: {})
+    monkeypatch.setattr(slurm_queue, 'count_tasks', lambda arrays: {})
     return table
 
 
@@ -371,7 +371,7 @@ def test_tasks_that_wait_are_named(
     tools_main: Tools, out: Path, queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent(run(out, '1', 'sub-01', job='7', task='5_1'))
-    monkeypatch.setattr(slurm_queue, 'waiting_tasks', lambda arrays: dict.fromkeys(arrays, 12))
+    monkeypatch.setattr(slurm_queue, 'count_tasks', lambda arrays: dict.fromkeys(arrays, 12))
     done = tools_main('status', out, '--format', 'list')
     assert done.stderr == (
         'shivacmb: 12 task(s) of SLURM job 5 still wait; submit again when it has ended\n'
@@ -424,7 +424,7 @@ def test_queue_is_read(program: Any) -> None:
     program('squeue', 'echo "12 RUNNING"; echo "13 PENDING"')
     assert slurm_queue.jobs_in_queue(['12', '13', '14']) == {'12': 'RUNNING', '13': 'PENDING'}
     program('squeue', 'echo 5; echo 5; echo 6')
-    assert slurm_queue.waiting_tasks(['5', '6', '7']) == {'5': 2, '6': 1}
+    assert slurm_queue.count_tasks(['5', '6', '7']) == {'5': 2, '6': 1}
     program('sacct', 'echo "12|CANCELLED by 1000"')
     assert slurm_queue.endings(['12']) == {'12': 'CANCELLED by 1000'}
 
@@ -442,4 +442,4 @@ def test_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv('PATH', str(tmp_path))
     assert slurm_queue.jobs_in_queue(['12']) is None
     assert slurm_queue.endings(['12']) == {}
-    assert slurm_queue.waiting_tasks(['12']) == {}
+    assert slurm_queue.count_tasks(['12']) == {}
