@@ -235,27 +235,22 @@ def slurm_line(value: str) -> str:
     return value
 
 
-#: What the script decides, or has an option of its own for.
-_TAKEN = {
-    **dict.fromkeys(('array', 'a', 'output', 'o', 'error', 'e', 'open-mode', 'signal'), ''),
-    **dict.fromkeys(('requeue', 'no-requeue'), '--requeue N'),
-    **dict.fromkeys(('time', 't'), '--time'),
-    **dict.fromkeys(('dependency', 'd', 'wrap', 'parsable', 'ntasks', 'n'), ''),
-    **dict.fromkeys(('mem', 'cpus-per-task', 'gres', 'partition', 'account', 'qos'), 'its own'),
-}
+#: What the script says itself, and our option for it where there is one.
+_SAID = {
+    **dict.fromkeys(('array', 'output', 'error', 'open-mode', 'signal', 'ntasks', 'dependency')),
+    'time': '--time', 'mem': '--mem', 'cpus-per-task': '--cpus', 'gres': '--gres',
+    'partition': '--partition', 'account': '--account', 'qos': '--qos',
+    'job-name': '--job-name', 'requeue': '--requeue N', 'no-requeue': '--requeue 0',
+}  # fmt: skip
 
 
 def sbatch_option(value: str) -> str:
-    """One option of sbatch's that the script does not decide."""
+    """One option of sbatch's that the script does not say itself."""
     line = slurm_line(value).strip().lstrip('-')
-    name = line.replace('=', ' ').split()[0] if line else ''
-    if name in _TAKEN:
-        remedy = _TAKEN[name]
-        if remedy == 'its own':
-            remedy = f'--{name}'
-        raise argparse.ArgumentTypeError(
-            f'the script itself says {name}' + (f'; give {remedy}' if remedy else '')
-        )
+    name = re.split(r'[=\s]', line)[0]
+    if name in _SAID:
+        remedy = f'; give {_SAID[name]}' if _SAID[name] else ''
+        raise argparse.ArgumentTypeError(f'the script itself says {name}{remedy}')
     return line
 
 

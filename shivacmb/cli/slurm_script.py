@@ -46,7 +46,7 @@ class Resources:
     group_time, group_mem
         Of the group job.
     extra
-        Further options, with or without their dashes.
+        Further options, without their dashes.
     """
 
     time: str
@@ -218,7 +218,7 @@ def _header(job: Job, resources: Resources) -> list[str]:
         f'--signal=B:USR1@{resources.grace_s}',
         '--requeue' if job.requeue else '--no-requeue',
     ]
-    return lines + ['--' + line.strip().removeprefix('--') for line in resources.extra]
+    return lines + [f'--{line}' for line in resources.extra]
 
 
 def _log(folder: Path, name: str) -> str:
