@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 POOL, SETTINGS, FOLDS, RUNS = 'pool', 'settings.json', 'folds.tsv', 'runs.json'
+# Parts of the settings that hold a value for each scan
+_BY_SCAN = ('scans', 'folds of scans')
 #: Most validation batches at a look.
 LOOKS = 8
 
@@ -251,7 +253,8 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
-    content = _settings(task, {name: facts[name]['key'] for name in names}, folds)
+    content = _settings(task, {name: facts[name]['key'] for name in names})
+    content['folds of scans'] = dict(zip(names, folds, strict=True))
     if _begun(work):
         _check_continued(content, work)
     write_text(work / SETTINGS, json.dumps(content, indent=1) + '\n')
@@ -268,37 +271,33 @@ def _begun(work: Path) -> bool:
     return (work / SETTINGS).exists() and any(work.glob('fold-*'))
 
 
-def _settings(task: Task, keys: dict[str, str], folds: list[int] | None = None) -> dict[str, Any]:
-    """What must stay while a training is under way; without folds where they are not dealt yet."""
-    dealt = folds if folds is not None else [None] * len(keys)
+def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
+    """What must stay while a training is under way; the folds are dealt later."""
     return {
         **task.plan.to_json(),
         'start': f'{task.start.name} {task.start.version}' if task.start else None,
-        'scans': {
-            name: [key[:16], *([] if fold is None else [fold])]
-            for (name, key), fold in zip(keys.items(), dealt, strict=True)
-        },
+        'scans': {name: key[:16] for name, key in keys.items()},
     }
 
 
 def _check_continued(content: dict[str, Any], work: Path) -> None:
     path = work / SETTINGS
     before = _read_record(path)
-    if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
+    if not isinstance(before, dict) or not all(
+        isinstance(before.get(name), dict) for name in _BY_SCAN
+    ):
         raise _damaged(path)
-    ours, theirs = content['scans'], before['scans']
-    settings = {name: value for name, value in content.items() if name != 'scans'}
-    check_same(settings, before, str(path.parent))
-    # keys alone where no folds are dealt yet
-    theirs = {
-        name: own[: len(ours[name])] if name in ours and isinstance(own, list) else own
-        for name, own in theirs.items()
-    }
-    if ours != theirs:
-        differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    settings = {name: value for name, value in content.items() if name not in _BY_SCAN}
+    check_same(settings, before, str(work))
+    pairs = [(content[name], before[name]) for name in _BY_SCAN if name in content]
+    differing = sorted({
+        scan for ours, theirs in pairs for scan in {*ours, *theirs}
+        if ours.get(scan) != theirs.get(scan)
+    })  # fmt: skip
+    if differing:
         raise UsageError(
             f'the scans, their labels or their folds differ from those the training in '
-            f'<{path.parent}> was begun with ({len(differing)} of them, such as {differing[0]}); '
+            f'<{work}> was begun with ({len(differing)} of them, such as {differing[0]}); '
             'give another folder with --work, and --init-from to begin with an earlier bundle'
         )
 
@@ -329,8 +328,16 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     """
     plan = task.plan
     plan.check()
-    # tasks of an array start together: one prepares, the others find it done
-    with locked(task.work / POOL, wait=lambda: not stop()):
+    told: list[str] = []
+
+    def wait() -> bool:
+        # tasks of an array start together: one prepares, the others find it done
+        if not told:
+            told.append('another run prepares the scans; waiting for it')
+            tell(told[0])
+        return not stop()
+
+    with locked(task.work / POOL, wait=wait):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names, tell)
     caution = start_caution(task)
