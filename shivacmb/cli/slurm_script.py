@@ -27,6 +27,9 @@ TOLD = (
 BOUND = (('bids_dir', ':ro'), ('out_dir', ''))
 #: Files of tasks in one folder; larger arrays have a folder per thousand.
 LOGS_PER_FOLDER = 1000
+# An empty array is an unset variable to bash before 4.4
+_CARD = '${card[@]+"${card[@]}"}'
+_NO_CHILD = '# no child of the task: the engine counts all cards of the node, as these numbers do'
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ def _app(place: Place) -> list[str]:
     if _by_engine(place):
         lines, bind = _docker(place), '--volume'
     else:
-        gpu = ' "${card[@]}"' if place.gpu else ''
+        gpu = f' {_CARD}' if place.gpu else ''
         lines, bind = [f'exec {place.runtime} run --cleanenv --containall{gpu}'], '--bind'
         # Else /tmp is a memory disk of 64 MB; a folder bound below /tmp may not be found
         lines.append('--workdir "$work"')
@@ -301,7 +304,7 @@ def _docker(place: Place) -> list[str]:
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
     ]
     if place.gpu:
-        words.append('"${card[@]}"')
+        words.append(_CARD)
     return words
 
 
@@ -309,29 +312,35 @@ def _card(runtime: str) -> list[str]:
     """Lines that give the container the cards that SLURM gave the task, and no other."""
     if runtime in ('apptainer', 'singularity'):
         # a child of the task: the numbers that the task knows are right
-        return [
-            'local -a card=(--nv)',
+        lines = [
+            'card=(--nv)',
             'if [[ -n ${CUDA_VISIBLE_DEVICES-} ]]; then',
             '    card+=(--env "CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES")',
             'fi',
         ]
-    why = '# no child of the task: the engine counts all cards of the node, as these numbers do'
-    if runtime == 'docker':
-        return [
-            why,
-            'local -a card=(--gpus all)',
+    elif runtime == 'docker':
+        lines = [
+            _NO_CHILD,
+            'card=(--gpus all)',
             'if [[ -n ${SLURM_JOB_GPUS-} ]]; then',
             '    card=(--gpus "\\"device=$SLURM_JOB_GPUS\\"")',
             'fi',
         ]
+    else:
+        lines = [
+            _NO_CHILD,
+            'local number',
+            'local -a given=(all)',
+            'if [[ -n ${SLURM_JOB_GPUS-} ]]; then',
+            '    IFS=, read -r -a given <<<"$SLURM_JOB_GPUS"',
+            'fi',
+            'for number in "${given[@]}"; do card+=(--device "nvidia.com/gpu=$number"); done',
+        ]
     return [
-        why,
-        'local number',
-        'local -a card=(--device nvidia.com/gpu=all) given',
-        'if [[ -n ${SLURM_JOB_GPUS-} ]]; then',
-        '    card=()',
-        '    IFS=, read -r -a given <<<"$SLURM_JOB_GPUS"',
-        '    for number in "${given[@]}"; do card+=(--device "nvidia.com/gpu=$number"); done',
+        'local -a card=()',
+        '# the group job may run where there is no card, and engines refuse to start then',
+        'if [[ $3 == participant ]]; then',
+        *(f'    {line}' for line in lines),
         'fi',
     ]
 

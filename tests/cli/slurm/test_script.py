@@ -378,6 +378,11 @@ def test_a_container_gets_the_cards_of_its_task(
     assert words[start : start + len(expected)] == expected
     others = [word for word in words[start + len(expected) :] if 'gpu=' in word or 'CUDA_' in word]
     assert not others
+    # a node without cards can gather the tables: Docker would not start there with --gpus
+    assert script.task(0, 'group', **env).returncode == 0
+    grouped = script.seen.read_text().splitlines()
+    assert grouped[-1] == 'group'
+    assert not {'--nv', '--gpus', '--device'} & set(grouped)
 
 
 @pytest.mark.parametrize('kind', ['file', 'link', 'dangling'])
