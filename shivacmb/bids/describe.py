@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import write_text
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import TemporaryError, UsageError
 
 BIDS_VERSION = '1.10.0'
 #: Names that BIDS 1.11 does not know: images that keep the suffix of a ``swi`` input, and the
@@ -119,10 +119,33 @@ def dataset_description(
 
 def _raw_description(bids_dir: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads((bids_dir / 'dataset_description.json').read_text('utf-8-sig'))
-    except (OSError, ValueError, RecursionError):
+        return _parsed((bids_dir / 'dataset_description.json').read_bytes())
+    except OSError:
+        return {}
+
+
+def _parsed(raw: bytes) -> Mapping[str, Any]:
+    try:
+        content = json.loads(raw.decode('utf-8-sig'))
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _own_description(path: Path, *, again: bool = True) -> bytes | None:
+    """Read the description of the results, None where there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if again:
+            # Another task renamed its own over it: a file server calls the old one stale
+            return _own_description(path, again=False)
+        raise TemporaryError(
+            f'cannot read <{path}> ({error.strerror}); run again when it can be read, or see its '
+            'permissions'
+        ) from error
 
 
 def check_output_folder(out_dir: Path) -> None:
@@ -135,11 +158,13 @@ def check_output_folder(out_dir: Path) -> None:
     ------
     UsageError
         ``out_dir`` has a dataset_description.json that does not name shivacmb.
+    TemporaryError
+        It cannot be read.
     """
-    path = Path(out_dir) / 'dataset_description.json'
-    if not path.exists():
+    raw = _own_description(Path(out_dir) / 'dataset_description.json')
+    if raw is None:
         return
-    content = _raw_description(path.parent)
+    content = _parsed(raw)
     made = content.get('GeneratedBy')
     makers = made if isinstance(made, list) else [made]
     if any(isinstance(maker, Mapping) and maker.get('Name') == 'shivacmb' for maker in makers):

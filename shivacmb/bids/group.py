@@ -102,6 +102,8 @@ def write_group(out_dir: str | Path) -> GroupFiles:
         When the folder holds no result of any participant, nor the logs of a run.
     OutputError
         When it cannot be read or written.
+    TemporaryError
+        When a record or table is there and cannot be read: without it a scan would be missing.
     """
     root = Path(out_dir)
     rows: list[dict[str, Any]] = []

@@ -20,12 +20,14 @@ from typing import Any, Literal
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import output_paths, record_path, scans_filename
 from shivacmb.bids.scan import Scan
-from shivacmb.exceptions import ShivaCMBError
+from shivacmb.exceptions import ShivaCMBError, TemporaryError
 
 #: Marks a file as a record of this schema.
 RECORD_TYPE = 'shivacmb-scan/1'
 ABSENCE_TYPE = 'shivacmb-absence/1'
 Value = str | int | float | bool | None
+# Any other error says that a file may well be there
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,13 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def read_record(path: Path) -> ScanRecord | None:
-    """Read a record; None for a file that is absent, half copied or no record."""
+    """Read a record; None for a file that is absent, half copied or no record.
+
+    Raises
+    ------
+    TemporaryError
+        When it is there and cannot be read: nobody knows then whether the scan is done.
+    """
     content = _load(path)
     if content is None or content.get('record') != RECORD_TYPE:
         return None
@@ -205,19 +213,37 @@ def read_record(path: Path) -> ScanRecord | None:
 def _load(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (*_ABSENT, ValueError, RecursionError):
         return None
+    except OSError as error:
+        raise unreadable(path, error) from error
     return content if isinstance(content, dict) else None
 
 
+def unreadable(path: Path, error: OSError) -> TemporaryError:
+    """Say that a result is there and cannot be read."""
+    return TemporaryError(
+        f'cannot read <{path}> ({error.strerror}), so nobody knows what it holds; run again when '
+        'it can be read, or see its permissions'
+    )
+
+
 def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
-    """Return every record of a participant, sorted by session and stem."""
+    """Return every record of a participant, sorted by session and stem.
+
+    Raises
+    ------
+    TemporaryError
+        When one of them, or their folder, is there and cannot be read.
+    """
     folder = Path(out_dir) / 'logs' / f'sub-{participant}'
     try:
         # one listing; a glob would ask about every entry once more
         names = os.listdir(folder)  # noqa: PTH208
-    except OSError:
+    except _ABSENT:
         return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
     records = (
         read_record(folder / name)
         for name in sorted(names)
@@ -241,6 +267,11 @@ def is_finished(
         Value of ``settings_hash`` for the present run.
     required
         Keys of ``names.output_paths`` that must exist.
+
+    Raises
+    ------
+    TemporaryError
+        When there is a record that cannot be read.
 
     Notes
     -----

@@ -11,6 +11,7 @@ from pathlib import Path
 from shivacmb.bids.names import clear_outputs, report_path, scans_table_paths, session_dir
 from shivacmb.bids.records import ScanRecord, read_records
 from shivacmb.bids.tables import write_scans_table
+from shivacmb.exceptions import TemporaryError
 
 _RAW = 'bids:raw:'
 
@@ -58,7 +59,7 @@ def find_departed(
     for participant in participants:
         here: list[ScanRecord] = []
         gone: list[ScanRecord] = []
-        for record in read_records(out_dir, participant):
+        for record in _known(out_dir, participant):
             source = record.source or ''
             if source.startswith(_RAW):
                 present = _is_there(Path(bids_dir) / source.removeprefix(_RAW))
@@ -70,6 +71,14 @@ def find_departed(
         }
         departed += [Departed(record, results.get(record.input_sha256 or '')) for record in gone]
     return departed
+
+
+def _known(out_dir: str | Path, participant: str) -> list[ScanRecord]:
+    """Records of a participant, none where one cannot be read: then nothing is settled."""
+    try:
+        return read_records(out_dir, participant)
+    except TemporaryError:
+        return []
 
 
 def _is_there(path: Path) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import HasOutputs, record_path, scans_table_paths
-from shivacmb.bids.records import ScanRecord, read_records
-from shivacmb.exceptions import OutputError
+from shivacmb.bids.records import ScanRecord, read_records, unreadable
+from shivacmb.exceptions import OutputError, TemporaryError
 
 #: Columns of the scan table in order, with their entries of the data dictionary.
 COLUMNS: dict[str, dict[str, Any]] = {
@@ -151,6 +151,8 @@ def write_scans_table(
     ------
     OutputError
         When it cannot be written, or does not settle in ``attempts`` rounds.
+    TemporaryError
+        When a record of the participant cannot be read.
     """
     table, dictionary = scans_table_paths(out_dir, participant, session)
     for _ in range(attempts):
@@ -194,7 +196,7 @@ def retract(out_dir: str | Path, scan: HasOutputs) -> None:
         try:
             if write_scans_table(out_dir, scan.participant, scan.session) is not None:
                 return
-        except OutputError:
+        except (OutputError, TemporaryError):
             pass
         for path in tables:
             path.unlink(missing_ok=True)
@@ -206,11 +208,19 @@ def retract(out_dir: str | Path, scan: HasOutputs) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a BIDS table as text; a last line that is incomplete is left out."""
+    """Rows of a BIDS table as text; a last line that is incomplete is left out.
+
+    Raises
+    ------
+    TemporaryError
+        When it is there and cannot be read.
+    """
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return []
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not lines:
         return []
     header = lines[0].split('\t')

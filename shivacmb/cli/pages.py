@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, TemporaryError
 
 if TYPE_CHECKING:
     from shivacmb.bids import Scan, ScanRecord
@@ -32,7 +33,9 @@ GROUPS_SHOWN = ('lobar', 'deep', 'infratentorial', 'unplaced')
 def write_pages(out_dir: Path, scans: Iterable[Scan]) -> None:
     """Write the page of every session that has one of these scans."""
     for participant, session in dict.fromkeys((scan.participant, scan.session) for scan in scans):
-        write_page(out_dir, participant, session)
+        # The scan tables were written from the same records: what cannot be read has been said
+        with contextlib.suppress(TemporaryError):
+            write_page(out_dir, participant, session)
 
 
 def write_all_pages(out_dir: Path) -> None:

@@ -139,16 +139,22 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     for scan, plan in prepared:
         if isinstance(plan, ShivaCMBError):
             failures[scan.stem] = plan
-        elif not settings.overwrite and is_done(settings, scan, plan):
-            skipped += 1
-            # A run killed right after it wrote the record has not written the table
-            write_scans_table(settings.out_dir, scan.participant, scan.session)
-        else:
-            todo.append(plan)
+            continue
+        try:
+            if not settings.overwrite and is_done(settings, scan, plan):
+                # A run killed right after it wrote the record has not written the table
+                write_scans_table(settings.out_dir, scan.participant, scan.session)
+                skipped += 1
+                continue
             earlier = read_record(record_path(settings.out_dir, scan))
-            hashed = plan.facts['record']['settings_hash']
-            if earlier is not None and earlier.status == 'ok' and earlier.settings_hash != hashed:
-                otherwise += 1
+        except TemporaryError as error:
+            # Of an earlier result that cannot be read nobody knows whether to replace it
+            failures[scan.stem] = error
+            continue
+        todo.append(plan)
+        hashed = plan.facts['record']['settings_hash']
+        if earlier is not None and earlier.status == 'ok' and earlier.settings_hash != hashed:
+            otherwise += 1
     results = _FailedScans(settings, prepared)
     results.add_if_possible(failures)
     if otherwise and not settings.quiet:
@@ -351,7 +357,7 @@ def _make_run_dir(out_dir: Path, participants: set[str]) -> Path:
 def _run_name() -> str:
     """Name of the run's folder: sorts by time, unique among array tasks that start together."""
     now = datetime.now(timezone.utc).strftime('%Y%m%dT%H%M%SZ')
-    return f'run-{now}-{secrets.token_hex(3)}'
+    return f'run-{now}-{secrets.token_hex(8)}'
 
 
 def _work_dir(settings: Settings, run_name: str) -> Path:
@@ -397,7 +403,7 @@ def _record_failure(
 
     A scan that could not even be planned (a mistyped mask, say), that was not reached, or whose
     disk failed keeps what an earlier run found; so does one that another process finished in the
-    meantime.
+    meantime, and one of whose record nobody knows what it holds, as it cannot be read.
     """
     from shivacmb.bids import (
         ScanRecord,
@@ -434,9 +440,12 @@ def _keeps_earlier(
 
     if isinstance(error, NotStartedError):
         return True
+    try:
+        earlier = read_record(record_path(settings.out_dir, scan))
+    except TemporaryError:
+        return True
     if isinstance(plan, ShivaCMBError) or isinstance(error, (TemporaryError, OutputError)):
         # A full disk or a file server that fails says nothing about the scan
-        earlier = read_record(record_path(settings.out_dir, scan))
         return earlier is not None and earlier.status == 'ok'
     return not settings.overwrite and is_done(settings, scan, plan)
 

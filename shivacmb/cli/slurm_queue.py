@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -81,9 +82,12 @@ def _parts(numbers: Sequence[str]) -> list[str]:
 
 
 def _ask(words: list[str]) -> list[str] | None:
+    # What the user prefers to see (SQUEUE_STATES, SQUEUE_USERS) would hide jobs
+    env = {name: value for name, value in os.environ.items() if not name.startswith('SQUEUE_')}
     try:
         done = subprocess.run(
             words,
+            env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -13,6 +13,7 @@ from shivacmb.bids import ScanRecord, output_paths, read_records
 from shivacmb.cli import slurm_queue
 from shivacmb.cli.runs import FINISHED, RunNote, read_runs
 from shivacmb.cli.slurm_logs import TaskEnd, task_ends
+from shivacmb.exceptions import TemporaryError
 
 if TYPE_CHECKING:
     from shivacmb.bids import Found
@@ -23,6 +24,7 @@ STATES = (DONE, RUNNING, FAILED, STOPPED, NOT_STARTED)
 #: A run of which no more is known counts as under way for so long after its last sign of life:
 #: its longest step, a prediction on a busy processor, is well within.
 SILENCE_S = 1800.0
+_TERMINATED = 'Terminated'
 _STEM = re.compile(r'sub-(?P<participant>[A-Za-z0-9+]+)(_ses-(?P<session>[A-Za-z0-9+]+))?(_|$)')
 
 
@@ -54,7 +56,9 @@ class ScanState:
     log: str | None = None
 
 
-def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
+def scan_states(
+    out_dir: Path, found: Found | None = None, unread: list[str] | None = None
+) -> list[ScanState]:
     """Find out how far each scan is.
 
     Parameters
@@ -64,20 +68,25 @@ def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
     found : Found, optional
         The scans to tell of; by default those that OUT knows, which leaves out what no run has
         taken on.
+    unread : list of str, optional
+        Gets a sentence for each participant whose records cannot be read.
 
     Returns
     -------
     list of ScanState
-        Sorted by participant, session and scan.
+        Sorted by participant, session and scan; without the scans of these participants.
     """
     logs = out_dir / 'logs'
     if found is None:
         participants = [path.name[4:] for path in sorted(logs.glob('sub-*'))]
     else:
         participants = sorted({scan.participant for scan in found.scans})
-    records = {
-        record.stem: record for label in participants for record in read_records(out_dir, label)
-    }
+    records: dict[str, ScanRecord] = {}
+    hidden = set()
+    for label in participants:
+        known = _records(out_dir, label, unread)
+        hidden |= {label} if known is None else set()
+        records |= {record.stem: record for record in known or ()}
     last: dict[str, RunNote] = {}
     for run in read_runs(out_dir):
         last.update(dict.fromkeys(run.scans, run))
@@ -85,12 +94,23 @@ def scan_states(out_dir: Path, found: Found | None = None) -> list[ScanState]:
         stems: Iterable[str] = {*records, *(stem for stem in last if _STEM.match(stem))}
     else:
         stems = {scan.stem for scan in found.scans}
+    stems = {stem for stem in stems if _whose(stem, records.get(stem))[0] not in hidden}
     watch = _Watch(last[stem] for stem in stems if stem in last and not _ok(records.get(stem)))
     states = [_state(out_dir, stem, records.get(stem), last.get(stem), watch) for stem in stems]
     if any(item.state == NOT_STARTED and not item.run for item in states):
         ends = task_ends(logs / 'slurm')
         states = [_with_task(item, ends.get(item.participant)) for item in states]
     return sorted(states, key=lambda item: (item.participant, item.session or '', item.scan))
+
+
+def _records(out_dir: Path, label: str, unread: list[str] | None) -> list[ScanRecord] | None:
+    """Records of a participant; None when they cannot be read, which is noted."""
+    try:
+        return read_records(out_dir, label)
+    except TemporaryError as error:
+        if unread is not None:
+            unread.append(f'nothing is told of sub-{label}: {error}')
+        return None
 
 
 def _with_task(state: ScanState, end: TaskEnd | None) -> ScanState:
@@ -134,7 +154,13 @@ class _Watch:
         if state == 'PENDING':
             return f'waits in the queue again (SLURM job {_job(run)})'
         if run.ended is not None:
-            return None
+            # Queued again, a task is completing, held or starting before the app says a word
+            told = state is not None and run.ended.startswith(_TERMINATED)
+            return (
+                f'was told to end, and its job is {state} (SLURM job {_job(run)})'
+                if told
+                else None
+            )
         alive = run.alive_here
         if alive is None and run.job and self.queue is not None:
             alive = state is not None
@@ -152,7 +178,7 @@ class _Watch:
                 f'{_where(run)} ended without a word: killed, out of memory or time, or its node '
                 f'failed{slurm}'
             )
-        if run.ended.startswith('Terminated'):
+        if run.ended.startswith(_TERMINATED):
             return f'{_where(run)} was told to end: time limit or scancel{slurm}'
         if run.ended.startswith('KeyboardInterrupt'):
             return f'{_where(run)} was interrupted'

@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
         description='Say how far each scan of OUT_DIR is, and print the participants to submit '
         'again. It only reads, and may be called while tasks run.',
         epilog='Exit codes: 0 every scan is done; 1 some failed or stopped; 66 nothing to tell '
-        'of; 75 none failed, but some run or have not started.',
+        'of; 75 none failed, but some run, have not started or cannot be read.',
     )
     parser.add_argument('out_dir', type=types.folder, metavar='OUT_DIR', help='the derivatives')
     parser.add_argument(
@@ -80,7 +80,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.out_dir.is_dir():
         raise NoInputError(f'no such folder: <{args.out_dir}>; give the OUT_DIR of shivacmb')
     found = _search(args)
-    states = scan_states(args.out_dir, found)
+    unread: list[str] = []
+    states = scan_states(args.out_dir, found, unread)
+    for sentence in unread:
+        say(sentence)
+    if not states and unread:
+        return TemporaryError.exit_code
     if not states and args.bids_dir is not None:
         raise NoInputError(
             f'no scan in the dataset <{args.bids_dir}>; give the BIDS_DIR that was processed with '
@@ -102,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             say(
                 f'{number} task(s) of SLURM job {array} still wait; submit again when it has ended'
             )
-    return exit_code(states)
+    return exit_code(states) or (TemporaryError.exit_code if unread else 0)
 
 
 def _search(args: argparse.Namespace) -> Found | None:

@@ -27,6 +27,7 @@ def print_summary(out_dir: Path, scans: Sequence[Scan], skipped: int) -> None:
     from rich.table import Table
 
     from shivacmb.bids import read_record, record_path, report_path
+    from shivacmb.exceptions import TemporaryError
 
     table = Table(box=None, pad_edge=False)
     for column, justify in (
@@ -39,7 +40,11 @@ def print_summary(out_dir: Path, scans: Sequence[Scan], skipped: int) -> None:
         table.add_column(column, justify=justify, no_wrap=column != 'scan')  # type: ignore[arg-type]
     reports = []
     for scan in scans:
-        record = read_record(record_path(out_dir, scan))
+        try:
+            record = read_record(record_path(out_dir, scan))
+        except TemporaryError:
+            table.add_row(escape(scan.stem), 'unreadable', '', '', '')
+            continue
         if record is None:
             table.add_row(escape(scan.stem), 'not done', '', '', '')
             continue

@@ -443,3 +443,37 @@ def test_without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert slurm_queue.jobs_in_queue(['12']) is None
     assert slurm_queue.endings(['12']) == {}
     assert slurm_queue.count_tasks(['12']) == {}
+
+
+@pytest.mark.parametrize('state', ['COMPLETING', 'CONFIGURING', 'RUNNING', 'REQUEUE_HOLD'])
+def test_a_task_that_is_queued_again_has_not_stopped(out: Path, queue: Any, state: str) -> None:
+    silent(run(out, '1', 'sub-01', lines=('run ended Terminated',), job='7', task='5_1'))
+    assert by_scan(out)['sub-01'][0] == 'stopped'
+    queue['7'] = state
+    assert by_scan(out)['sub-01'] == (
+        'running', f'was told to end, and its job is {state} (SLURM job 5_1)',
+    )  # fmt: skip
+
+
+def test_preferences_of_the_user_hide_no_job(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('SQUEUE_STATES', 'PD')
+    program('squeue', 'echo "12 ${SQUEUE_STATES-all}"')
+    assert slurm_queue.jobs_in_queue(['12']) == {'12': 'all'}
+
+
+def test_participants_whose_records_cannot_be_read_are_named(
+    tools_main: Tools, out: Path, queue: Any
+) -> None:
+    record(out, '01')
+    record(out, '02')
+    path = out / 'logs' / 'sub-02' / 'sub-02.json'
+    path.unlink()
+    path.mkdir()
+    done = tools_main('status', out, '--format', 'json')
+    assert done.returncode == 75
+    assert json.loads(done.stdout)['counts']['done'] == 1
+    assert done.stderr.startswith(f'shivacmb: nothing is told of sub-02: cannot read <{path}>')
+    (out / 'logs' / 'sub-01' / 'sub-01.json').unlink()
+    assert tools_main('status', out).returncode == 75
