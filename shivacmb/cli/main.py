@@ -145,8 +145,7 @@ def check_folders(settings: Settings) -> None:
             f'OUT_DIR <{settings.out_dir}> lies inside the dataset but not in its derivatives/; '
             f'choose for example <{settings.bids_dir / "derivatives" / "shivacmb"}>'
         )
-    if needs_data:
-        check_output_folder(settings.out_dir)
+    check_output_folder(settings.out_dir)
     work_dir = settings.work_dir and settings.work_dir.resolve()
     if work_dir is not None and (work_dir == bids_dir or bids_dir in work_dir.parents):
         raise UsageError(

@@ -90,3 +90,15 @@ def test_scans_of_different_settings_are_told_of(
     assert group(out) == 0
     said = capsys.readouterr().err
     assert ('different models, versions or settings were used' in said) is told
+
+
+def test_dataset_of_another_program_is_left_alone(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (out / 'dataset_description.json').write_text('{"Name": "raw", "BIDSVersion": "1.10.0"}')
+    table = out / 'participants.tsv'
+    table.write_text('participant_id\tage\nsub-01\t70\n')
+    assert group(out) == 64
+    assert 'see whether BIDS_DIR and OUT_DIR are swapped' in capsys.readouterr().err
+    assert table.read_text() == 'participant_id\tage\nsub-01\t70\n'
+    assert not list(out.glob('group_*'))
