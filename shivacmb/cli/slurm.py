@@ -15,7 +15,7 @@ from shivacmb.cli import slurm_queue
 from shivacmb.cli.main import check_folders, say
 from shivacmb.cli.passed import as_words, parse_passed, settings_of
 from shivacmb.cli.slurm_logs import arrays_seen
-from shivacmb.cli.slurm_options import PER_TASK, add_command, seconds
+from shivacmb.cli.slurm_options import PER_TASK, add_command, seconds, wants_gpu
 from shivacmb.cli.slurm_script import Job, Place, Resources, check_bind, render
 from shivacmb.exceptions import ModelError, NoInputError, OutputError, UsageError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A scan takes some ten seconds on four processors; busy nodes and file servers take their share
 MINUTES_TO_START, MINUTES_PER_SCAN = 10, 2
 MODELS = 'SHIVACMB_MODELS'
+#: SLURM may send its signal so much earlier than it was told.
+EARLY_S = 60
 _DECIDED = ('participant_label', 'exclude_participant_label')
 # What makes no sense in a task, and what the script says itself
 _NOT_PASSED = {
@@ -57,13 +59,18 @@ def run(args: argparse.Namespace) -> int:
             say('--participant-label names nobody; nothing to submit')
             return 0
     settings = settings_of(typed)
+    if settings.use_plugin is not None:
+        raise UsageError(f'--config-file: use_plugin: {_NOT_PASSED["use_plugin"]}')
     check_folders(settings)
+    for path in (settings.bids_dir, settings.out_dir, args.log_dir or settings.out_dir):
+        _check_path(path)
     if settings.device == 'auto':
         # The login node would choose another one than the node that does the work
-        typed.device = 'gpu' if (args.gres or '').startswith('gpu') else 'cpu'
-    if args.container is not None and settings.models_dir is None and MODELS in os.environ:
-        # Containers do not get the environment
-        typed.models_dir = Path(os.environ[MODELS]).absolute()
+        typed.device = 'gpu' if wants_gpu(args.gres) else 'cpu'
+    if args.container is not None and settings.models_dir is None:
+        models_dir = _models_outside(settings)
+        if models_dir is not None:
+            typed.models_dir = models_dir
     settings = settings_of(typed)
     scans = _choose(settings, args)
     if not scans:
@@ -71,11 +78,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     job = _job(args, typed, scans)
     resources = _resources(args, job, scans)
-    # SLURM may send the signal a minute early
-    if seconds(resources.time) <= args.grace + 60:
+    if seconds(resources.time) <= args.grace + EARLY_S:
         raise UsageError(
             f'--time {resources.time} leaves no time before the app is told to stop (--grace '
-            f'{args.grace}, and up to 60 s earlier); give more time or a shorter --grace'
+            f'{args.grace}, and up to {EARLY_S} s earlier); give more time or a shorter --grace'
         )
     place = _place(args, settings, typed)
     text = render(job, resources, place)
@@ -91,6 +97,35 @@ def run(args: argparse.Namespace) -> int:
         )
     say(f'{job.scans} scan(s) of {len(job.participants)} participant(s) in {job.tasks} task(s)')
     return 0
+
+
+def _check_path(path: Path) -> None:
+    """Refuse a path that a line of the script cannot hold."""
+    text = str(path)
+    try:
+        text.encode('utf-8')
+    except UnicodeEncodeError:
+        raise UsageError(
+            f'the path <{path}> is no UTF-8, and so cannot stand in the script; rename it, or '
+            'give a link to it'
+        ) from None
+    if any(letter == '\\' or ord(letter) < 32 for letter in text):
+        # a backslash tells SLURM to fill in nothing
+        raise UsageError(
+            f'the path <{path}> has a backslash, a line break or another control character, and '
+            'so cannot stand in the script; rename it, or give a link to it'
+        )
+
+
+def _models_outside(settings: Settings) -> Path | None:
+    """Folder of an installed model that the image does not have: containers see no home."""
+    from shivacmb.models.locate import DEFAULT, DEFAULT_MODEL, SHIPPED, bundle_folders
+
+    if MODELS in os.environ:
+        return Path(os.environ[MODELS]).absolute()
+    name = DEFAULT_MODEL if settings.model == DEFAULT else settings.model
+    folder = bundle_folders().get(name)
+    return None if folder is None or folder.parent == SHIPPED else folder.parent.absolute()
 
 
 def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
@@ -172,6 +207,10 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
     ]
     minutes = -(-(MINUTES_TO_START + MINUTES_PER_SCAN * max(shares)) // 10) * 10
     time = f'{minutes // 60:02d}:{minutes % 60:02d}:00'
+    # a partition that takes the array takes the group job too
+    group_time = args.group_time or min(args.time or time, '01:00:00', key=seconds)
+    if seconds(group_time) <= 2 * EARLY_S:
+        raise UsageError(f'--group-time {group_time} is too short; give more than 2 minutes')
     return Resources(
         time=args.time or time,
         mem=args.mem,
@@ -182,8 +221,8 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
         qos=args.qos,
         throttle=args.throttle,
         grace_s=args.grace,
-        # a partition that takes the array takes the group job too
-        group_time=args.group_time or min(args.time or time, '01:00:00', key=seconds),
+        group_time=group_time,
+        group_grace_s=min(args.grace, seconds(group_time) // 2 - EARLY_S),
         group_mem=args.group_mem,
         extra=args.sbatch,
     )
@@ -204,7 +243,7 @@ def _place(args: argparse.Namespace, settings: Settings, typed: argparse.Namespa
         for path in args.bind:
             if not path.exists():
                 say(f'note: the folder <{path}> of --bind cannot be seen from here')
-        gpu = (args.gres or '').startswith('gpu')
+        gpu = settings.device == 'gpu'
         binds = _binds(settings, typed) + [(str(path), False) for path in args.bind]
         return Place(image=image, runtime=args.runtime, binds=binds, gpu=gpu, setup=setup)
     if args.bind:

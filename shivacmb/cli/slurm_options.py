@@ -241,17 +241,31 @@ _SAID = {
     'time': '--time', 'mem': '--mem', 'cpus-per-task': '--cpus', 'gres': '--gres',
     'partition': '--partition', 'account': '--account', 'qos': '--qos',
     'job-name': '--job-name', 'requeue': '--requeue N', 'no-requeue': '--requeue 0',
+    # the group job is to have none, and a container must know of it
+    **dict.fromkeys(('gpus', 'gpus-per-node', 'gpus-per-task', 'gpus-per-socket'), '--gres gpu:N'),
+}  # fmt: skip
+_LETTERS = {
+    'a': 'array', 'o': 'output', 'e': 'error', 'n': 'ntasks', 'd': 'dependency', 't': 'time',
+    'c': 'cpus-per-task', 'p': 'partition', 'A': 'account', 'q': 'qos', 'J': 'job-name',
+    'G': 'gpus',
 }  # fmt: skip
 
 
 def sbatch_option(value: str) -> str:
-    """One option of sbatch's that the script does not say itself."""
+    """One option of sbatch's that the script does not say itself, with its dashes."""
     line = slurm_line(value).strip().lstrip('-')
     name = re.split(r'[=\s]', line)[0]
-    if name in _SAID:
-        remedy = f'; give {_SAID[name]}' if _SAID[name] else ''
-        raise argparse.ArgumentTypeError(f'the script itself says {name}{remedy}')
-    return line
+    meant = _LETTERS.get(name, name)
+    if meant in _SAID:
+        remedy = f'; give {_SAID[meant]}' if _SAID[meant] else ''
+        raise argparse.ArgumentTypeError(f'the script itself says {meant}{remedy}')
+    return f'-{line}' if len(name) == 1 else f'--{line}'
+
+
+def wants_gpu(gres: str | None) -> bool:
+    """Tell whether generic resources, as sbatch takes them, have a GPU or a part of one."""
+    kinds = (part.partition(':')[0] for part in (gres or '').split(','))
+    return any(kind in ('gpu', 'shard', 'mps') for kind in kinds)
 
 
 def shell_path(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,10 +47,10 @@ class Resources:
         Tasks at once, or None for no limit.
     grace_s
         Seconds before the time limit at which the app is told to stop.
-    group_time, group_mem
+    group_time, group_grace_s, group_mem
         Of the group job.
     extra
-        Further options, without their dashes.
+        Further options, with their dashes.
     """
 
     time: str
@@ -62,6 +63,7 @@ class Resources:
     throttle: int | None = None
     grace_s: int = 120
     group_time: str = '01:00:00'
+    group_grace_s: int = 120
     group_mem: str = '4G'
     extra: Sequence[str] = ()
 
@@ -221,13 +223,14 @@ def _header(job: Job, resources: Resources) -> list[str]:
         f'--signal=B:USR1@{resources.grace_s}',
         '--requeue' if job.requeue else '--no-requeue',
     ]
-    return lines + [f'--{line}' for line in resources.extra]
+    return [*lines, *resources.extra]
 
 
 def _log(folder: Path, name: str) -> str:
-    """Pattern of a log file: ``%`` of the folder is no placeholder, spaces need quotes."""
+    """Pattern of a log file: ``%`` of the folder is no placeholder, nor ``#`` a comment."""
     text = str(folder).replace('%', '%%') + f'/{name}'
-    return f'"{text}"' if any(letter.isspace() for letter in text) else text
+    plain = re.fullmatch(r'[^\s"\'#]+', text)
+    return text if plain else '"' + text.replace('"', '\\"') + '"'
 
 
 def _group_words(job: Job, resources: Resources) -> list[str]:
@@ -237,6 +240,7 @@ def _group_words(job: Job, resources: Resources) -> list[str]:
         f'--job-name={shlex.quote(job.name + "-group")}',
         f'--time={resources.group_time} --mem={resources.group_mem} --cpus-per-task=1',
         f'--output={shlex.quote(str(job.log_dir).replace("%", "%%") + "/" + GROUP_LOG)}',
+        f'--signal=B:USR1@{resources.group_grace_s}',
     ]
     return words + (['--gres=none'] if resources.gres else [])
 
@@ -278,8 +282,12 @@ def _app(place: Place) -> list[str]:
         before += [
             'local locks=${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}',
             '(umask 077 && mkdir -p "$locks") 2>/dev/null || :',
-            '# not a folder of this user: every task has its own lock',
-            '[[ -d $locks && -O $locks && ! -L $locks ]] || locks=$work',
+            '# neither a folder that the site named for all, nor one of this user: each its own',
+            'if [[ ! -d $locks || ! -w $locks || -L $locks ]]; then',
+            '    locks=$work',
+            'elif [[ -z ${SHIVACMB_GPU_LOCKS-} && ! -O $locks ]]; then',
+            '    locks=$work',
+            'fi',
         ]
         lines += [f'{bind} "$locks:/gpu-locks"', '--env SHIVACMB_GPU_LOCKS=/gpu-locks']
     for path, writable in place.binds:

@@ -118,7 +118,7 @@ def submit(app: Any, cluster: Any, bids: Path, out: Path, *options: Any) -> str:
     said = subprocess.run(
         [*command, script], env=app.environment(), capture_output=True, text=True, check=True
     )
-    return said.stdout.removeprefix('array job ').split()[0].rstrip(',')
+    return said.stdout.removeprefix('array job ').split()[0]
 
 
 def exit_codes(cluster: Any, array: str, out: Path) -> dict[str, str]:

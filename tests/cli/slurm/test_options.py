@@ -38,6 +38,9 @@ REFUSED = {
     ('--sbatch=--time=5',): 'the script itself says time; give --time',
     ('--sbatch', 'mem 5G'): 'the script itself says mem; give --mem',
     ('--sbatch', 'cpus-per-task=2'): 'the script itself says cpus-per-task; give --cpus',
+    ('--sbatch=-t 5',): 'the script itself says time; give --time',
+    ('--sbatch', 'gpus-per-node=1'): 'the script itself says gpus-per-node; give --gres gpu:N',
+    ('--group-time', '2'): '--group-time 2 is too short; give more than 2 minutes',
 }
 
 

@@ -181,7 +181,7 @@ def test_group_job_follows_the_array(make: Any, tmp_path: Path, bids: Path) -> N
     done = subprocess.run(
         ['bash', script.path], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout == 'array job 42, then group job 42\n'
+    assert done.stdout == 'array job 42\nthen group job 42\n'
     array, group = script.seen.read_text().splitlines()
     assert array.split() == ['--parsable', str(script.path)]
     assert group.split() == [
@@ -189,6 +189,7 @@ def test_group_job_follows_the_array(make: Any, tmp_path: Path, bids: Path) -> N
         # no longer than a task, so that the partition takes it
         *('--time=00:30:00', '--mem=4G', '--cpus-per-task=1'),
         f'--output={tmp_path}/out/logs/slurm/group-%A.log',
+        '--signal=B:USR1@120',
         *(str(script.path), 'group'),
     ]
     script.task(0, 'group')
@@ -203,6 +204,38 @@ def test_time_of_the_group_job(make: Any, words: tuple[str, ...], expected: str)
     assert f'--time={expected} --mem=4G --cpus-per-task=1' in make(*words).text
 
 
+def test_group_job_is_not_told_to_stop_as_it_starts(make: Any) -> None:
+    script = make('-t', '4:00:00', '--grace', 3600)
+    assert '--signal=B:USR1@3600' in header(script)
+    # half of its hour, less the minute that SLURM may be early
+    assert '--signal=B:USR1@1740 \\\n' in script.text
+
+
+def test_array_is_named_though_the_group_job_is_refused(make: Any, fake: Path) -> None:
+    script = make()
+    (fake / 'bin' / 'sbatch').write_text(
+        '#!/bin/bash\n'
+        '[[ $* != *group ]] || { echo "Requested time limit is invalid" >&2; exit 1; }\n'
+        'echo 42\n'
+    )
+    done = subprocess.run(
+        ['bash', script.path], env=script.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, 'array job 42\n')
+    assert done.stderr == (
+        'Requested time limit is invalid\nthe array is submitted, the group job is not: '
+        'run the group level when job 42 has ended\n'
+    )
+
+
+def test_task_without_scratch_says_whose_it_was(make: Any) -> None:
+    script = make('--scratch', '/nowhere/$NOT_SET_ANYWHERE', '--per-task', 2)
+    done = script.task(1)
+    assert done.returncode == 73
+    assert done.stdout == f'task 1 on {HOST}: 03 04\nexit code 73\n'
+    assert 'NOT_SET_ANYWHERE' in done.stderr
+
+
 def test_submission_without_sbatch_is_one_sentence(make: Any, tmp_path: Path) -> None:
     (tmp_path / 'bin').mkdir()
     for name in ('mkdir', 'bash'):
@@ -214,6 +247,17 @@ def test_submission_without_sbatch_is_one_sentence(make: Any, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 127
     assert done.stderr == 'there is no sbatch here: submit this on a machine of the cluster\n'
+
+
+def test_lines_of_a_site_come_before_a_container_is_stopped(make: Any) -> None:
+    script = make(
+        '--container', 'x', '--runtime', 'podman', '--setup', 'echo set up >> "$SEEN.told"'
+    )
+    process = script.start()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    told = Path(f'{script.seen}.told').read_text().splitlines()
+    assert [line.partition(' ')[0] for line in told] == ['set', 'set', 'kill', 'set', 'stop']
 
 
 def test_lines_of_a_site_may_use_variables_that_are_not_set(make: Any) -> None:
@@ -232,12 +276,23 @@ def test_without_group_it_wants_sbatch(make: Any) -> None:
 
 
 def test_names_with_odd_letters(make: Any, tmp_path: Path) -> None:
-    out = tmp_path / "o 'u' $t; 5%"
+    out = tmp_path / 'o \'u\' $t; #5%"2"'
     script = make(out=out)
     assert script.task(0).returncode == 0
     assert script.seen.read_text().splitlines()[1] == str(out)
-    # sbatch takes %A for a number, and words apart at spaces
-    assert f'--output="{str(out).replace("%", "%%")}/logs/slurm/%A_%a.log"' in header(script)
+    # sbatch takes %A for a number, words apart at spaces, and # for a comment
+    quoted = str(out).replace('%', '%%').replace('"', '\\"')
+    assert f'--output="{quoted}/logs/slurm/%A_%a.log"' in header(script)
+    assert f'--output="{tmp_path}/a#b/logs' in make(out=tmp_path / 'a#b').text
+
+
+@pytest.mark.parametrize('name', ['a\nb', 'a\\b', 'a\udce9b'])
+def test_names_that_a_script_cannot_hold(
+    tools_main: Tools, tmp_path: Path, bids: Path, spot_bundle: Path, name: str
+) -> None:
+    done = tools_main('slurm', bids, tmp_path / name, '--', '--model', spot_bundle)
+    assert (done.returncode, done.stdout) == (64, '')
+    assert 'cannot stand in the script; rename it, or give a link to it' in done.stderr
 
 
 def finished_log(script: Any, text: str, number: int = 0, **env: str) -> str:
@@ -399,6 +454,72 @@ def test_lock_folder_that_is_none_stops_no_task(
     assert script.task(0).returncode == 0
     [bound] = [word for word in script.seen.read_text().splitlines() if 'gpu-locks' in word][:1]
     assert Path(bound.removesuffix(':/gpu-locks')).parent == script.tmp
+
+
+def test_lock_folder_of_a_site_may_be_of_another_user(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks = Path('/tmp')
+    if os.getuid() == 0:
+        locks = tmp_path / 'locks'
+        locks.mkdir(mode=0o777)
+        os.chown(locks, 1, 1)
+    monkeypatch.setenv('SHIVACMB_GPU_LOCKS', str(locks))
+    script = make('--container', 'x', '--gres', 'gpu:1')
+    assert script.task(0).returncode == 0
+    assert f'{locks}:/gpu-locks' in script.seen.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ('words', 'passed', 'device'),
+    [
+        ((), (), 'cpu'),
+        (('--gres', 'tmp:20G,gpu:1'), (), 'gpu'),
+        (('--gres', 'shard:1'), (), 'gpu'),
+        (('--gres', 'tmp:gpu'), (), 'cpu'),
+        (('--partition', 'gpu'), ('--device', 'gpu'), 'gpu'),
+        (('--gres', 'gpu:1'), ('--device', 'cpu'), 'cpu'),
+    ],
+)
+def test_a_gpu_that_is_asked_for_is_used(
+    make: Any, words: tuple[str, ...], passed: tuple[str, ...], device: str
+) -> None:
+    script = make('--container', 'x', *words, passed=passed)
+    assert script.task(0).returncode == 0
+    seen = script.seen.read_text().splitlines()
+    assert seen[seen.index('--device') + 1] == device
+    assert ('--nv' in seen) == (device == 'gpu')
+
+
+def test_options_of_one_letter(make: Any) -> None:
+    script = make('--sbatch', '-C haswell', '--sbatch', 'exclusive')
+    assert {'-C haswell', '--exclusive'} <= set(header(script))
+
+
+def test_container_gets_a_model_that_was_added(
+    tools_main: Tools, tmp_path: Path, bids: Path, spot_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv('SHIVACMB_MODELS', raising=False)
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path / 'data'))
+    models = tmp_path / 'data' / 'shivacmb' / 'models'
+    shutil.copytree(spot_bundle, models / 'mine')
+    words = ('slurm', bids, tmp_path / 'out', '--container', 'docker://x', '--')
+    text = tools_main(*words, '--model', 'mine').stdout
+    assert f'{models}:{models}:ro' in text
+    assert f'--models-dir {models}' in text
+    assert '--models-dir' not in tools_main(*words, '--model', 'default').stdout
+
+
+def test_plugin_in_a_file_of_settings_is_refused(
+    tools_main: Tools, tmp_path: Path, bids: Path
+) -> None:
+    (tmp_path / 'plugin.yml').write_text('plugin: SLURM\n')
+    config = tmp_path / 'settings.toml'
+    config.write_text(f'[settings]\nuse_plugin = "{tmp_path}/plugin.yml"\n')
+    done = tools_main('slurm', bids, tmp_path / 'out', '--', '--config-file', config)
+    assert done.returncode == 64
+    assert 'use_plugin: a task would submit jobs; use either the array or' in done.stderr
 
 
 def test_container_knows_where_models_are(
