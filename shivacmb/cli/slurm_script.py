@@ -282,7 +282,7 @@ def _app(place: Place) -> list[str]:
         before += [
             'local locks=${SHIVACMB_GPU_LOCKS:-/tmp/shivacmb-gpu-$UID}',
             '(umask 077 && mkdir -p "$locks") 2>/dev/null || :',
-            '# neither a folder that the site named for all, nor one of this user: each its own',
+            '# neither one that the site named nor one of this user: every task has its own lock',
             'if [[ ! -d $locks || ! -w $locks || -L $locks ]]; then',
             '    locks=$work',
             'elif [[ -z ${SHIVACMB_GPU_LOCKS-} && ! -O $locks ]]; then',
