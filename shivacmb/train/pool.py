@@ -19,6 +19,8 @@ from shivacmb.exceptions import DataError, TemporaryError
 from shivacmb.simulate.exact import one_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shivacmb.simulate.anatomy import Head
 
 Array = NDArray[Any]
@@ -28,7 +30,7 @@ BOX = (160, 216, 176)
 #: Scans made of one head.
 SCANS_PER_HEAD = 3
 #: Raise it when the simulator or the truth of a scan changes: earlier pools are then not gone on.
-SCANS_LAYOUT = 1
+SCANS_LAYOUT = 2
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def make_scan(
     lesions: tuple[int, int] = (15, 60),
     large: float = 0.0,
     wild: int = 4,
+    rule: Mapping[str, float] | None = None,
 ) -> None:
     """Simulate one scan of a pool, unless it is there.
 
@@ -97,6 +100,9 @@ def make_scan(
         :func:`shivacmb.simulate.lesions.draw_radius`.
     wild : int
         Every ``wild``-th scan has wild contrasts instead of a susceptibility map; 0 for none.
+    rule : dict of str to float, optional
+        By contrast the least share of brain tissue around what may count; mimics with less are
+        then unsure, see :func:`shivacmb.train.rule.leave_out`.
 
     Notes
     -----
@@ -104,6 +110,7 @@ def make_scan(
     really look like. To judge a network, all scans should come from the latter.
     """
     from shivacmb.simulate.dataset import random_example, random_subject_example
+    from shivacmb.train.rule import find_zones, leave_out
 
     target = _path(folder, index)
     if target.exists():
@@ -114,9 +121,14 @@ def make_scan(
         example = random_subject_example(rng, head, shape=shape, lesions=lesions)
     else:
         example = random_example(rng, head, shape=shape, lesions=lesions, large=large)
+    flags = example.flags
+    least = (rule or {}).get(example.contrast, 0.0)
+    zones = find_zones(example.image) if least else None
+    if zones is not None:
+        flags = leave_out(flags, zones, least)
     scratch = target.with_suffix(f'.{os.getpid()}.tmp')
     with scratch.open('wb') as stream:
-        stacked = np.stack([example.image, example.flags, example.labels.astype(np.uint8)])
+        stacked = np.stack([example.image, flags, example.labels.astype(np.uint8)])
         np.save(stream, stacked)
     facts = {'contrast': example.contrast, 'lesions': example.lesions}
     target.with_suffix('.json').write_text(json.dumps(facts))

@@ -152,15 +152,19 @@ def pool_scores(tables: list[list[Score]]) -> list[Score]:
     return pooled
 
 
-def choose(scores: list[Score], most_false: float = 1.0) -> Score:
-    """Choose the point of the highest F1 among those with few enough false positives.
+def choose(scores: list[Score], most_false: float = 0.9, slack: float = 0.01) -> Score:
+    """Choose the most sensitive point among those of the best F1 and few enough false positives.
 
     Parameters
     ----------
     scores : list of Score
         Of :func:`pool_scores`.
     most_false : float
-        False positives per scan that are still accepted.
+        False positives per scan that are still accepted: fewer than the one that is wanted, as the
+        scans that chose the point show it better than it is.
+    slack : float
+        How much lower than the best an F1 may be: less than it differs between two sets of scans
+        (docs/decisions/0125).
 
     Returns
     -------
@@ -170,4 +174,6 @@ def choose(scores: list[Score], most_false: float = 1.0) -> Score:
     accepted = [score for score in scores if score.false_per_scan <= most_false]
     if not accepted:
         return min(scores, key=lambda s: (s.false_per_scan, -s.sensitivity))
-    return max(accepted, key=lambda s: (s.f1, s.sensitivity, -s.threshold, -s.min_voxels))
+    best = max(score.f1 for score in accepted)
+    good = [score for score in accepted if score.f1 >= best - slack]
+    return max(good, key=lambda s: (s.sensitivity, s.f1, -s.threshold, -s.min_voxels))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.exceptions import UsageError
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
@@ -27,6 +27,7 @@ from shivacmb.train.patches import PatchSource
 from shivacmb.train.plan import note_plan
 from shivacmb.train.pool import BOX, SCANS_LAYOUT, SCANS_PER_HEAD, fill_pool, load_scan
 from shivacmb.train.predict import VolumePredictor, false_positives
+from shivacmb.train.rule import find_zones
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 from shivacmb.train.start import mean_weights, shift_output
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 #: What a run that continues may change: it decides nothing of what is kept.
-_FREE = ('workers', 'min_parenchyma', 'min_parenchyma_swi')
+_FREE = ('workers', 'min_parenchyma_swi')
 logger = logging.getLogger(__name__)
 
 
@@ -75,7 +76,8 @@ class Plan:
     min_parenchyma : float
         Rule of the bundle for what surrounds a lesion in T2*-GRE, see
         :func:`shivacmb.lesions.parenchyma_fractions`; half is the criterion of Greenberg et al.,
-        Lancet Neurol 2009;8:165-174 (docs/decisions/0097).
+        Lancet Neurol 2009;8:165-174 (docs/decisions/0097). What it leaves out is not taught as
+        background (docs/decisions/0125).
     min_parenchyma_swi : float
         The same for SWI: enough to leave out what is no part of the brain (docs/decisions/0124).
     """
@@ -162,30 +164,6 @@ def both(earlier: dict[int, Array], later: dict[int, Array]) -> dict[int, Array]
     }
 
 
-def find_zones(image: Array) -> Array | None:
-    """Find the zones of the brain in an image of the pool as the app does.
-
-    Parameters
-    ----------
-    image : ndarray, uint8 [X, Y, Z]
-        In RAS order, voxels of 1 mm.
-
-    Returns
-    -------
-    ndarray, uint8 [X, Y, Z], or None
-        Values of :data:`shivacmb.imaging.zones.REGIONS`; None where no brain is seen.
-    """
-    import nibabel as nib
-
-    from shivacmb.models.brain_mask import find_brain
-
-    try:
-        found = find_brain(nib.Nifti1Image(np.asarray(image, np.float32), np.eye(4)))
-    except DataError:
-        return None
-    return np.asarray(found.zones(found.mask()))
-
-
 def judge(
     predictor: VolumePredictor,
     folds: list[list[Array]],
@@ -270,7 +248,7 @@ def build(
     )  # fmt: skip
     fill_pool(
         work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape,
-        large=plan.large,
+        large=plan.large, rule={'T2starw': plan.min_parenchyma},
     )  # fmt: skip
     common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     recipe = Recipe(plan.steps, **common)

@@ -10,8 +10,8 @@ import pytest
 
 from shivacmb.exceptions import DataError
 from shivacmb.simulate import dataset
-from shivacmb.simulate.dataset import Example
-from shivacmb.train import pool
+from shivacmb.simulate.dataset import MIMIC, UNSURE, Example
+from shivacmb.train import pool, rule
 from shivacmb.train.pool import load_scan, make_scan
 
 
@@ -31,6 +31,20 @@ def test_scans_to_judge_on_come_from_a_susceptibility_map(
     monkeypatch.setattr(dataset, 'random_subject_example', example(2))
     make_scan(tmp_path, 3, index, wild=wild)
     assert load_scan(tmp_path, index).image.max() == source
+
+
+@pytest.mark.parametrize(('contrast', 'left'), [('T2starw', True), ('swi', False)])
+def test_the_rule_of_a_contrast_decides_what_is_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contrast: str, *, left: bool
+) -> None:
+    flags = np.zeros((12, 12, 12), np.uint8)
+    flags[6, 6, 6] = MIMIC
+    example = Example(flags, flags, flags.astype(np.uint16), [], contrast)
+    monkeypatch.setattr(pool, '_head', lambda *_: None)
+    monkeypatch.setattr(dataset, 'random_subject_example', lambda *_, **__: example)
+    monkeypatch.setattr(rule, 'find_zones', np.zeros_like)
+    make_scan(tmp_path, 3, 1, rule={'T2starw': 0.5})
+    assert bool(load_scan(tmp_path, 1).flags[6, 6, 6] & UNSURE) is left
 
 
 def test_a_pool_of_an_earlier_version_is_named(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_the_best_f1_below_the_limit_is_chosen() -> None:
     assert choose([loud], 1.0) == loud
 
 
+def test_of_much_the_same_f1_the_most_sensitive_is_chosen() -> None:
+    base = Score(0.8, 2, 80, 100, 0, 0, 10, 30)  # F1 0.842
+    near = replace(base, threshold=0.7, hits=84, false=17)  # 0.836
+    far = replace(base, threshold=0.6, hits=86, false=30)  # 0.796
+    loud = replace(base, threshold=0.5, hits=95, false=31)  # 0.841, more than one per scan
+    assert choose([base, near, far, loud], 1.0) == near
+    assert choose([base, near, far, loud], 1.0, slack=0.0) == base
+
+
 def test_centroids_agree_with_scipy() -> None:
     noise = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     labels, count = clusters(noise, 0.97)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.exceptions import UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.models.brain_mask import BUILTIN
 from shivacmb.train import synth_cmb
@@ -13,7 +13,7 @@ from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights
 from shivacmb.train.pool import PoolScan
 from shivacmb.train.start import mean_weights, shift_output
-from shivacmb.train.synth_cmb import Plan, _source, both, find_zones, judge, main
+from shivacmb.train.synth_cmb import Plan, _source, both, judge, main
 
 SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth-cmb'
 
@@ -79,14 +79,6 @@ def test_the_rule_for_surroundings_is_judged_by_contrast(
     assert hits(None) == 2
     assert hits({'T2starw': 0.5}) == 1
     assert hits({'T2starw': 0.5, 'swi': 0.5}) == 0
-
-
-def test_no_brain_means_no_zones(monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(_: object) -> None:
-        raise DataError('sees no brain')
-
-    monkeypatch.setattr('shivacmb.models.brain_mask.find_brain', blind)
-    assert find_zones(np.zeros((8, 8, 8), np.uint8)) is None
 
 
 def test_hard_negatives_of_two_searches_are_joined() -> None:
