@@ -128,6 +128,7 @@ def detect(
         min_voxels=postprocess.min_voxels if min_voxels is None else min_voxels,
         connectivity=postprocess.connectivity,
         min_parenchyma=least,
+        outline_threshold=postprocess.outline_threshold,
     )
     labels = labels_to_input(found.labels, found.mean, chain.box_to_input, scan.shape)
     probability = probability_to_input(found.mean, chain.box_to_input, scan.shape)

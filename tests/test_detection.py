@@ -37,16 +37,22 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> nib.Nifti1Image:
 
 
 @pytest.mark.slow
-def test_detect_and_the_command_agree(brain: nib.Nifti1Image, tmp_path: Path) -> None:
+@pytest.mark.parametrize('threshold', [0.2, 0.45])  # below the model's outlines, and above
+def test_detect_and_the_command_agree(
+    brain: nib.Nifti1Image, tmp_path: Path, threshold: float
+) -> None:
     found = shivacmb.detect(
-        nib.load(SCAN), mask=brain, threshold=0.2, threads=2, contrast='T2starw'
+        nib.load(SCAN), mask=brain, threshold=threshold, threads=2, contrast='T2starw'
     )
     command = Path(sys.executable).with_name('shivacmb-tools')
     subprocess.run(
-        [command, 'scan', SCAN, '-m', brain.get_filename(), '-o', tmp_path, '--threshold', '0.2'],
+        [
+            command, 'scan', SCAN, '-m', brain.get_filename(), '-o', tmp_path,
+            '--threshold', str(threshold),
+        ],
         check=True,
         capture_output=True,
-    )
+    )  # fmt: skip
     table = tmp_path / 'sub-01_T2starw_desc-CMB_dseg.tsv'
     assert lesions_to_tsv(found.lesions) == table.read_text()
     assert len(found.lesions) > 0

@@ -53,7 +53,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         'Description': 'Candidates that are not counted, because less than min_parenchyma of what '
         'lies within 2 mm of them is brain tissue. n/a without zones.'
     },
-    'threshold': {'Description': 'Probability from which a voxel counts as lesion.'},
+    'threshold': {'Description': 'Probability that makes a cluster of voxels a lesion.'},
     'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},
     'min_parenchyma': {
         'Description': 'Least share of brain tissue in the surroundings of a lesion; 0: any.'

@@ -82,6 +82,9 @@ def methods_text(
             ' where enough of what lies within 2 mm of them was brain tissue (at least '
             f'{shares}; after Greenberg et al. 2009)'
         )
+    outlines = ''
+    if detection.outline_threshold is not None:
+        outlines = f', and outlined down to a probability of {detection.outline_threshold:g}'
     references = [
         'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '
         'segmentation tool trained on multi-source T2*GRE- and susceptibility-weighted MRI. Sci '
@@ -109,7 +112,7 @@ def methods_text(
             f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
             f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '
             f'{detection.threshold:g}; {detection.connectivity}-connected clusters of at least '
-            f'{detection.min_voxels} voxels were counted{tissue}. '
+            f'{detection.min_voxels} voxels were counted{tissue}{outlines}. '
             f'{_ZONES if detection.zones else ""}'
             'Results were returned to the grid of each scan.',
             '',

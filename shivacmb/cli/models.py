@@ -200,6 +200,7 @@ def _print_summary(bundle: Bundle) -> None:
         ('grid', f'{"x".join(map(str, grid.shape))} voxels of {size} mm, {grid.orientation}'),
         ('intensity', contrast),
         ('threshold', f'{post.threshold:g}, clusters of at least {post.min_voxels} voxels'),
+        ('outlines', f'down to {post.outline_threshold:g}' if post.outline_threshold else ''),
         ('parenchyma', ', '.join(f'{c}: {x:g} around' for c, x in post.min_parenchyma.items())),
     ]
     for label, text in rows:

@@ -247,6 +247,7 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
         scale += f', divided by {values["divide"]:g}'
     volume = f'{record.mask_volume_ml:.0f} mL' if record.mask_volume_ml is not None else ''
     outside = record.brain_voxels_outside_box
+    outline = values.get('outline_threshold')
     return (
         ('Source', record.source or ''),
         ('Contrast', record.contrast or ''),
@@ -260,7 +261,8 @@ def _facts(record: ScanRecord, sidecar: dict[str, Any]) -> tuple[tuple[str, str]
         (
             'Lesions',
             f'probability of at least {values["threshold"]:g}, {values["connectivity"]}-connected'
-            f', at least {values["min_voxels"]} voxels',
+            f', at least {values["min_voxels"]} voxels'
+            + (f'; outlined down to {outline:g}' if outline is not None else ''),
         ),
         *_left_out(record),
         ('Software', ', '.join(f'{k} {v}' for k, v in sidecar['Software'].items())),

@@ -117,6 +117,7 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         threshold=postprocess.threshold if threshold is None else threshold,
         min_voxels=postprocess.min_voxels if min_size is None else min_size,
         connectivity=postprocess.connectivity,
+        outline_threshold=postprocess.outline_threshold,
     )
 
 
@@ -171,6 +172,8 @@ def parenchyma_rule(settings: Settings, bundle: Bundle) -> dict[str, float]:
 def parameters(detection: Detection, min_parenchyma: float) -> dict[str, Any]:
     """Every parameter of a result, without what only says where it was computed."""
     values = {**asdict(detection), 'min_parenchyma': min_parenchyma}
+    if detection.outline_threshold is None or detection.outline_threshold >= detection.threshold:
+        del values['outline_threshold']
     for name in ('bundle', 'trust_model', 'mask', 'device'):
         del values[name]
     return values

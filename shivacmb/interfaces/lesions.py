@@ -39,6 +39,10 @@ class _FindLesionsInputSpec(BaseInterfaceInputSpec):
         0.0, usedefault=True, desc='least share of brain tissue in the surroundings of a lesion'
     )
 
+    outline_threshold = traits.Float(
+        desc='probability down to which lesions then grow; without it they end at the threshold'
+    )
+
 
 class _FindLesionsOutputSpec(TraitedSpec):
     labels_file = File(desc='.npy of int32 [X, Y, Z] in the box, one value per lesion')
@@ -74,6 +78,9 @@ class FindLesions(ScanInterface):
             min_voxels=inputs.min_voxels,
             connectivity=inputs.connectivity,
             min_parenchyma=inputs.min_parenchyma,
+            outline_threshold=(
+                inputs.outline_threshold if isdefined(inputs.outline_threshold) else None
+            ),
         )
         np.save(cwd / 'labels.npy', found.labels)
         np.save(cwd / 'mean.npy', found.mean)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shivacmb.lesions.clusters import find_clusters
+from shivacmb.lesions.clusters import find_clusters, grow_clusters
 from shivacmb.lesions.find import FoundLesions, find_lesions
 from shivacmb.lesions.measure import Lesion, lesion_table
 from shivacmb.lesions.regions import group_counts, with_regions
@@ -25,6 +25,7 @@ __all__ = [
     'find_clusters',
     'find_lesions',
     'group_counts',
+    'grow_clusters',
     'lesion_table',
     'lesion_totals',
     'lesions_to_tsv',

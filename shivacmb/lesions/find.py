@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shivacmb.lesions.clusters import find_clusters
+from shivacmb.lesions.clusters import find_clusters, grow_clusters, number_by_size
 from shivacmb.lesions.measure import Lesion, lesion_table
 from shivacmb.lesions.regions import with_regions
 from shivacmb.lesions.surroundings import keep_labels, parenchyma_fractions
@@ -52,8 +52,9 @@ def find_lesions(
     min_voxels: int,
     connectivity: int,
     min_parenchyma: float,
+    outline_threshold: float | None = None,
 ) -> FoundLesions:
-    """Average the folds, binarise, cluster, leave out what lies in fluid, measure.
+    """Average the folds, binarise, cluster, leave out what lies in fluid, outline, measure.
 
     Parameters
     ----------
@@ -72,6 +73,9 @@ def find_lesions(
     min_parenchyma : float
         Least share of the surroundings that must be brain tissue; see
         :func:`parenchyma_fractions`. Without zones nothing is left out.
+    outline_threshold : float, optional
+        Probability down to which the clusters then grow, see :func:`grow_clusters`; without it
+        they end at ``threshold``.
 
     Returns
     -------
@@ -86,11 +90,19 @@ def find_lesions(
         zones = None
     fractions = np.full(int(labels.max(initial=0)), np.nan)
     left_out = None
+    keep = np.ones(len(fractions), bool)
     if zones is not None:
         fractions = parenchyma_fractions(to_whole(labels), zones, voxel_mm)
         keep = ~(fractions < min_parenchyma)
         left_out = int(np.count_nonzero(~keep))
-        labels, fractions = keep_labels(labels, keep), fractions[keep]
+    outline = min(threshold if outline_threshold is None else outline_threshold, threshold)
+    if outline < threshold:
+        # before anything is left out, so that no lesion grows over that
+        labels = grow_clusters(labels, mean, outline_threshold=outline, connectivity=connectivity)
+    labels, fractions = keep_labels(labels, keep), fractions[keep]
+    if outline < threshold:
+        labels, former = number_by_size(labels)
+        fractions = fractions[former - 1]
     whole = to_whole(labels)
     lesions = lesion_table(
         whole, to_whole(mean), [to_whole(fold) for fold in folds], affine,

@@ -69,13 +69,15 @@ class Postprocess:
 
     ``min_parenchyma`` says by contrast which share of a cluster's surroundings must be brain
     tissue for it to count, see :func:`shivacmb.lesions.parenchyma_fractions`; a contrast that is
-    not named has no such rule.
+    not named has no such rule. ``outline_threshold``: clusters then grow down to this probability,
+    see :func:`shivacmb.lesions.grow_clusters`; None: they do not.
     """
 
     threshold: float = 0.4
     min_voxels: int = 3
     connectivity: int = 26
     min_parenchyma: dict[str, float] = field(default_factory=dict)
+    outline_threshold: float | None = None
 
     def parenchyma_for(self, contrast: str) -> float:
         """Return the least share of brain tissue for a contrast; 0 without a rule."""

@@ -274,11 +274,16 @@ def _postprocess(top: _Reader, contrasts: set[str]) -> Postprocess:
     connectivity = item.whole('connectivity', 26, 6, 26)
     if connectivity not in (6, 18, 26):
         raise item.error('connectivity', 'must be 6, 18 or 26')
+    threshold = item.number('threshold', 0.4, 0, 1, open_low=True)
+    outline = None
+    if item.content.get('outline_threshold') is not None:
+        outline = item.number('outline_threshold', None, 0, threshold, open_low=True)
     return Postprocess(
-        item.number('threshold', 0.4, 0, 1, open_low=True),
+        threshold,
         item.whole('min_voxels', 3, 1, 10**6),
         connectivity,
         _shares(item, contrasts),
+        outline,
     )
 
 

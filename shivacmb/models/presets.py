@@ -21,6 +21,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             'min_voxels': 3,
             'connectivity': 26,
             'min_parenchyma': {},
+            'outline_threshold': None,
         },
     },
     'shivai': {
@@ -31,6 +32,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
             'min_voxels': 1,
             'connectivity': 26,
             'min_parenchyma': {},
+            'outline_threshold': None,
         },
     },
 }

@@ -12,6 +12,8 @@ DESCRIPTION = (
     'Trained on simulated heads and simulated lesions only: never shown a scan of a person, and '
     'never shown the lesion of a patient. It is there for the app to work out of the box.'
 )
+#: Lesions end at this share of the threshold that finds them (docs/decisions/0126).
+OUTLINE = 0.5
 INTENDED_USE = (
     'Research use only: trying the app, tests, teaching. Not validated on patients; do not report '
     'its counts as findings. Use a model trained on labelled scans for studies.'
@@ -66,5 +68,6 @@ def metadata(
             'min_voxels': min_voxels,
             'connectivity': 26,
             'min_parenchyma': min_parenchyma,
+            'outline_threshold': round(OUTLINE * threshold, 4),
         },
     }

@@ -121,6 +121,8 @@ def init_detect_wf(
         name='find_lesions',
         mem_gb=0.4,
     )
+    if detection.outline_threshold is not None:
+        find_lesions.inputs.outline_threshold = detection.outline_threshold
     to_input_grid = pe.Node(ToInputGrid(), name='to_input_grid', mem_gb=0.6)
     # fmt: off
     workflow.connect([

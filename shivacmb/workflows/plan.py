@@ -37,6 +37,8 @@ class Detection:
         Smallest cluster kept, voxels of the network's grid.
     connectivity : {26, 18, 6}
         Neighbours of a voxel.
+    outline_threshold : float or None
+        Probability down to which lesions grow once they are found; None: not at all.
     """
 
     bundle: str
@@ -55,6 +57,7 @@ class Detection:
     threshold: float
     min_voxels: int
     connectivity: int
+    outline_threshold: float | None = None
 
 
 @dataclass(frozen=True)

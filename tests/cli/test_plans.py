@@ -80,3 +80,25 @@ def test_without_a_rule_scans_stay_finished(tmp_path: Path, make_spot_bundle: An
     del facts['parameters']['min_parenchyma'], facts['parenchyma_rule']
     assert hash_of({**facts, 'parenchyma_rule': {}}, 'auto') == (facts['record']['settings_hash'])
     assert len({plan.facts['record']['settings_hash'] for plan in found}) == 3
+
+
+@pytest.mark.parametrize(
+    ('outline', 'changed', 'told'),
+    [
+        (None, {}, None),
+        (0.3, {}, 0.3),
+        (0.3, {'threshold': 0.3}, None),
+        (0.3, {'threshold': 0.35}, 0.3),
+    ],
+)  # fmt: skip
+def test_outlines_are_among_the_settings_where_there_are_any(
+    tmp_path: Path, make_spot_bundle: Any, outline: float | None, changed: dict[str, float],
+    told: float | None,
+) -> None:  # fmt: skip
+    path = tmp_path / 'bids' / 'sub-01' / 'anat' / 'sub-01_T2starw.nii'
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'not looked at')
+    post = {'threshold': 0.4} | ({} if outline is None else {'outline_threshold': outline})
+    folder = make_spot_bundle(tmp_path / 'model', postprocess=post)
+    [plan] = plans(tmp_path / 'bids', folder, skip_bids_validation=True, **changed).values()
+    assert plan.facts['parameters'].get('outline_threshold') == told

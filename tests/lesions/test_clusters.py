@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from shivacmb.exceptions import DataError
-from shivacmb.lesions import find_clusters
+from shivacmb.lesions import find_clusters, grow_clusters
+from shivacmb.lesions.clusters import number_by_size
 
 
 def _prob(shape=(8, 9, 10), **voxels):
@@ -116,3 +118,62 @@ def test_senseless_parameters_are_refused(changed, match):
 def test_a_fourth_axis_is_refused():
     with pytest.raises(ValueError, match='3 axes'):
         find_clusters(np.zeros((3, 3, 3, 1), np.float32), threshold=0.4)
+
+
+def test_numbers_go_by_volume_then_by_the_first_voxel() -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0, 0, :2], labels[1, 1, :3], labels[2, 2, 2:], labels[3, 3, 3] = 9, 4, 2, 7
+    numbered, former = number_by_size(np.asfortranarray(labels))
+    assert former.tolist() == [4, 9, 2, 7]
+    for number, name in enumerate(former, start=1):
+        np.testing.assert_array_equal(numbered == number, labels == name)
+    assert number_by_size(labels, min_voxels=2)[1].tolist() == [4, 9, 2]
+    assert number_by_size(np.zeros((2, 2, 2), int))[1].size == 0
+
+
+def line(*values: float) -> np.ndarray:
+    return np.array(values, np.float32).reshape(1, 1, -1)
+
+
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_clusters_grow_to_the_lower_threshold_and_stop_where_they_meet(order: Any) -> None:
+    prob = line(0.3, 0.29, 0.5, 0.9, 0.6, 0.4, 0.5, 0.8, 0.31, 0.3, 0.1, 0.5, 0.5)
+    labels = find_clusters(prob, threshold=0.6)
+    assert labels.ravel().tolist() == [0, 0, 0, 1, 1, 0, 0, 2, 0, 0, 0, 0, 0]
+    grown = grow_clusters(
+        np.asarray(labels, order=order), np.asarray(prob, order=order), outline_threshold=0.3
+    )
+    # the valley is shared; 0.29 is too low, and the last two touch no cluster
+    assert grown.ravel().tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 0, 0, 0]
+    assert grown.dtype == np.int32
+
+
+def test_growth_in_a_cube_in_either_order_of_memory() -> None:
+    prob = np.random.default_rng(3).random((12, 14, 16), np.float32)
+    labels = find_clusters(prob, threshold=0.97, connectivity=6)
+    plain = grow_clusters(labels, prob, outline_threshold=0.8, connectivity=6)
+    turned = grow_clusters(
+        np.asfortranarray(labels), np.asfortranarray(prob), outline_threshold=0.8, connectivity=6
+    )
+    np.testing.assert_array_equal(plain, turned)
+    np.testing.assert_array_equal(plain[labels > 0], labels[labels > 0])
+    # all that is connected to a cluster belongs to one, and nothing else
+    parts, _ = ndimage.label(prob >= np.float32(0.8))
+    touched = np.isin(parts, np.unique(parts[labels > 0])) & (parts > 0)
+    np.testing.assert_array_equal(plain > 0, touched)
+    assert (plain > 0).sum() > 2 * (labels > 0).sum()
+
+
+@pytest.mark.parametrize(('connectivity', 'reached'), [(6, 0), (18, 0), (26, 1)])
+def test_growth_over_corners(connectivity: int, reached: int) -> None:
+    prob = np.zeros((2, 2, 2), np.float32)
+    prob[0, 0, 0], prob[1, 1, 1] = 0.9, 0.5
+    labels = find_clusters(prob, threshold=0.6)
+    grown = grow_clusters(labels, prob, outline_threshold=0.3, connectivity=connectivity)
+    assert grown[1, 1, 1] == reached
+
+
+def test_nothing_grows_out_of_nothing() -> None:
+    empty = np.zeros((3, 3, 3), np.int32)
+    grown = grow_clusters(empty, np.full((3, 3, 3), 0.5, np.float32), outline_threshold=0.3)
+    assert not grown.any()

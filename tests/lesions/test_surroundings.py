@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shivacmb.imaging.zones import Zone
-from shivacmb.lesions import find_lesions, parenchyma_fractions
+from shivacmb.lesions import FoundLesions, find_lesions, parenchyma_fractions
 from shivacmb.lesions.surroundings import keep_labels
 
 SHAPE = (15, 15, 15)
@@ -103,3 +103,40 @@ def test_lesions_in_fluid(least: float, names: list[str], left_out: int) -> None
         assert len(found.lesions) == 2
         assert found.left_out is None
         assert np.isnan(found.lesions[0].parenchyma_fraction)
+
+
+def test_outlines_change_neither_number_nor_what_is_left_out() -> None:
+    folds = np.zeros((2, *SHAPE), np.float32)
+    folds[:, 3, 7, 7:9] = 0.9  # in fluid, beside the first lesion
+    folds[:, 3, 7, 9:12] = 0.4
+    folds[:, 3, 7, 12] = 0.9
+    folds[:, 12, 7, 7:9] = 0.9  # the larger one, until the other grows
+    folds[:, 3, 5:12, 12] = np.maximum(folds[:, 3, 5:12, 12], 0.4)
+    folds[:, 8, 8, 8] = 0.4  # found by nobody
+    zones = np.full(SHAPE, 14, np.uint8)
+    zones[:6, :, :10] = Zone.FLUID
+    how = {'threshold': 0.5, 'min_voxels': 1, 'connectivity': 26, 'min_parenchyma': 0.5}
+
+    def find(outline: float | None) -> FoundLesions:
+        return find_lesions(
+            folds, to_whole=lambda array: array, affine=np.eye(4),
+            brain_mask=np.ones(SHAPE, bool), zones=zones, outline_threshold=outline, **how,
+        )  # fmt: skip
+
+    plain, outlined = find(None), find(0.4)
+    assert [len(found.lesions) for found in (plain, outlined)] == [2, 2]
+    assert plain.left_out == outlined.left_out == 1
+    assert [lesion.voxels for lesion in plain.lesions] == [2, 1]
+    assert plain.labels[12, 7, 7] == 1
+    # numbered by what is outlined; what is left out keeps its side
+    assert outlined.labels[12, 7, 7] == 2
+    assert outlined.labels[3, 7, 12] == outlined.labels[3, 5, 12] == 1
+    assert not outlined.labels[3, 7, 7:10].any()
+    assert not outlined.labels[8, 8, 8]
+    shares = [
+        {lesion.x: lesion.parenchyma_fraction for lesion in found.lesions}
+        for found in (plain, outlined)
+    ]
+    assert shares[0] == shares[1]
+    # a threshold below it outlines nothing
+    np.testing.assert_array_equal(find(0.5).labels, plain.labels)

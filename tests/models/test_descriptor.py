@@ -74,6 +74,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
             {'min_parenchyma': {'swi': 1.5}},
             'postprocess.min_parenchyma.swi must lie between 0 and 1, not 1.5',
         ),
+        (
+            ['postprocess'],
+            {'threshold': 0.6, 'outline_threshold': 0.7},
+            'postprocess.outline_threshold must lie between 0 and 0.6, not 0.7',
+        ),
         (['classes'], [{'value': 1, 'name': 'a'}] * 2, 'classes must have different values'),
     ],
 )
@@ -95,6 +100,12 @@ def test_the_rule_for_surroundings_is_by_contrast(
     description['postprocess'] = {'min_parenchyma': {'T2starw': 0.5}}
     found = parse_bundle(description, tmp_path).postprocess
     assert (found.parenchyma_for('T2starw'), found.parenchyma_for('swi')) == (0.5, 0.0)
+
+
+def test_outlines_end_where_the_bundle_says(tmp_path: Path, description: dict[str, Any]) -> None:
+    for given, expected in (({}, None), ({'outline_threshold': 0.2}, 0.2)):
+        description['postprocess'] = {'threshold': 0.4, **given}
+        assert parse_bundle(description, tmp_path).postprocess.outline_threshold == expected
 
 
 def test_a_fold_named_twice_is_refused(tmp_path: Path, description: dict[str, Any]) -> None:

@@ -134,5 +134,6 @@ def test_the_card_names_the_operating_point() -> None:
         'min_voxels': 4,
         'connectivity': 26,
         'min_parenchyma': {'T2starw': 0.5},
+        'outline_threshold': 0.35,
     }
     assert card['intensity']['clip'] == 1.0
