@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shivacmb.bids.files import write_text
+from shivacmb.bids.files import read_again, write_text
 from shivacmb.exceptions import TemporaryError, UsageError
 
 BIDS_VERSION = '1.10.0'
@@ -132,16 +132,13 @@ def _parsed(raw: bytes) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _own_description(path: Path, *, again: bool = True) -> bytes | None:
+def _own_description(path: Path) -> bytes | None:
     """Read the description of the results, None where there is none."""
     try:
-        return path.read_bytes()
+        return read_again(path.read_bytes)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if again:
-            # Another task renamed its own over it: a file server calls the old one stale
-            return _own_description(path, again=False)
         raise TemporaryError(
             f'cannot read <{path}> ({error.strerror}); run again when it can be read, or see its '
             'permissions'

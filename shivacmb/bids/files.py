@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from shivacmb.exceptions import OutputError
 from shivacmb.processes import left_behind, temporary_name
+
+T = TypeVar('T')
+
+
+def read_again(read: Callable[[], T]) -> T:
+    """Read, and once more where the file server says that the file is stale.
+
+    Another process has renamed a new one over it: the next attempt finds that one.
+    """
+    try:
+        return read()
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return read()
 
 
 @contextlib.contextmanager

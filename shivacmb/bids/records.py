@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shivacmb.bids.files import write_text
+from shivacmb.bids.files import read_again, write_text
 from shivacmb.bids.names import output_paths, record_path, scans_filename
 from shivacmb.bids.scan import Scan
 from shivacmb.exceptions import ShivaCMBError, TemporaryError
@@ -51,7 +51,7 @@ class ScanRecord:
     cmb_left_out
         Candidates not counted, as too little of what surrounds them is brain tissue; None without
         zones.
-    threshold, min_voxels, min_parenchyma
+    threshold, min_voxels, min_parenchyma, outline_threshold
         With which it was obtained.
     brain_mask, mask_volume_ml, brain_voxels_outside_box
         Method of the brain mask, its volume, and how much of it the network did not see.
@@ -86,6 +86,7 @@ class ScanRecord:
     threshold: float | None = None
     min_voxels: int | None = None
     min_parenchyma: float | None = None
+    outline_threshold: float | None = None
     brain_mask: str | None = None
     mask_volume_ml: float | None = None
     brain_voxels_outside_box: int | None = None
@@ -212,7 +213,7 @@ def read_record(path: Path) -> ScanRecord | None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_again(path.read_bytes))
     except (*_ABSENT, ValueError, RecursionError):
         return None
     except OSError as error:
@@ -239,7 +240,7 @@ def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
     folder = Path(out_dir) / 'logs' / f'sub-{participant}'
     try:
         # one listing; a glob would ask about every entry once more
-        names = os.listdir(folder)  # noqa: PTH208
+        names = read_again(lambda: os.listdir(folder))  # noqa: PTH208
     except _ABSENT:
         return []
     except OSError as error:

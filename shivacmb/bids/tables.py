@@ -58,6 +58,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
     'min_parenchyma': {
         'Description': 'Least share of brain tissue in the surroundings of a lesion; 0: any.'
     },
+    'outline_threshold': {
+        'Description': 'Probability down to which lesions reach once they are found; n/a: down to '
+        'the threshold.'
+    },
     'brain_mask': {'Description': 'Method or file of the brain mask.'},
     'mask_volume_ml': {'Description': 'Volume of the brain mask.', 'Units': 'mL'},
     'brain_voxels_outside_box': {

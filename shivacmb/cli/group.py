@@ -51,7 +51,7 @@ def run_group(settings: Settings) -> int:
     made = {
         (
             record.model, record.model_version, record.threshold, record.min_voxels,
-            record.toolkit, record.software_version,
+            record.outline_threshold, record.toolkit, record.software_version,
         )
         for record in written.records if record.status == 'ok'
     }  # fmt: skip

@@ -99,7 +99,9 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
     """
     bundle.check_detects()
     grid, intensity, postprocess = bundle.grid, bundle.intensity, bundle.postprocess
-    threshold, min_size = settings.threshold, settings.min_size
+    min_size = settings.min_size
+    threshold = postprocess.threshold if settings.threshold is None else settings.threshold
+    outline = postprocess.outline_threshold
     return Detection(
         bundle=str(bundle.path),
         engine=choose_engine(settings.engine, settings.device),
@@ -114,10 +116,10 @@ def build_detection(settings: Settings, bundle: Bundle) -> Detection:
         clip=intensity.clip,
         divide=intensity.divide,
         masked=intensity.masked,
-        threshold=postprocess.threshold if threshold is None else threshold,
+        threshold=threshold,
         min_voxels=postprocess.min_voxels if min_size is None else min_size,
         connectivity=postprocess.connectivity,
-        outline_threshold=postprocess.outline_threshold,
+        outline_threshold=outline if outline is not None and outline < threshold else None,
     )
 
 
@@ -172,7 +174,8 @@ def parenchyma_rule(settings: Settings, bundle: Bundle) -> dict[str, float]:
 def parameters(detection: Detection, min_parenchyma: float) -> dict[str, Any]:
     """Every parameter of a result, without what only says where it was computed."""
     values = {**asdict(detection), 'min_parenchyma': min_parenchyma}
-    if detection.outline_threshold is None or detection.outline_threshold >= detection.threshold:
+    if detection.outline_threshold is None:
+        # as results of earlier versions have it
         del values['outline_threshold']
     for name in ('bundle', 'trust_model', 'mask', 'device'):
         del values[name]
@@ -426,6 +429,7 @@ def record_values(
         'threshold': detection.threshold,
         'min_voxels': detection.min_voxels,
         'min_parenchyma': min_parenchyma,
+        'outline_threshold': detection.outline_threshold,
         'model': bundle.name,
         'model_version': bundle.version,
         'engine': detection.engine,

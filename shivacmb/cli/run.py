@@ -428,7 +428,9 @@ def _record_failure(
         retract(out_dir, scan)
         clear_outputs(out_dir, scan)
         write_record(out_dir, record)
-        write_scans_table(out_dir, scan.participant, scan.session)
+        # A record beside it that cannot be read: the scan that it is of says so, in its own run
+        with contextlib.suppress(TemporaryError):
+            write_scans_table(out_dir, scan.participant, scan.session)
 
 
 def _keeps_earlier(

@@ -83,6 +83,10 @@ def run(args: argparse.Namespace) -> int:
             f'--time {resources.time} leaves no time before the app is told to stop (--grace '
             f'{args.grace}, and up to {EARLY_S} s earlier); give more time or a shorter --grace'
         )
+    if job.group and seconds(resources.group_time) <= 2 * EARLY_S:
+        raise UsageError(
+            f'the group job has {resources.group_time} only; give --group-time more than 2 minutes'
+        )
     place = _place(args, settings, typed)
     text = render(job, resources, place)
     _make_folders(job)
@@ -155,10 +159,13 @@ def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
     todo, broken = [], 0
     for scan in found.scans:
         _, plan = prepare(settings, scan, detection, bundle)
-        if isinstance(plan, ShivaCMBError):
+        try:
+            if isinstance(plan, ShivaCMBError):
+                raise plan
+            if is_done(settings, scan, plan):
+                continue
+        except ShivaCMBError:
             broken += 1
-        elif is_done(settings, scan, plan):
-            continue
         todo.append(scan)
     if len(todo) < len(found.scans):
         say(f'left out: {len(found.scans) - len(todo)} scan(s) that are finished')
@@ -209,8 +216,6 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
     time = f'{minutes // 60:02d}:{minutes % 60:02d}:00'
     # a partition that takes the array takes the group job too
     group_time = args.group_time or min(args.time or time, '01:00:00', key=seconds)
-    if seconds(group_time) <= 2 * EARLY_S:
-        raise UsageError(f'--group-time {group_time} is too short; give more than 2 minutes')
     return Resources(
         time=args.time or time,
         mem=args.mem,
@@ -222,7 +227,7 @@ def _resources(args: argparse.Namespace, job: Job, scans: Sequence[Scan]) -> Res
         throttle=args.throttle,
         grace_s=args.grace,
         group_time=group_time,
-        group_grace_s=min(args.grace, seconds(group_time) // 2 - EARLY_S),
+        group_grace_s=min(args.grace, max(1, seconds(group_time) // 2 - EARLY_S)),
         group_mem=args.group_mem,
         extra=args.sbatch,
     )

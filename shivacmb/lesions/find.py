@@ -95,6 +95,7 @@ def find_lesions(
         fractions = parenchyma_fractions(to_whole(labels), zones, voxel_mm)
         keep = ~(fractions < min_parenchyma)
         left_out = int(np.count_nonzero(~keep))
+    found = labels > 0
     outline = min(threshold if outline_threshold is None else outline_threshold, threshold)
     if outline < threshold:
         # before anything is left out, so that no lesion grows over that
@@ -104,12 +105,14 @@ def find_lesions(
         labels, former = number_by_size(labels)
         fractions = fractions[former - 1]
     whole = to_whole(labels)
+    # where a lesion is, and what the folds say of it, do not depend on how far it is outlined
+    cores = to_whole(np.where(found, labels, 0)) if outline < threshold else whole
     lesions = lesion_table(
         whole, to_whole(mean), [to_whole(fold) for fold in folds], affine,
-        brain_mask=brain_mask, threshold=threshold,
+        brain_mask=brain_mask, threshold=threshold, cores=cores,
     )  # fmt: skip
     if zones is not None:
-        lesions = with_regions(lesions, whole, zones, voxel_mm)
+        lesions = with_regions(lesions, cores, zones, voxel_mm)
     measured = zip(lesions, fractions.tolist(), strict=True)
     lesions = [
         dataclasses.replace(lesion, parenchyma_fraction=share) for lesion, share in measured

@@ -64,6 +64,7 @@ def lesion_table(
     brain_mask: npt.NDArray[np.generic] | None,
     threshold: float,
     *,
+    cores: npt.NDArray[np.integer] | None = None,
     class_name: str = 'CMB',
 ) -> list[Lesion]:
     """Measure every label of a label map.
@@ -84,6 +85,8 @@ def lesion_table(
         the array ends, the brain is taken to end.
     threshold : float
         The probability at which the labels were cut, for the agreement of the folds.
+    cores : (X, Y, Z) array of int, optional
+        The labels as they were cut, where they have grown since; each has a voxel of its own.
     class_name : str
         What the names begin with.
 
@@ -98,13 +101,9 @@ def lesion_table(
         If the shapes differ or there is no fold.
     """
     _check_shapes(labels, prob_mean, fold_probs, brain_mask)
-    where = np.flatnonzero(labels)
+    where, indices, start, count = _by_label(labels)
     if where.size == 0:
         return []
-    value = np.asarray(labels).ravel()[where]
-    order = np.argsort(value, kind='stable')
-    where, value = where[order], value[order]
-    indices, start, count = np.unique(value, return_index=True, return_counts=True)
     voxel = np.stack(np.unravel_index(where, labels.shape), axis=1).astype(np.float64)
 
     matrix = affine.astype(np.float64)
@@ -114,7 +113,8 @@ def lesion_table(
     inside = _values(prob_mean, where).astype(np.float64)
     p_max = np.maximum.reduceat(inside, start)
     p_mean = np.add.reduceat(inside, start) / count
-    agreement = _agreement(fold_probs, where, start, threshold)
+    core, _, core_start, _ = _by_label(labels if cores is None else cores)
+    agreement = _agreement(fold_probs, core, core_start, threshold)
     edge = np.minimum.reduceat(_edge_distance(voxel, brain_mask, matrix), start)
 
     return [
@@ -133,6 +133,20 @@ def lesion_table(
         )
         for n, index in enumerate(indices)
     ]
+
+
+def _by_label(
+    labels: npt.NDArray[np.integer],
+) -> tuple[
+    npt.NDArray[np.intp], npt.NDArray[np.integer], npt.NDArray[np.intp], npt.NDArray[np.intp]
+]:
+    """Voxels by their C-order index, label after label; the labels, their starts and sizes."""
+    where = np.flatnonzero(labels)
+    value = np.asarray(labels).ravel()[where]
+    order = np.argsort(value, kind='stable')
+    where, value = where[order], value[order]
+    indices, start, count = np.unique(value, return_index=True, return_counts=True)
+    return where, indices, start, count
 
 
 def _check_shapes(

@@ -283,10 +283,13 @@ def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
 def _check_continued(content: dict[str, Any], work: Path) -> None:
     path = work / SETTINGS
     before = _read_record(path)
-    if not isinstance(before, dict) or not all(
-        isinstance(before.get(name), dict) for name in _BY_SCAN
-    ):
+    if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
         raise _damaged(path)
+    if not isinstance(before.get('folds of scans'), dict):
+        raise UsageError(
+            f'the training in <{work}> was begun by an earlier version; give another folder with '
+            '--work'
+        )
     settings = {name: value for name, value in content.items() if name not in _BY_SCAN}
     check_same(settings, before, str(work))
     pairs = [(content[name], before[name]) for name in _BY_SCAN if name in content]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +67,17 @@ def test_what_had_to_surround_a_lesion(
     assert 'shivacmb: --min-parenchyma needs the zones; leave out --no-zones' in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(('threshold', 'told'), [('0.5', True), ('0.3', False)])
+def test_outlines_are_told_where_they_are_drawn(
+    tmp_path: Path, make_spot_bundle: Any, capsys: pytest.CaptureFixture[str], threshold: str,
+    *, told: bool,
+) -> None:  # fmt: skip
+    post = {'threshold': 0.6, 'outline_threshold': 0.3}
+    folder = make_spot_bundle(tmp_path / 'model', postprocess=post)
+    given = [str(tmp_path), str(tmp_path / 'derivatives' / 'out'), 'participant']
+    given += ['--model', str(folder), '--boilerplate-only', '--skip-bids-validation']
+    assert main([*given, '--threshold', threshold]) == 0
+    text = capsys.readouterr().out
+    assert (', and outlined down to a probability of 0.3. ' in text) == told

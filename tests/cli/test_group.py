@@ -65,6 +65,7 @@ def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
         ({}, False),
         ({'threshold': 0.3}, True),
         ({'min_parenchyma': 0.25}, True),
+        ({'outline_threshold': 0.3}, True),
         # each contrast has its own rule; records of earlier versions have none
         ({'min_parenchyma': 0.0, 'contrast': 'swi'}, False),
         ({'min_parenchyma': None, 'contrast': 'swi'}, False),

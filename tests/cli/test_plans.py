@@ -102,3 +102,4 @@ def test_outlines_are_among_the_settings_where_there_are_any(
     folder = make_spot_bundle(tmp_path / 'model', postprocess=post)
     [plan] = plans(tmp_path / 'bids', folder, skip_bids_validation=True, **changed).values()
     assert plan.facts['parameters'].get('outline_threshold') == told
+    assert plan.facts['record']['outline_threshold'] == told

@@ -10,6 +10,7 @@ from shivacmb.bids import (
     Departed,
     ScanRecord,
     find_departed,
+    read_record,
     read_records,
     retract,
     write_record,
@@ -122,6 +123,54 @@ def test_table_that_cannot_be_read(tmp_path: Path) -> None:
     hide(tmp_path / 'sub-01_scans.tsv')
     with pytest.raises(TemporaryError, match=r'sub-01_scans\.tsv> \(Is a directory\)'):
         read_table(tmp_path / 'sub-01_scans.tsv')
+
+
+def test_a_record_beside_it_does_not_end_the_run(
+    hidden: Path, spot_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids = hidden.with_name('bids')
+    for label, session in (('01', 'a'), ('02', 'a')):
+        folder = bids / f'sub-{label}' / f'ses-{session}' / 'anat'
+        folder.mkdir(parents=True)
+        (folder / f'sub-{label}_ses-{session}_T2starw.nii.gz').write_bytes(b'')
+    code = run(hidden, spot_bundle, 'participant', '--brain-mask', '/nowhere/{participant}.nii.gz')
+    assert code == 66
+    said = capsys.readouterr().err
+    for stem in ('sub-01_ses-a', 'sub-02_ses-a'):
+        assert f'{stem} failed: no brain mask' in said
+        [record] = (hidden / 'logs').rglob(f'{stem}.json')
+        assert '"failed"' in record.read_text()
+    assert (hidden / 'sub-02' / 'ses-a' / 'sub-02_ses-a_scans.tsv').exists()
+
+
+def test_script_of_an_array_takes_the_scan(
+    hidden: Path, spot_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shivacmb.cli.tools import main as tools
+
+    bids = str(hidden.with_name('bids'))
+    assert tools(['slurm', bids, str(hidden), '--', '--model', str(spot_bundle)]) == 0
+    said = capsys.readouterr()
+    assert '\n01\n' in said.out
+    assert '1 scan(s) will fail as things are; shivacmb --dry-run says why' in said.err
+
+
+def test_a_record_that_was_just_replaced_is_read_again(
+    tmp_path: Path, finished: ScanPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(finished.outputs['record'])
+    read, times = Path.read_bytes, iter([OSError(116, 'Stale file handle')])
+
+    def stale(path: Path) -> bytes:
+        for error in times:
+            raise error
+        return read(path)
+
+    monkeypatch.setattr(Path, 'read_bytes', stale)
+    assert read_record(path) is not None
+    times = iter([OSError(5, 'Input/output error')])
+    with pytest.raises(TemporaryError, match=r'\(Input/output error\)'):
+        read_record(path)
 
 
 def test_description_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

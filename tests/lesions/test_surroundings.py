@@ -115,6 +115,9 @@ def test_outlines_change_neither_number_nor_what_is_left_out() -> None:
     folds[:, 8, 8, 8] = 0.4  # found by nobody
     zones = np.full(SHAPE, 14, np.uint8)
     zones[:6, :, :10] = Zone.FLUID
+    zones[3, :7] = zones[3, 8:] = 16  # most of what the first grows over
+    folds[1, 3, 5, 12] = 0.55  # the other network alone, outside of what is found
+    folds[1, 3, 7, 12] = 0.45
     how = {'threshold': 0.5, 'min_voxels': 1, 'connectivity': 26, 'min_parenchyma': 0.5}
 
     def find(outline: float | None) -> FoundLesions:
@@ -138,5 +141,11 @@ def test_outlines_change_neither_number_nor_what_is_left_out() -> None:
         for found in (plain, outlined)
     ]
     assert shares[0] == shares[1]
+    for name in ('region', 'fold_agreement'):
+        values = [
+            sorted(getattr(row, name) for row in found.lesions) for found in (plain, outlined)
+        ]
+        assert values[0] == values[1]
+    assert outlined.lesions[0].fold_agreement == 0.5
     # a threshold below it outlines nothing
     np.testing.assert_array_equal(find(0.5).labels, plain.labels)

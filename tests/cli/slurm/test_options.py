@@ -40,7 +40,8 @@ REFUSED = {
     ('--sbatch', 'cpus-per-task=2'): 'the script itself says cpus-per-task; give --cpus',
     ('--sbatch=-t 5',): 'the script itself says time; give --time',
     ('--sbatch', 'gpus-per-node=1'): 'the script itself says gpus-per-node; give --gres gpu:N',
-    ('--group-time', '2'): '--group-time 2 is too short; give more than 2 minutes',
+    ('--group-time', '2'): 'the group job has 2 only; give --group-time more than 2 minutes',
+    ('--time', '1'): '--time 1 leaves no time before the app is told to stop',
 }
 
 
