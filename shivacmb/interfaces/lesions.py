@@ -40,7 +40,9 @@ class _FindLesionsInputSpec(BaseInterfaceInputSpec):
     )
 
     outline_threshold = traits.Float(
-        desc='probability down to which lesions then grow; without it they end at the threshold'
+        1.0,
+        usedefault=True,
+        desc='probability down to which lesions then grow; from the threshold on they do not',
     )
 
 
@@ -78,9 +80,7 @@ class FindLesions(ScanInterface):
             min_voxels=inputs.min_voxels,
             connectivity=inputs.connectivity,
             min_parenchyma=inputs.min_parenchyma,
-            outline_threshold=(
-                inputs.outline_threshold if isdefined(inputs.outline_threshold) else None
-            ),
+            outline_threshold=inputs.outline_threshold,
         )
         np.save(cwd / 'labels.npy', found.labels)
         np.save(cwd / 'mean.npy', found.mean)
