@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shivacmb.bids.files import read_again, write_text
-from shivacmb.exceptions import TemporaryError, UsageError
+from shivacmb.bids.files import read_result, write_text
+from shivacmb.exceptions import UsageError
 
 BIDS_VERSION = '1.10.0'
 #: Names that BIDS 1.11 does not know: images that keep the suffix of a ``swi`` input, and the
@@ -132,19 +132,6 @@ def _parsed(raw: bytes) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _own_description(path: Path) -> bytes | None:
-    """Read the description of the results, None where there is none."""
-    try:
-        return read_again(path.read_bytes)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise TemporaryError(
-            f'cannot read <{path}> ({error.strerror}); run again when it can be read, or see its '
-            'permissions'
-        ) from error
-
-
 def check_output_folder(out_dir: Path) -> None:
     """Refuse to write into the dataset of another program.
 
@@ -158,7 +145,7 @@ def check_output_folder(out_dir: Path) -> None:
     TemporaryError
         It cannot be read.
     """
-    raw = _own_description(Path(out_dir) / 'dataset_description.json')
+    raw = read_result(Path(out_dir) / 'dataset_description.json', Path.read_bytes)
     if raw is None:
         return
     content = _parsed(raw)

@@ -8,23 +8,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from shivacmb.exceptions import OutputError
+from shivacmb.exceptions import OutputError, TemporaryError
 from shivacmb.processes import left_behind, temporary_name
 
 T = TypeVar('T')
 
 
-def read_again(read: Callable[[], T]) -> T:
-    """Read, and once more where the file server says that the file is stale.
+def read_result(path: Path, read: Callable[[Path], T], *, again: bool = True) -> T | None:
+    """Read what a run left behind.
 
-    Another process has renamed a new one over it: the next attempt finds that one.
+    Parameters
+    ----------
+    path : Path
+        A file or folder of the results.
+    read : callable
+        What to do with it.
+    again : bool
+        Read once more where the file server calls it stale: another process has renamed a new
+        one over it, which the next attempt finds.
+
+    Returns
+    -------
+    Whatever ``read`` returns; None where there is nothing.
+
+    Raises
+    ------
+    TemporaryError
+        When it is there, or may be, and cannot be read.
     """
     try:
-        return read()
+        return read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
-        if error.errno != errno.ESTALE:
-            raise
-        return read()
+        if again and error.errno == errno.ESTALE:
+            return read_result(path, read, again=False)
+        raise TemporaryError(
+            f'cannot read <{path}> ({error.strerror}), so nobody knows what it holds; run again '
+            'when it can be read, or see its permissions'
+        ) from error
 
 
 @contextlib.contextmanager

@@ -17,17 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from shivacmb.bids.files import read_again, write_text
+from shivacmb.bids.files import read_result, write_text
 from shivacmb.bids.names import output_paths, record_path, scans_filename
 from shivacmb.bids.scan import Scan
-from shivacmb.exceptions import ShivaCMBError, TemporaryError
+from shivacmb.exceptions import ShivaCMBError
 
 #: Marks a file as a record of this schema.
 RECORD_TYPE = 'shivacmb-scan/1'
 ABSENCE_TYPE = 'shivacmb-absence/1'
 Value = str | int | float | bool | None
-# Any other error says that a file may well be there
-_ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -212,21 +210,12 @@ def read_record(path: Path) -> ScanRecord | None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
+    raw = read_result(path, Path.read_bytes)
     try:
-        content = json.loads(read_again(path.read_bytes))
-    except (*_ABSENT, ValueError, RecursionError):
+        content = None if raw is None else json.loads(raw)
+    except (ValueError, RecursionError):
         return None
-    except OSError as error:
-        raise unreadable(path, error) from error
     return content if isinstance(content, dict) else None
-
-
-def unreadable(path: Path, error: OSError) -> TemporaryError:
-    """Say that a result is there and cannot be read."""
-    return TemporaryError(
-        f'cannot read <{path}> ({error.strerror}), so nobody knows what it holds; run again when '
-        'it can be read, or see its permissions'
-    )
 
 
 def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
@@ -238,13 +227,8 @@ def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
         When one of them, or their folder, is there and cannot be read.
     """
     folder = Path(out_dir) / 'logs' / f'sub-{participant}'
-    try:
-        # one listing; a glob would ask about every entry once more
-        names = read_again(lambda: os.listdir(folder))  # noqa: PTH208
-    except _ABSENT:
-        return []
-    except OSError as error:
-        raise unreadable(folder, error) from error
+    # one listing; a glob would ask about every entry once more
+    names = read_result(folder, os.listdir) or []
     records = (
         read_record(folder / name)
         for name in sorted(names)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from shivacmb.bids.files import write_text
+from shivacmb.bids.files import read_result, write_text
 from shivacmb.bids.names import HasOutputs, record_path, scans_table_paths
-from shivacmb.bids.records import ScanRecord, read_records, unreadable
+from shivacmb.bids.records import ScanRecord, read_records
 from shivacmb.exceptions import OutputError, TemporaryError
 
 #: Columns of the scan table in order, with their entries of the data dictionary.
@@ -220,11 +220,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
         When it is there and cannot be read.
     """
     try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        lines = (read_result(path, Path.read_bytes) or b'').decode('utf-8').splitlines()
+    except UnicodeDecodeError:
         return []
-    except OSError as error:
-        raise unreadable(path, error) from error
     if not lines:
         return []
     header = lines[0].split('\t')

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,9 @@ from shivacmb.bids.tables import read_table, scans_table_paths
 from shivacmb.cli.main import main
 from shivacmb.exceptions import TemporaryError
 from shivacmb.workflows.plan import ScanPlan
+
+#: What a file server says of a file that was renamed over.
+STALE = OSError(116, 'Stale file handle')
 
 
 def hide(path: Path) -> None:
@@ -155,37 +160,35 @@ def test_script_of_an_array_takes_the_scan(
     assert '1 scan(s) will fail as things are; shivacmb --dry-run says why' in said.err
 
 
-def test_a_record_that_was_just_replaced_is_read_again(
-    tmp_path: Path, finished: ScanPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = Path(finished.outputs['record'])
-    read, times = Path.read_bytes, iter([OSError(116, 'Stale file handle')])
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the next readings of a file fail, each with one of some errors."""
+    read, errors = Path.read_bytes, list[OSError]()
 
-    def stale(path: Path) -> bytes:
-        for error in times:
-            raise error
+    def next_one(path: Path) -> bytes:
+        if errors:
+            raise errors.pop(0)
         return read(path)
 
-    monkeypatch.setattr(Path, 'read_bytes', stale)
+    monkeypatch.setattr(Path, 'read_bytes', next_one)
+    return lambda *some: errors.extend(some)
+
+
+def test_a_record_that_was_just_replaced_is_read_again(finished: ScanPlan, failing: Any) -> None:
+    path = Path(finished.outputs['record'])
+    failing(STALE)
     assert read_record(path) is not None
-    times = iter([OSError(5, 'Input/output error')])
+    failing(OSError(5, 'Input/output error'))
     with pytest.raises(TemporaryError, match=r'\(Input/output error\)'):
         read_record(path)
 
 
-def test_description_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_description_is_read_again(tmp_path: Path, failing: Any) -> None:
     """Tasks that start together rename it; a file server calls the old one stale."""
     path = tmp_path / 'dataset_description.json'
     path.write_text('{"GeneratedBy": [{"Name": "shivacmb"}]}')
-    read, times = Path.read_bytes, iter([OSError(116, 'Stale file handle')])
-
-    def stale(path: Path) -> bytes:
-        for error in times:
-            raise error
-        return read(path)
-
-    monkeypatch.setattr(Path, 'read_bytes', stale)
+    failing(STALE)
     check_output_folder(tmp_path)
-    times = iter([OSError(116, 'Stale file handle')] * 2)
-    with pytest.raises(TemporaryError, match=r'\(Stale file handle\); run again when it can be'):
+    failing(STALE, STALE)
+    with pytest.raises(TemporaryError, match=r'\(Stale file handle\), so nobody knows what it'):
         check_output_folder(tmp_path)
