@@ -2,12 +2,13 @@
 # Try an image as a careful cluster would run it: no network, read-only root, read-only input, a user that the image does
 # not know. Needs root. Prints what was checked; exits with 1 at the first thing that is not as it should be.
 #
-#   containers/try.sh [--work DIR] [--runner podman|chroot] [--plain COMMAND] [IMAGE]
+#   containers/try.sh [--work DIR] [--runner podman|docker|apptainer|chroot] [--user UID] [--plain COMMAND] [IMAGE]
 #
 # DIR is that of build_from_debootstrap.sh; without it, podman's own store is used. The tables and label maps are compared
 # byte by byte with those of a plain run of COMMAND (default: shivacmb on PATH; '' leaves the comparison out). Where podman
 # cannot start a container (inside many containers and sandboxes), the image's own files are entered with chroot in
-# namespaces of their own instead, with the same restrictions.
+# namespaces of their own instead, with the same restrictions. An IMAGE that ends in .sif is run by Apptainer, with the
+# rights of UID (default: 12345), which has to be a user of this machine then and to be allowed to read IMAGE.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,6 +18,7 @@ while [ $# -gt 0 ]; do
         --work) work=$2; shift 2 ;;
         --runner) runner=$2; shift 2 ;;
         --plain) plain=$2; shift 2 ;;
+        --user) user=$2; shift 2 ;;
         -*) echo "try: unknown option <$1>" >&2; exit 64 ;;
         *) image=$1; shift ;;
     esac
@@ -44,7 +46,7 @@ fail() {
     exit 1
 }
 
-# in_podman and in_chroot: [--env NAME=VALUE]... [--no-tmp] PROGRAM [ARGUMENT...]
+# in_RUNNER: [--env NAME=VALUE]... [--no-tmp] PROGRAM [ARGUMENT...]
 in_podman() {
     local options=() scratch=(--tmpfs '/tmp:rw,size=2g,mode=1777')
     while :; do
@@ -61,6 +63,36 @@ in_podman() {
         --user "$user:$user" --cap-drop all --security-opt no-new-privileges \
         --ulimit nofile=1024:1024 --ulimit nproc=4000:4000 "${scratch[@]}" "${options[@]}" \
         --volume "$place/input:/data:ro" --volume "$place/out:/out" --entrypoint "$program" "$image" "$@"
+}
+
+in_docker() {
+    local options=() scratch=(--tmpfs '/tmp:rw,size=2g,mode=1777')
+    while :; do
+        case $1 in
+            --env) options+=(--env "$2"); shift 2 ;;
+            --no-tmp) scratch=(); shift ;;
+            *) break ;;
+        esac
+    done
+    local program=$1
+    shift
+    docker run --rm --network none --read-only --user "$user:$user" --cap-drop all --security-opt no-new-privileges \
+        "${scratch[@]}" "${options[@]}" --volume "$place/input:/data:ro" --volume "$place/out:/out" \
+        --entrypoint "$program" "$image" "$@"
+}
+
+in_apptainer() {
+    local options=() scratch=(--workdir "$place/work")
+    while :; do
+        case $1 in
+            --env) options+=(--env "$2"); shift 2 ;;
+            --no-tmp) scratch=(--no-mount tmp); shift ;;
+            *) break ;;
+        esac
+    done
+    setpriv --reuid "$user" --regid "$user" --clear-groups env -i PATH="$PATH" HOME="$place/home" \
+        apptainer --quiet exec --cleanenv --containall --net --network none "${scratch[@]}" "${options[@]}" \
+        --bind "$place/input:/data:ro" --bind "$place/out:/out" "$image" "$@"
 }
 
 in_chroot() {
@@ -114,12 +146,18 @@ podman_works() {
 # A copy of the demo that nobody may write, and an output folder of the unknown user
 cp -rL "$root/bids_examples/demo" "$place/input"
 chmod -R a+rX,a-w "$place/input"
-mkdir "$place/out"
-chown "$user:$user" "$place/out"
+mkdir "$place/out" "$place/work" "$place/home"
+chown "$user:$user" "$place/out" "$place/work" "$place/home"
 chmod 755 "$place"
 
 runtime=()
-if [ "$runner" != chroot ] && podman_works; then
+if [ "$runner" = apptainer ] || [[ -z $runner && $image = *.sif ]]; then
+    inside() { in_apptainer "$@"; }
+    ok "$(apptainer --version): $(inside cat /etc/debian_version)"
+elif [ "$runner" = docker ]; then
+    inside() { in_docker "$@"; }
+    ok "Docker $(docker version --format '{{.Server.Version}}') starts the image"
+elif [ "$runner" != chroot ] && podman_works; then
     inside() { in_podman "$@"; }
     ok "podman ${runtime[*]} starts the image"
 elif [ "$runner" = podman ]; then
@@ -185,7 +223,10 @@ if [ -n "$plain" ]; then
     "$plain" "$place/input" "$place/plain" group --quiet
     compared=0
     while IFS= read -r -d '' file; do
-        cmp "$place/plain/$file" "$place/out/$file" || fail "<$file> differs from the plain run"
+        cmp "$place/plain/$file" "$place/out/$file" || {
+            [[ $file != *.tsv ]] || diff "$place/plain/$file" "$place/out/$file" >&2 || true
+            fail "<$file> differs from the plain run"
+        }
         compared=$((compared + 1))
     done < <(cd "$place/plain" && find . \( -name '*.tsv' -o -name '*_dseg.nii.gz' -o -name '*_mask.nii.gz' \) -print0)
     [ "$compared" -gt 9 ] || fail "only $compared files could be compared"

@@ -304,13 +304,14 @@ def _docker(place: Place) -> list[str]:
         f'exec {place.runtime} run --rm --init --name "${{work##*/}}"',
         '--network=none --read-only',
         '--volume "$work:/tmp"',
-        # Podman refuses keep-id to root
-        '"$( ((UID)) && echo --userns=keep-id || echo --user=0:0)"'
-        if podman
-        else '--user "$(id -u):$(id -g)"',
+        # Neither is this user by itself: keep-id alone leaves the image's user
+        '--user "$(id -u):$(id -g)"',
         # Docker's containers are not SLURM's children, and know nothing of its limits
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
     ]
+    if podman:
+        # Podman refuses keep-id to root, who needs none
+        words.append('"$( ((UID)) && echo --userns=keep-id || echo --userns=host)"')
     if place.gpu:
         words.append(_CARD)
     return words

@@ -92,6 +92,12 @@ def run(args: argparse.Namespace) -> int:
             '--bids-dir, or leave it out'
         )
     if not states:
+        tasks = args.out_dir / 'logs' / 'slurm'
+        if tasks.is_dir():
+            raise NoInputError(
+                f'no task of SLURM has taken a scan on in <{args.out_dir}>; their logs are in '
+                f'<{tasks}>, and --bids-dir tells what became of each scan'
+            )
         raise NoInputError(
             f'no scan in <{args.out_dir}>; give the OUT_DIR of shivacmb, and --bids-dir to see '
             'what has not started'

@@ -104,6 +104,15 @@ def test_packages_are_installed_with_checksums_only() -> None:
             assert '--require-hashes' in install or '--no-index --no-deps' in install
 
 
+def test_an_apptainer_build_leaves_the_tmp_of_the_host_alone() -> None:
+    """Apptainer shows the host's /tmp to %post: what lies there may be a run of somebody."""
+    posts = re.findall(r'^%post\n(.*?)(?=^%|^Bootstrap)', DEFINITION, re.M | re.S)
+    assert len(posts) == 2
+    for post in posts:
+        assert '/tmp' not in re.sub(r'#.*', '', post)
+    assert 'export TMPDIR=/opt/temporary' in posts[1].partition('/bin/shivacmb --version')[0]
+
+
 def test_the_build_sees_the_wheel_and_its_own_files_only() -> None:
     lines = (ROOT / '.dockerignore').read_text().splitlines()
     assert [line for line in lines if line and line[0] not in '#!'] == ['*']
@@ -279,6 +288,28 @@ def test_launcher_stops_where_nothing_can_be_written(launcher: Launcher) -> None
     assert done.returncode == 73
     assert 'add --tmpfs /tmp' in done.stderr
     assert launcher('--version').returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('free', 'args', 'told'),
+    [
+        (65536, ('/data', '/out', 'participant'), True),
+        (65536, ('/data', '/out', 'participant', '--work-dir', '/w'), False),
+        (65536, ('/data', '/out', 'participant', '-w', '/w'), False),
+        (65536, ('--version',), False),
+        (8388608, ('/data', '/out', 'participant'), False),
+    ],
+)
+def test_launcher_says_that_the_memory_disk_is_small(
+    launcher: Launcher, tmp_path: Path, free: int, args: tuple[str, ...], told: bool
+) -> None:
+    """Apptainer gives --containall a /tmp of 64 MB."""
+    (tmp_path / 'df').write_text(f'#!/bin/sh\necho Avail; echo {free}\n')
+    (tmp_path / 'df').chmod(0o755)
+    done = launcher(*args, PATH=f'{tmp_path}:{os.environ["PATH"]}')
+    assert done.returncode == 0
+    assert ('64 MB are free for temporary files' in done.stderr) == told
+    assert ('give --workdir FOLDER to apptainer' in done.stderr) == told
 
 
 def test_launcher_sets_the_umask_asked_for(launcher: Launcher) -> None:

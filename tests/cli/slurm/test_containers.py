@@ -30,6 +30,17 @@ def test_temporary_files_of_a_container_are_on_the_disk_of_the_node(
     assert '--tmpfs' not in words
 
 
+@pytest.mark.parametrize('runtime', ['docker', 'podman'])
+def test_outputs_of_a_container_belong_to_who_submitted(make: Any, runtime: str) -> None:
+    """With keep-id alone, Podman runs the user that the image names, who may write nowhere."""
+    script = make('--container', 'x', '--runtime', runtime)
+    assert script.task(0).returncode == 0
+    words = script.seen.read_text().splitlines()
+    assert words[words.index('--user') + 1] == f'{os.getuid()}:{os.getgid()}'
+    spaces = {'docker': [], 'podman': ['--userns=keep-id' if os.getuid() else '--userns=host']}
+    assert [word for word in words if word.startswith('--userns')] == spaces[runtime]
+
+
 def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> None:
     masks = tmp_path / 'masks'
     for label in LABELS:
