@@ -40,7 +40,8 @@ def print_listing(
     """
     from shivacmb.cli.plans import parenchyma_rule
     from shivacmb.cli.run import prepare
-    from shivacmb.exceptions import ShivaCMBError
+    from shivacmb.exceptions import ShivaCMBError, TemporaryError
+    from shivacmb.models import check_gpu
 
     failures: list[ShivaCMBError] = []
     lines = [f'{len(found.scans)} scan(s) in <{settings.bids_dir}>']
@@ -74,6 +75,11 @@ def print_listing(
         f'{detection.engine}, threshold {detection.threshold:g}, at least '
         f'{detection.min_voxels} voxels{tissue}'
     )
+    try:
+        check_gpu(detection.device)
+    except TemporaryError as error:
+        # No failure: where scans are looked at there may be none, and where they run there is one
+        lines.append(f'would not run here: {error}')
     if failures:
         lines.append(f'{len(failures)} of {len(found.scans)} would fail')
     print('\n'.join(lines))

@@ -83,3 +83,25 @@ def test_what_a_header_warns_of(
     assert main([*words, '--model', str(spot_bundle)]) == 0
     note = 'note: Voxels are 2 x 2 x 5 mm: small lesions may be lost in thick slices'
     assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_a_gpu_that_is_not_there_is_told(
+    finished: ScanPlan,
+    spot_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,
+) -> None:
+    """It is no failure: the run may be meant for another machine."""
+    del finished
+    device = tmp_path / 'nvidiactl'
+    if there:
+        device.touch()
+    monkeypatch.setattr('shivacmb.models.ensemble.GPU_DEVICES', (str(device),))
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    words = [str(tmp_path / 'bids'), str(tmp_path / 'other'), 'participant', '--dry-run']
+    assert main([*words, '--model', str(spot_bundle), '--device', 'gpu']) == 0
+    said = capsys.readouterr().out
+    assert ('would not run here: there is no GPU on ' in said) == (not there)
