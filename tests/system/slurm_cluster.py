@@ -179,16 +179,19 @@ class Cluster:
             'SchedulerParameters=sched_min_interval=200000,batch_sched_delay=0,bf_interval=2,sched_interval=2',
             'SlurmdParameters=config_overrides',
             'ReturnToService=2',
+            'GresTypes=gpu',
             'KillWait=5',
             'CompleteWait=0',
             'MinJobAge=3600',
             *(
                 f'NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} '
-                f'CPUs={self.cpus} RealMemory=64000'
+                f'CPUs={self.cpus} RealMemory=64000 Gres=gpu:1'
                 for name, port in zip(self.names, ports[1:], strict=True)
             ),
             'PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP',
         ]
+        # Slurm hands out what it is told of: any device will do for a card
+        (self.root / 'gres.conf').write_text('Name=gpu File=/dev/null\n', 'utf-8')
         (self.root / 'slurm.conf').write_text('\n'.join(lines) + '\n', 'utf-8')
 
 

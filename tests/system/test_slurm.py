@@ -228,6 +228,24 @@ def test_try_later_and_out_of_time(app: Any, cluster: Any, bids: Path) -> None:
     assert 'told to stop before the time limit' in logs[2]
 
 
+def test_tasks_get_a_card_and_the_group_job_none(app: Any, cluster: Any, bids: Path) -> None:
+    fake = app.root / 'cards' / 'bin' / 'shivacmb'
+    fake.parent.mkdir(parents=True)
+    fake.write_text('#!/bin/bash\necho "$3 sees card ${CUDA_VISIBLE_DEVICES-none}"\n')
+    fake.chmod(0o755)
+    out = app.root / 'on-cards'
+    array = submit(
+        app, cluster, bids, out, '--gres', 'gpu:1', '--venv', fake.parent.parent,
+        '--participant-label', '01', '02',
+    )  # fmt: skip
+    idle(cluster)
+    logs = out / 'logs' / 'slurm'
+    for task in range(2):
+        assert 'participant sees card 0' in (logs / array / f'{task}.log').read_text()
+    (group,) = logs.glob('group-*.log')
+    assert 'group sees card none' in group.read_text()
+
+
 def test_plugin_of_nipype(app: Any, tools: Any, cluster: Any, bids: Path, serial: Path) -> None:
     """Each node a job of its own: slow, but the same tables."""
     plugin = app.root / 'plugin.yml'
