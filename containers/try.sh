@@ -90,7 +90,7 @@ in_apptainer() {
             *) break ;;
         esac
     done
-    setpriv --reuid "$user" --regid "$user" --clear-groups env -i PATH="$PATH" HOME="$place/home" \
+    setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups env -i PATH="$PATH" HOME="$place/home" \
         apptainer --quiet exec --cleanenv --containall --net --network none "${scratch[@]}" "${options[@]}" \
         --bind "$place/input:/data:ro" --bind "$place/out:/out" "$image" "$@"
 }
@@ -153,9 +153,11 @@ chmod 755 "$place"
 runtime=()
 if [ "$runner" = apptainer ] || [[ -z $runner && $image = *.sif ]]; then
     inside() { in_apptainer "$@"; }
-    ok "$(apptainer --version): $(inside cat /etc/debian_version)"
+    inside true || fail 'Apptainer cannot start the image'
+    ok "$(apptainer --version) starts the image"
 elif [ "$runner" = docker ]; then
     inside() { in_docker "$@"; }
+    inside true || fail 'Docker cannot start the image'
     ok "Docker $(docker version --format '{{.Server.Version}}') starts the image"
 elif [ "$runner" != chroot ] && podman_works; then
     inside() { in_podman "$@"; }

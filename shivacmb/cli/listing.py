@@ -40,10 +40,10 @@ def print_listing(
     """
     from shivacmb.cli.plans import parenchyma_rule
     from shivacmb.cli.run import prepare
-    from shivacmb.exceptions import ShivaCMBError, TemporaryError
-    from shivacmb.models import check_gpu
+    from shivacmb.exceptions import ShivaCMBError
 
     failures: list[ShivaCMBError] = []
+    to_process = 0
     lines = [f'{len(found.scans)} scan(s) in <{settings.bids_dir}>']
     for scan in found.scans:
         lines.append(f'  {scan.relative_path}')
@@ -52,11 +52,12 @@ def print_listing(
         try:
             if isinstance(plan, ShivaCMBError):
                 raise plan
-            said = _expected(settings, scan, plan)
+            done, said = _expected(settings, scan, plan)
         except ShivaCMBError as error:
             failures.append(error)
             lines.append(f'    would fail: {error}')
         else:
+            to_process += not done
             lines += said
     if found.passed_over:
         lines.append(f'{len(found.passed_over)} file(s) passed over')
@@ -75,29 +76,43 @@ def print_listing(
         f'{detection.engine}, threshold {detection.threshold:g}, at least '
         f'{detection.min_voxels} voxels{tissue}'
     )
-    try:
-        check_gpu(detection.device)
-    except TemporaryError as error:
-        # No failure: where scans are looked at there may be none, and where they run there is one
-        lines.append(f'would not run here: {error}')
+    if to_process:
+        lines += _missing_gpu(settings, detection, to_process)
     if failures:
         lines.append(f'{len(failures)} of {len(found.scans)} would fail')
     print('\n'.join(lines))
     return failures
 
 
-def _expected(settings: Settings, scan: Scan, plan: ScanPlan) -> list[str]:
-    """Say what a run would do with a scan; a header that it would refuse is raised."""
+def _missing_gpu(settings: Settings, detection: Detection, scans: int) -> list[str]:
+    """Say that a run would stop for want of a GPU; no failure, as it may run elsewhere."""
+    from shivacmb.cli.engine import choose_plugin
+    from shivacmb.exceptions import TemporaryError
+    from shivacmb.models import check_gpu
+
+    if choose_plugin(settings, scans).local:
+        try:
+            check_gpu(detection.device)
+        except TemporaryError as error:
+            return [
+                f'on this machine, unless it is meant for another, the run would stop: {error}'
+            ]
+    return []
+
+
+def _expected(settings: Settings, scan: Scan, plan: ScanPlan) -> tuple[bool, list[str]]:
+    """Say whether a scan is finished, and what a run would do; a bad header is raised."""
     from shivacmb.cli.run import is_done
     from shivacmb.imaging import check_header
 
-    if not settings.overwrite and is_done(settings, scan, plan):
+    done = not settings.overwrite and is_done(settings, scan, plan)
+    if done:
         lines, notes = ['finished with the same settings: would be skipped'], scan.warnings
     else:
         notes = (*scan.warnings, *check_header(scan.path))
         mask = f' with the mask <{plan.brain_mask}>' if plan.brain_mask else ''
         lines = [f'would be processed{mask}']
-    return [f'    {line}' for line in (*lines, *(f'note: {note}' for note in notes))]
+    return done, [f'    {line}' for line in (*lines, *(f'note: {note}' for note in notes))]
 
 
 def _relative(path: Path, settings: Settings) -> str:

@@ -189,6 +189,7 @@ def render(job: Job, resources: Resources, place: Place) -> str:
         requeue=job.requeue,
         image=place.image,
         engine=place.runtime if _by_engine(place) else None,
+        sif=place.image is not None and not _by_engine(place),
         options=[shlex.join(words) for words in job.options] + _from_slurm(job.options),
         setup=place.setup,
         app=_app(place),
@@ -304,7 +305,7 @@ def _docker(place: Place) -> list[str]:
         f'exec {place.runtime} run --rm --init --name "${{work##*/}}"',
         '--network=none --read-only',
         '--volume "$work:/tmp"',
-        # Neither is this user by itself: keep-id alone leaves the image's user
+        # Both run the user that the image names otherwise; Podman with keep-id, too
         '--user "$(id -u):$(id -g)"',
         # Docker's containers are not SLURM's children, and know nothing of its limits
         '--cpus "${SLURM_CPUS_PER_TASK:-1}"',

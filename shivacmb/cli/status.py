@@ -75,6 +75,7 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the state of each scan; return the exit code."""
+    from shivacmb.cli.slurm_logs import arrays_seen
     from shivacmb.cli.states import queued_tasks, scan_states
 
     if not args.out_dir.is_dir():
@@ -93,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if not states:
         tasks = args.out_dir / 'logs' / 'slurm'
-        if tasks.is_dir():
+        if arrays_seen(tasks):
             raise NoInputError(
-                f'no task of SLURM has taken a scan on in <{args.out_dir}>; their logs are in '
-                f'<{tasks}>, and --bids-dir tells what became of each scan'
+                f'none of the SLURM tasks for <{args.out_dir}> got as far as a scan; their logs '
+                f'are in <{tasks}>. Add --bids-dir to see what became of each scan'
             )
         raise NoInputError(
             f'no scan in <{args.out_dir}>; give the OUT_DIR of shivacmb, and --bids-dir to see '

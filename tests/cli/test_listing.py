@@ -85,7 +85,16 @@ def test_what_a_header_warns_of(
     assert note in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('there', [True, False])
+@pytest.mark.parametrize(
+    ('there', 'done', 'elsewhere', 'told'),
+    [
+        (True, False, False, False),
+        (False, False, False, True),
+        # nothing is left to do; and the plugin sends it to other machines
+        (False, True, False, False),
+        (False, False, True, False),
+    ],
+)
 def test_a_gpu_that_is_not_there_is_told(
     finished: ScanPlan,
     spot_bundle: Path,
@@ -93,15 +102,24 @@ def test_a_gpu_that_is_not_there_is_told(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     there: bool,
+    done: bool,
+    elsewhere: bool,
+    told: bool,
 ) -> None:
     """It is no failure: the run may be meant for another machine."""
     del finished
+    plugin = tmp_path / 'slurm.yml'
+    plugin.write_text('plugin: SLURM\n')
+    more = ['--use-plugin', str(plugin), '--work-dir', str(tmp_path / 'w')] if elsewhere else []
     device = tmp_path / 'nvidiactl'
     if there:
         device.touch()
     monkeypatch.setattr('shivacmb.models.ensemble.GPU_DEVICES', (str(device),))
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if done:
+        monkeypatch.setattr('shivacmb.cli.run.is_done', lambda *_: True)
     words = [str(tmp_path / 'bids'), str(tmp_path / 'other'), 'participant', '--dry-run']
-    assert main([*words, '--model', str(spot_bundle), '--device', 'gpu']) == 0
+    assert main([*words, '--model', str(spot_bundle), '--device', 'gpu', *more]) == 0
     said = capsys.readouterr().out
-    assert ('would not run here: there is no GPU on ' in said) == (not there)
+    assert ('would be skipped' in said) == done
+    assert ('the run would stop: there is no GPU on ' in said) == told

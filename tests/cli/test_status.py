@@ -382,12 +382,17 @@ def test_tasks_that_wait_are_named(
 def test_tasks_that_came_to_no_scan_are_told_of(tools_main: Tools, tmp_path: Path) -> None:
     """Where containers cannot be started at all, say."""
     logs = tmp_path / 'logs' / 'slurm'
-    (logs / '1').mkdir(parents=True)
+    logs.mkdir(parents=True)
+    # made with the script, before anything was submitted
+    done = tools_main('status', tmp_path)
+    assert done.returncode == 66
+    assert f'no scan in <{tmp_path}>' in done.stderr
+    (logs / '1').mkdir()
     (logs / '1' / '0.log').write_text('task 0 on node1: 01\nexit code 125\n')
     done = tools_main('status', tmp_path)
     assert done.returncode == 66
-    assert f'no task of SLURM has taken a scan on in <{tmp_path}>' in done.stderr
-    assert f'their logs are in <{logs}>, and --bids-dir tells' in done.stderr
+    assert f'none of the SLURM tasks for <{tmp_path}> got as far as a scan' in done.stderr
+    assert f'logs are in <{logs}>. Add --bids-dir' in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,10 @@ def test_packages_are_installed_with_checksums_only() -> None:
             assert '--require-hashes' in install or '--no-index --no-deps' in install
 
 
+def test_singularity_knows_the_file_of_labels_by_another_name() -> None:
+    assert '>> "${APPTAINER_LABELS:-$SINGULARITY_LABELS}"' in DEFINITION
+
+
 def test_an_apptainer_build_leaves_the_tmp_of_the_host_alone() -> None:
     """Apptainer shows the host's /tmp to %post: what lies there may be a run of somebody."""
     posts = re.findall(r'^%post\n(.*?)(?=^%|^Bootstrap)', DEFINITION, re.M | re.S)
@@ -295,13 +299,18 @@ def test_launcher_stops_where_nothing_can_be_written(launcher: Launcher) -> None
     [
         (65536, ('/data', '/out', 'participant'), True),
         (65536, ('/data', '/out', 'participant', '--work-dir', '/w'), False),
+        (65536, ('/data', '/out', 'participant', '--work_dir', '/w'), False),
         (65536, ('/data', '/out', 'participant', '-w', '/w'), False),
+        (65536, ('/data', '/out', 'participant', '-w/w'), False),
+        (65536, ('/data', '/out', 'participant', '--dry-run'), False),
+        (65536, ('/data', '/out', 'group'), False),
+        ('-', ('/data', '/out', 'participant'), False),
         (65536, ('--version',), False),
         (8388608, ('/data', '/out', 'participant'), False),
     ],
 )
 def test_launcher_says_that_the_memory_disk_is_small(
-    launcher: Launcher, tmp_path: Path, free: int, args: tuple[str, ...], told: bool
+    launcher: Launcher, tmp_path: Path, free: int | str, args: tuple[str, ...], told: bool
 ) -> None:
     """Apptainer gives --containall a /tmp of 64 MB."""
     (tmp_path / 'df').write_text(f'#!/bin/sh\necho Avail; echo {free}\n')
@@ -310,6 +319,7 @@ def test_launcher_says_that_the_memory_disk_is_small(
     assert done.returncode == 0
     assert ('64 MB are free for temporary files' in done.stderr) == told
     assert ('give --workdir FOLDER to apptainer' in done.stderr) == told
+    assert told or done.stderr == ''
 
 
 def test_launcher_sets_the_umask_asked_for(launcher: Launcher) -> None:

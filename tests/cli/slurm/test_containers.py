@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,37 @@ def test_outputs_of_a_container_belong_to_who_submitted(make: Any, runtime: str)
     assert words[words.index('--user') + 1] == f'{os.getuid()}:{os.getgid()}'
     spaces = {'docker': [], 'podman': ['--userns=keep-id' if os.getuid() else '--userns=host']}
     assert [word for word in words if word.startswith('--userns')] == spaces[runtime]
+
+
+@pytest.mark.parametrize('runtime', ['docker', 'podman'])
+def test_engines_keep_the_tmpdir_of_the_node(
+    make: Any, tmp_path: Path, fake: Path, runtime: str
+) -> None:
+    """Podman may keep its state there: the folder of one task would hide it from the others."""
+    (fake / 'bin' / runtime).write_text('#!/bin/bash\necho "$TMPDIR" > "$SEEN"\n')
+    script = make('--container', 'x', '--runtime', runtime)
+    assert script.task(0).returncode == 0
+    assert script.seen.read_text() == f'{script.tmp}\n'
+
+
+@pytest.mark.parametrize('told', [True, False])
+def test_an_image_that_is_unmounted_under_an_app_told_to_end_is_no_crash(
+    make: Any, fake: Path, told: bool
+) -> None:
+    """scancel ends the process that mounts the image, too: the app ends with SIGBUS."""
+    wait = 'trap "exit 135" TERM; echo up; while :; do sleep 0.02; done' if told else 'exit 135'
+    (fake / 'bin' / 'apptainer').write_text(f'#!/bin/bash\n{wait}\n')
+    script = make('--container', 'x')
+    if told:
+        process = script.start()
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == 143
+    else:
+        done = script.task(0)
+        out = done.stdout
+        assert done.returncode == 135
+    assert f'exit code {143 if told else 135}\n' in out
 
 
 def test_container_sees_what_it_needs(make: Any, tmp_path: Path, bids: Path) -> None:
