@@ -23,7 +23,13 @@ from shivacmb.imaging.load import LoadedScan, check_header, load_scan
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
-from shivacmb.imaging.source import SourceFacts, changed, read_source, server_problem
+from shivacmb.imaging.source import (
+    SourceFacts,
+    changed,
+    disk_problem,
+    read_source,
+    server_problem,
+)
 
 __all__ = [
     'Box',
@@ -37,6 +43,7 @@ __all__ = [
     'check_brain',
     'check_header',
     'crop',
+    'disk_problem',
     'given_mask',
     'is_skull_stripped',
     'isotropic_to_std_map',

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shivacmb.exceptions import DataError, TemporaryError
+from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError
 
 #: Seconds without a byte after which a file server counts as gone.
 STALL_S = 600.0
@@ -89,6 +89,27 @@ def server_problem(path: Path, error: OSError) -> TemporaryError | None:
     return TemporaryError(
         f'<{path}> cannot be read now, its disk or file server reports "{error.strerror}"; '
         f'{_AGAIN}'
+    )
+
+
+def disk_problem(folder: Path, error: OSError) -> ShivaCMBError:
+    """Return what to raise for an error at an intermediate file.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file was to be, for errors that do not name it.
+    error : OSError
+        As Python or NumPy raised it; NumPy gives those of a full disk no number.
+
+    Returns
+    -------
+    ShivaCMBError
+        ``TemporaryError`` for a disk or file server that fails, else ``OutputError``.
+    """
+    place = Path(error.filename or folder)
+    return server_problem(place, error) or OutputError(
+        f'{error.strerror or error} <{place}>; check the disk and the permissions'
     )
 
 

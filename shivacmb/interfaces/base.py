@@ -11,8 +11,8 @@ from typing import Any
 
 from nipype.interfaces.base import SimpleInterface
 
-from shivacmb.exceptions import OutputError, ShivaCMBError, TemporaryError
-from shivacmb.imaging import server_problem
+from shivacmb.exceptions import ShivaCMBError, TemporaryError
+from shivacmb.imaging import disk_problem
 from shivacmb.models.memory import give_back_memory
 
 FAILURE_FILE = 'failure.json'
@@ -50,10 +50,7 @@ class ScanInterface(SimpleInterface):
             _write_failure(cwd, short)
             raise short from error
         except OSError as error:
-            problem = server_problem(Path(error.filename or cwd), error) or OutputError(
-                f'{error.strerror or error} <{error.filename or cwd}>; check the disk and the '
-                'permissions'
-            )
+            problem = disk_problem(cwd, error)
             _write_failure(cwd, problem)
             raise problem from error
         except Exception as error:

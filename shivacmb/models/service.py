@@ -323,6 +323,10 @@ class _Held:
         ensemble = self._loading.result()
         try:
             return predict_file(ensemble, image, folds)
+        except OSError as error:
+            from shivacmb.imaging import disk_problem
+
+            raise disk_problem(folds.parent, error) from error
         finally:
             if self._modest:
                 # an engine that cannot is none the worse for it

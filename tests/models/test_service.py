@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -74,6 +75,36 @@ def test_the_network_of_the_brain_gives_its_memory_back(
     held = _Held(EnsembleRequest('any'), modest=modest)
     assert held.answer(tmp_path / 'in.npy', tmp_path / 'out.npy') == {'device': 'abacus'}
     assert ensemble.released is modest
+
+
+@pytest.mark.parametrize(
+    ('error', 'kind', 'message'),
+    [
+        # as NumPy says that a disk is full
+        (OSError('5 requested and 3 written'), 'OutputError', '5 requested and 3 written <'),
+        (OSError(errno.ENOSPC, 'No space left on device'), 'OutputError', 'No space left'),
+        (
+            OSError(errno.EIO, 'Input/output error'),
+            'TemporaryError',
+            'disk or file server reports',
+        ),
+    ],
+)
+def test_a_disk_that_fails_is_no_fault_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, kind: str, message: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    np.save(tmp_path / 'in.npy', np.ones((2, 3, 4, 1), np.float32))
+    monkeypatch.setattr(EnsembleRequest, 'load', lambda _: _Ensemble())
+    monkeypatch.setattr(np, 'save', full)
+    said = _Held(EnsembleRequest('any'), modest=False).answer(
+        tmp_path / 'in.npy', tmp_path / 'out.npy'
+    )
+    assert said['kind'] == kind
+    assert message in str(said['message'])
+    assert str(tmp_path) in str(said['message'])
 
 
 def test_failure_to_load_is_the_answer_to_every_request(tmp_path: Path) -> None:
