@@ -307,10 +307,14 @@ def _docker(place: Place) -> list[str]:
         '--volume "$work:/tmp"',
         # Both run the user that the image names otherwise; Podman with keep-id, too
         '--user "$(id -u):$(id -g)"',
-        # Docker's containers are not SLURM's children, and know nothing of its limits
-        '--cpus "${SLURM_CPUS_PER_TASK:-1}"',
     ]
-    if podman:
+    # Containers of engines that root runs are not SLURM's children, and know nothing of its limits
+    cpus = '${SLURM_CPUS_PER_TASK:-1}'
+    if not podman:
+        words.append(f'--cpus "{cpus}"')
+    else:
+        # Without root a limit is refused where the controller of processors is not delegated
+        words.append(f'--cpus "$( ((UID)) && echo 0 || echo "{cpus}")"')
         # Podman refuses keep-id to root, who needs none
         words.append('"$( ((UID)) && echo --userns=keep-id || echo --userns=host)"')
     if place.gpu:

@@ -40,6 +40,8 @@ def test_outputs_of_a_container_belong_to_who_submitted(make: Any, runtime: str)
     assert words[words.index('--user') + 1] == f'{os.getuid()}:{os.getgid()}'
     spaces = {'docker': [], 'podman': ['--userns=keep-id' if os.getuid() else '--userns=host']}
     assert [word for word in words if word.startswith('--userns')] == spaces[runtime]
+    limited = runtime == 'docker' or os.getuid() == 0
+    assert words[words.index('--cpus') + 1] == ('3' if limited else '0')
 
 
 @pytest.mark.parametrize('runtime', ['docker', 'podman'])
