@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import bz2
-import hashlib
-import importlib.util
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +28,7 @@ CONTAINERS = ROOT / 'containers'
 DOCKERFILE = (CONTAINERS / 'Dockerfile').read_text()
 DEFINITION = (CONTAINERS / 'apptainer.def').read_text()
 SCRIPTS = sorted([*CONTAINERS.glob('*.sh'), CONTAINERS / 'launch'])
+Script = Callable[[str], ModuleType]
 PINNED = re.compile(r'^([A-Za-z0-9._-]+)==(\S+)', re.M)
 
 
@@ -40,15 +36,6 @@ def _steps(name: str) -> list[str]:
     """Arguments of a Dockerfile instruction, continued lines joined."""
     joined = DOCKERFILE.replace('\\\n', ' ')
     return [line.split(None, 1)[1] for line in joined.splitlines() if line.startswith(f'{name} ')]
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f'containers_{name}', CONTAINERS / f'{name}.py')
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_both_recipes_start_from_the_same_base_pinned_by_date_and_digest() -> None:
@@ -166,13 +153,13 @@ def test_the_cpu_image_holds_no_tensorflow() -> None:
     assert any(package.startswith('nvidia-cudnn') for package in _lock('gpu'))
 
 
-def test_fsl_is_inside_only_where_its_licence_was_named() -> None:
+def test_fsl_is_inside_only_where_its_licence_was_named(container_script: Script) -> None:
     assert _steps('ARG')[-1] != 'FSL=non-commercial'
     assert re.search(r'^ARG FSL=$', DOCKERFILE, re.M)
     assert "'') mkdir /opt/fsl" in DOCKERFILE
     lock = (CONTAINERS / 'locks' / 'fsl.txt').read_text()
     assert 'non-commercial use alone' in lock
-    packages = _script('install_fsl').read_lock(CONTAINERS / 'locks' / 'fsl.txt')
+    packages = container_script('install_fsl').read_lock(CONTAINERS / 'locks' / 'fsl.txt')
     names = {url.rsplit('/', 1)[1].rsplit('-', 2)[0] for url, _ in packages}
     assert {'fsl-avwutils', 'fsl-flirt', 'fsl-bet2'} <= names
 
@@ -186,152 +173,12 @@ def test_scripts_are_clean(script: Path) -> None:
     assert done.stdout == ''
 
 
-# --- the launcher -------------------------------------------------------------------------------
-
-
-class Launcher:
-    """The launcher with a stand-in for the app that prints what it was given."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tmp = folder / 'tmp'
-        self.tmp.mkdir()
-        programs = folder / 'bin'
-        programs.mkdir()
-        for name in ('shivacmb', 'shivacmb-tools'):
-            (programs / name).write_text('#!/bin/sh\necho "name=$0"; echo "args=$*"; umask; env\n')
-            (programs / name).chmod(0o755)
-            text = (CONTAINERS / 'launch').read_text()
-            text = text.replace('/opt/shivacmb/bin', str(programs))
-            text = text.replace('${TMPDIR:-/tmp}', f'${{TMPDIR:-{self.tmp}}}')
-            (folder / name).write_text(text)
-            (folder / name).chmod(0o755)
-        self.folder = folder
-
-    def __call__(
-        self, *args: str, name: str = 'shivacmb', **env: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.folder / name), *args],
-            env={'PATH': os.environ['PATH'], **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def environment(self, **env: str) -> dict[str, str]:
-        done = self('x', **env)
-        assert done.returncode == 0, done.stderr
-        return dict(line.split('=', 1) for line in done.stdout.splitlines() if '=' in line)
-
-
-@pytest.fixture
-def launcher(tmp_path: Path) -> Launcher:
-    return Launcher(tmp_path)
-
-
-def test_launcher_passes_arguments_and_the_name(launcher: Launcher) -> None:
-    done = launcher('models', 'a b', name='shivacmb-tools')
-    assert 'args=models a b' in done.stdout
-    assert done.stdout.startswith(f'name={launcher.folder}/bin/shivacmb-tools\n')
-
-
-def test_launcher_keeps_caches_in_the_temporary_folder(launcher: Launcher) -> None:
-    own = launcher.tmp / f'shivacmb-{os.getuid()}'
-    seen = launcher.environment(HOME='/nowhere', PYTHONPATH='/host', PYTHONHOME='/host')
-    assert seen['HOME'] == str(own)
-    for name in ('XDG_CACHE_HOME', 'MPLCONFIGDIR', 'NIPYPE_CONFIG_DIR'):
-        assert Path(seen[name]).is_relative_to(own)
-    assert 'PYTHONPATH' not in seen
-    assert 'PYTHONHOME' not in seen
-    assert seen['PYTHONNOUSERSITE'] == '1'
-    assert own.stat().st_mode & 0o777 == 0o700
-    # The second time it is there already
-    assert launcher.environment(HOME='/nowhere')['HOME'] == str(own)
-
-
-def test_launcher_leaves_a_good_home_and_the_users_choices(
-    launcher: Launcher, tmp_path: Path
-) -> None:
-    home = tmp_path / 'home'
-    home.mkdir()
-    seen = launcher.environment(HOME=str(home), XDG_CACHE_HOME='/mine', TMPDIR=str(home))
-    assert seen['HOME'] == str(home)
-    assert seen['XDG_CACHE_HOME'] == '/mine'
-    assert Path(seen['MPLCONFIGDIR']).is_relative_to(home)
-
-
-def test_launcher_does_not_trust_a_link_in_the_place_of_its_folder(
-    launcher: Launcher, tmp_path: Path
-) -> None:
-    elsewhere = tmp_path / 'elsewhere'
-    elsewhere.mkdir()
-    (launcher.tmp / f'shivacmb-{os.getuid()}').symlink_to(elsewhere)
-    seen = launcher.environment(HOME='/nowhere')
-    assert re.fullmatch(r'shivacmb-\w{8}', Path(seen['XDG_CACHE_HOME']).name)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason='needs root to make a folder of another user')
-def test_launcher_does_not_trust_a_folder_of_another_user(launcher: Launcher) -> None:
-    folder = launcher.tmp / f'shivacmb-{os.getuid()}'
-    folder.mkdir()
-    os.chown(folder, 12345, 12345)
-    seen = launcher.environment(HOME='/nowhere')
-    assert Path(seen['XDG_CACHE_HOME']) != folder
-
-
-def test_launcher_says_that_tmpdir_is_not_bound(launcher: Launcher) -> None:
-    done = launcher('x', TMPDIR='/local/of/the/host')
-    assert done.returncode == 0
-    assert 'TMPDIR </local/of/the/host> cannot be written inside the container' in done.stderr
-    assert 'TMPDIR=' not in done.stdout
-
-
-def test_launcher_stops_where_nothing_can_be_written(launcher: Launcher) -> None:
-    launcher.tmp.rmdir()
-    done = launcher('/data', '/out', 'participant')
-    assert done.returncode == 73
-    assert 'add --tmpfs /tmp' in done.stderr
-    assert launcher('--version').returncode == 0
-
-
-@pytest.mark.parametrize(
-    ('free', 'args', 'told'),
-    [
-        (65536, ('/data', '/out', 'participant'), True),
-        (65536, ('/data', '/out', 'participant', '--work-dir', '/w'), False),
-        (65536, ('/data', '/out', 'participant', '--work_dir', '/w'), False),
-        (65536, ('/data', '/out', 'participant', '-w', '/w'), False),
-        (65536, ('/data', '/out', 'participant', '-w/w'), False),
-        (65536, ('/data', '/out', 'participant', '--dry-run'), False),
-        (65536, ('/data', '/out', 'group'), False),
-        ('-', ('/data', '/out', 'participant'), False),
-        (65536, ('--version',), False),
-        (8388608, ('/data', '/out', 'participant'), False),
-    ],
-)
-def test_launcher_says_that_the_memory_disk_is_small(
-    launcher: Launcher, tmp_path: Path, free: int | str, args: tuple[str, ...], told: bool
-) -> None:
-    """Apptainer gives --containall a /tmp of 64 MB."""
-    (tmp_path / 'df').write_text(f'#!/bin/sh\necho Avail; echo {free}\n')
-    (tmp_path / 'df').chmod(0o755)
-    done = launcher(*args, PATH=f'{tmp_path}:{os.environ["PATH"]}')
-    assert done.returncode == 0
-    assert ('64 MB are free for temporary files' in done.stderr) == told
-    assert ('give --workdir FOLDER to apptainer' in done.stderr) == told
-    assert told or done.stderr == ''
-
-
-def test_launcher_sets_the_umask_asked_for(launcher: Launcher) -> None:
-    assert '\n0007\n' in launcher('x', SHIVACMB_UMASK='007').stdout
-
-
 # --- the Boutiques descriptor -------------------------------------------------------------------
 
 
-def test_descriptor_is_what_the_parser_says() -> None:
+def test_descriptor_is_what_the_parser_says(container_script: Script) -> None:
     written = json.loads((CONTAINERS / 'boutiques.json').read_text())
-    assert written == _script('descriptor').descriptor(), (
+    assert written == container_script('descriptor').descriptor(), (
         'run: python containers/descriptor.py > containers/boutiques.json'
     )
 
@@ -383,85 +230,6 @@ def test_the_app_understands_what_boutiques_makes_of_the_descriptor(tmp_path: Pa
     assert args.threshold == 0.5
     assert args.mem_mb == 8000
     assert args.dry_run is True
-
-
-# --- FSL as single packages ---------------------------------------------------------------------
-
-# conda's own placeholders are of this length, so that every prefix is shorter
-PLACEHOLDER = '/placehold' * 25
-
-
-def _package(folder: Path, name: str) -> str:
-    """Write a package of two files that hold the placeholder; return its line of a lock file."""
-    binary = b'\x7fELF' + PLACEHOLDER.encode() + b'/lib\0after'
-    entries = [
-        {'_path': f'bin/{name}', 'prefix_placeholder': PLACEHOLDER, 'file_mode': 'text'},
-        {'_path': f'lib/{name}.so', 'prefix_placeholder': PLACEHOLDER, 'file_mode': 'binary'},
-        {'_path': 'etc/plain'},
-    ]
-    files = {
-        f'bin/{name}': f'#!{PLACEHOLDER}/bin/sh\n'.encode(),
-        f'lib/{name}.so': binary,
-        'info/paths.json': json.dumps({'paths': entries}).encode(),
-        'info/licenses/LICENCE': b'non-commercial',
-        'etc/plain': b'plain',
-    }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode='w') as tar:
-        for path, content in files.items():
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            member.mode = 0o755
-            tar.addfile(member, io.BytesIO(content))
-    if name == 'new':
-        packed = subprocess.run(
-            ['zstd', '-c'], input=buffer.getvalue(), capture_output=True, check=True
-        ).stdout
-        path = folder / f'{name}-1.0-0.conda'
-        with zipfile.ZipFile(path, 'w') as archive:
-            archive.writestr('metadata.json', '{}')
-            archive.writestr(f'pkg-{name}-1.0-0.tar.zst', packed)
-    else:
-        path = folder / f'{name}-1.0-0.tar.bz2'
-        path.write_bytes(bz2.compress(buffer.getvalue()))
-    return f'{path.as_uri()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}'
-
-
-@pytest.mark.parametrize('name', ['old', 'new'])
-def test_packages_of_both_formats_are_unpacked_for_their_folder(tmp_path: Path, name: str) -> None:
-    if name == 'new' and shutil.which('zstd') is None:
-        pytest.skip('zstd is not installed')
-    lock, prefix, scripts = tmp_path / 'lock.txt', tmp_path / 'fsl', tmp_path / 'scripts'
-    lock.write_text(f'# a comment\n{_package(tmp_path, name)}\n')
-    scripts.mkdir()
-    (scripts / 'imtest').write_text('of fslpy')
-    (scripts / 'shivacmb').write_text('not of fslpy')
-    _script('install_fsl').main(str(lock), str(prefix), str(scripts))
-    assert (prefix / 'bin' / name).read_text() == f'#!{prefix}/bin/sh\n'
-    assert os.access(prefix / 'bin' / name, os.X_OK)
-    binary = (prefix / 'lib' / f'{name}.so').read_bytes()
-    assert len(binary) == len(b'\x7fELF' + PLACEHOLDER.encode() + b'/lib\0after')
-    assert binary.startswith(b'\x7fELF' + f'{prefix}/lib'.encode() + b'\0')
-    assert binary.endswith(b'\0after')
-    assert (prefix / 'packages' / f'{name}-1.0-0' / 'licenses' / 'LICENCE').is_file()
-    assert (prefix / 'bin' / 'imtest').readlink() == scripts / 'imtest'
-    assert not (prefix / 'bin' / 'shivacmb').exists()
-
-
-def test_a_folder_whose_name_is_too_long_for_a_program_is_refused(tmp_path: Path) -> None:
-    lock = tmp_path / 'lock.txt'
-    lock.write_text(_package(tmp_path, 'old'))
-    deep = tmp_path / ('a' * 120) / ('b' * 120) / ('c' * 120)
-    with pytest.raises(SystemExit, match='choose a folder with a shorter name'):
-        _script('install_fsl').main(str(lock), str(deep), str(tmp_path))
-
-
-def test_a_package_with_another_checksum_is_refused(tmp_path: Path) -> None:
-    lock = tmp_path / 'lock.txt'
-    line = _package(tmp_path, 'old')
-    lock.write_text(line[:-64] + '0' * 64)
-    with pytest.raises(SystemExit, match=r'has the SHA-256 [0-9a-f]{64}, expected 0{64}'):
-        _script('install_fsl').main(str(lock), str(tmp_path / 'fsl'), str(tmp_path))
 
 
 # --- an image, built and tried ------------------------------------------------------------------
