@@ -47,38 +47,22 @@ fail() {
 }
 
 # in_RUNNER: [--env NAME=VALUE]... [--no-tmp] PROGRAM [ARGUMENT...]
-in_podman() {
+in_engine() {
     local options=() scratch=(--tmpfs '/tmp:rw,size=2g,mode=1777')
     while :; do
         case $1 in
             --env) options+=(--env "$2"); shift 2 ;;
-            --no-tmp) scratch=(--read-only-tmpfs=false); shift ;;
+            --no-tmp) scratch=("${no_tmp[@]}"); shift ;;
             *) break ;;
         esac
     done
     local program=$1
     shift
     # Some sandboxes let no process raise its limits: low ones are asked for
-    podman "${stores[@]}" --cgroup-manager cgroupfs "${runtime[@]}" run --rm --network none --read-only \
+    "${engine[@]}" run --rm --network none --read-only \
         --user "$user:$user" --cap-drop all --security-opt no-new-privileges \
         --ulimit nofile=1024:1024 --ulimit nproc=4000:4000 "${scratch[@]}" "${options[@]}" \
         --volume "$place/input:/data:ro" --volume "$place/out:/out" --entrypoint "$program" "$image" "$@"
-}
-
-in_docker() {
-    local options=() scratch=(--tmpfs '/tmp:rw,size=2g,mode=1777')
-    while :; do
-        case $1 in
-            --env) options+=(--env "$2"); shift 2 ;;
-            --no-tmp) scratch=(); shift ;;
-            *) break ;;
-        esac
-    done
-    local program=$1
-    shift
-    docker run --rm --network none --read-only --user "$user:$user" --cap-drop all --security-opt no-new-privileges \
-        "${scratch[@]}" "${options[@]}" --volume "$place/input:/data:ro" --volume "$place/out:/out" \
-        --entrypoint "$program" "$image" "$@"
 }
 
 in_apptainer() {
@@ -132,13 +116,14 @@ in_chroot() {
 podman_works() {
     command -v podman >/dev/null || return 1
     local candidate
+    no_tmp=(--read-only-tmpfs=false)
     for candidate in '' runc crun; do
-        runtime=()
+        engine=(podman "${stores[@]}" --cgroup-manager cgroupfs)
         if [ -n "$candidate" ]; then
             command -v "$candidate" >/dev/null || continue
-            runtime=(--runtime "$candidate")
+            engine+=(--runtime "$candidate")
         fi
-        if in_podman true 2>"$place/podman.log"; then return 0; fi
+        if in_engine true 2>"$place/podman.log"; then return 0; fi
     done
     return 1
 }
@@ -150,18 +135,18 @@ mkdir "$place/out" "$place/work" "$place/home"
 chown "$user:$user" "$place/out" "$place/work" "$place/home"
 chmod 755 "$place"
 
-runtime=()
 if [ "$runner" = apptainer ] || [[ -z $runner && $image = *.sif ]]; then
     inside() { in_apptainer "$@"; }
     inside true || fail 'Apptainer cannot start the image'
     ok "$(apptainer --version) starts the image"
 elif [ "$runner" = docker ]; then
-    inside() { in_docker "$@"; }
+    engine=(docker) no_tmp=()
+    inside() { in_engine "$@"; }
     inside true || fail 'Docker cannot start the image'
     ok "Docker $(docker version --format '{{.Server.Version}}') starts the image"
 elif [ "$runner" != chroot ] && podman_works; then
-    inside() { in_podman "$@"; }
-    ok "podman ${runtime[*]} starts the image"
+    inside() { in_engine "$@"; }
+    ok "${engine[*]} starts the image"
 elif [ "$runner" = podman ]; then
     fail "podman cannot start a container here: $(tail -1 "$place/podman.log")"
 else

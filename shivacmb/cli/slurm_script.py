@@ -310,13 +310,12 @@ def _docker(place: Place) -> list[str]:
     ]
     # Containers of engines that root runs are not SLURM's children, and know nothing of its limits
     cpus = '${SLURM_CPUS_PER_TASK:-1}'
-    if not podman:
-        words.append(f'--cpus "{cpus}"')
-    else:
+    if podman:
         # Without root a limit is refused where the controller of processors is not delegated
-        words.append(f'--cpus "$( ((UID)) && echo 0 || echo "{cpus}")"')
+        cpus = f'$( ((UID)) && echo 0 || echo "{cpus}")'
         # Podman refuses keep-id to root, who needs none
         words.append('"$( ((UID)) && echo --userns=keep-id || echo --userns=host)"')
+    words.append(f'--cpus "{cpus}"')
     if place.gpu:
         words.append(_CARD)
     return words

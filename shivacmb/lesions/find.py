@@ -106,13 +106,13 @@ def find_lesions(
         fractions = fractions[former - 1]
     whole = to_whole(labels)
     # where a lesion is, and what the folds say of it, do not depend on how far it is outlined
-    cores = to_whole(np.where(found, labels, 0)) if outline < threshold else whole
+    cores = to_whole(np.where(found, labels, 0)) if outline < threshold else None
     lesions = lesion_table(
         whole, to_whole(mean), [to_whole(fold) for fold in folds], affine,
         brain_mask=brain_mask, threshold=threshold, cores=cores,
     )  # fmt: skip
     if zones is not None:
-        lesions = with_regions(lesions, cores, zones, voxel_mm)
+        lesions = with_regions(lesions, whole if cores is None else cores, zones, voxel_mm)
     measured = zip(lesions, fractions.tolist(), strict=True)
     lesions = [
         dataclasses.replace(lesion, parenchyma_fraction=share) for lesion, share in measured

@@ -113,7 +113,9 @@ def lesion_table(
     inside = _values(prob_mean, where).astype(np.float64)
     p_max = np.maximum.reduceat(inside, start)
     p_mean = np.add.reduceat(inside, start) / count
-    core, _, core_start, _ = _by_label(labels if cores is None else cores)
+    core, core_start = where, start
+    if cores is not None:
+        core, _, core_start, _ = _by_label(cores)
     agreement = _agreement(fold_probs, core, core_start, threshold)
     edge = np.minimum.reduceat(_edge_distance(voxel, brain_mask, matrix), start)
 
