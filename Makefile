@@ -19,7 +19,7 @@ $(VENV)/.dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@ $(VENV)/.app
+	touch $@ $(VENV)/.app $(VENV)/.docs
 
 $(VENV)/.docs: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,7 +44,7 @@ demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the cou
 	@echo "Report: $(abspath $(DEMO))/docs/index.html"
 
 test: $(VENV)/.dev  ## all tests, in their own environment
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -149,6 +149,16 @@ def spot_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_spot_bundle(tmp_path_factory.mktemp('models') / 'spots')
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let files with long tests come first: at the end one worker would wait for another."""
+    long = {
+        item.path
+        for item in items
+        if item.get_closest_marker('slow') or item.get_closest_marker('system')
+    }
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope='session')
 def fuzz() -> Any:
     """Return the module ``fuzz``: damaged and hostile files, drawn by hypothesis."""
