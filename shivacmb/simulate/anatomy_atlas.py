@@ -8,6 +8,7 @@ on purpose: the random warp on top is larger than their error.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -146,7 +147,19 @@ def load_atlas() -> Atlas:
         )
         for axis, size in enumerate(mask.shape)
     ]
-    zones = _hindbrain(axes, mask & (fluid < 0.5), fluid)
+    # distances keep the interpreter to themselves, the watershed does not need it
+    with ThreadPoolExecutor(1) as pool:
+        hindbrain = pool.submit(_hindbrain, axes, mask & (fluid < 0.5), fluid)
+        ventricle = _ventricles(axes, fluid)
+        near_ventricle = _signed_distance(_coarse(ventricle, affine)) * COARSE_MM
+        slope = np.stack(
+            [
+                ndimage.gaussian_filter(near_ventricle, 2.0, order=[int(a == b) for b in range(3)])
+                for a in range(3)
+            ]
+        )
+        depth = _signed_distance(_coarse(mask, affine)) * COARSE_MM
+        zones = hindbrain.result()
     region = np.full(mask.shape, Tissue.CORTEX, np.uint8)
     region[zones == 2] = Tissue.CEREBELLAR_GM
     for centre, radii in _BRAINSTEM:
@@ -157,21 +170,13 @@ def load_atlas() -> Atlas:
         if tissue in (Tissue.CAUDATE, Tissue.PUTAMEN):
             inside &= grey > 0.3
         region[inside] = tissue
-    ventricle = _ventricles(axes, fluid)
     region[ventricle] = Tissue.VENTRICLE
-    near_ventricle = _signed_distance(_coarse(ventricle, affine)) * COARSE_MM
-    slope = np.stack(
-        [
-            ndimage.gaussian_filter(near_ventricle, 2.0, order=[int(a == b) for b in range(3)])
-            for a in range(3)
-        ]
-    )
     return Atlas(
         affine=affine,
         grey=grey,
         white=white,
         region=region,
-        depth=_signed_distance(_coarse(mask, affine)) * COARSE_MM,
+        depth=depth,
         ventricle=near_ventricle.astype(np.float32),
         ventricle_slope=(slope / COARSE_MM).astype(np.float32),
     )

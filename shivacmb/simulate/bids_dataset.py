@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,9 +38,10 @@ Array = NDArray[Any]
 WHITE = 1000.0
 #: Value of one stored unit of phase (rad) and susceptibility (ppm).
 PHASE_STEP, CHI_STEP = np.pi / 4096, 1e-4
-#: Threads of a Fourier transform, however many processors there are: how many decides which lines
-#: are transformed together, and with newer releases of SciPy the last bit of the result.
-FFT_THREADS = 2
+#: Threads of a subject, however many processors there are: how many take part in a Fourier
+#: transform decides which lines are transformed together, and with newer releases of SciPy the
+#: last bit of the result.
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def make_subject(order: Order, number: int, workers: int | None = None) -> tuple
     number : int
         Of the subject, from 1.
     workers : int, optional
-        Threads of the Fourier transforms.
+        Threads.
 
     Returns
     -------
@@ -198,18 +199,22 @@ def write_subject(out_dir: Path, label: str, subject: Subject, scanner: Scanner)
         raw, truth = stage / 'raw' / 'anat', stage / 'truth' / 'anat'
         raw.mkdir(parents=True)
         truth.mkdir(parents=True)
-        names = []
-        for name, stored, slope, sidecar in _images(subject, scanner, stem):
-            names.append(name)
-            path = raw / f'{name}.nii.gz'
-            write_image(path, stored, subject.affine, slope=slope, axes=scanner.axes)
-            write_json(raw / f'{name}.json', sidecar)
+        writing = {}
+        with ThreadPoolExecutor(THREADS) as pool:
+            for name, stored, slope, sidecar in _images(subject, scanner, stem):
+                writing[name] = pool.submit(
+                    write_image, raw / f'{name}.nii.gz', stored, subject.affine,
+                    slope=slope, axes=scanner.axes,
+                )  # fmt: skip
+                write_json(raw / f'{name}.json', sidecar)
+        for job in writing.values():
+            job.result()
         write_truth(
             truth, stem, labels=subject.labels, brain=subject.brain, affine=subject.affine,
             to_scanner=to_scanner,
             lesions=[(item.lesion, item.visible, item.peak) for item in subject.lesions],
             mimics=subject.mimics, axes=scanner.axes,
-            sources=[f'bids:raw:{stem}/anat/{name}.nii.gz' for name in names], facts={
+            sources=[f'bids:raw:{stem}/anat/{name}.nii.gz' for name in writing], facts={
                 'FieldStrength': acquisition.protocol.field_t,
                 'EchoTime': round(acquisition.protocol.echo_s, 6),
                 'FieldDirection': [round(value, 6) for value in field],
@@ -296,7 +301,7 @@ def make_dataset(
     done = subjects - len(numbers)
     tell = report or _silent
     tell(done, subjects)
-    for finished in _run(out_dir, order, numbers, nprocs, FFT_THREADS):
+    for finished in _run(out_dir, order, numbers, nprocs, THREADS):
         done += bool(finished)
         _participants(out_dir)
         tell(done, subjects)

@@ -38,7 +38,7 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     out: Array = labels.copy()
     if rng.random() < 0.1:
         return out
-    shallow = ndimage.distance_transform_edt(brain)
+    shallow = brain_depth(brain)
     field = gaussian_field(rng, labels.shape, float(rng.uniform(4.5, 8.0)))
     width = float(rng.uniform(0.04, 0.22)) * np.exp(0.5 * gaussian_field(rng, labels.shape, 12.0))
     fold = np.abs(field) < width
@@ -51,6 +51,26 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     out[beside & (labels == Tissue.CEREBELLAR_WM)] = Tissue.CEREBELLAR_GM
     out[fold] = Tissue.SULCAL_CSF
     return out
+
+
+def brain_depth(brain: Array) -> Array:
+    """Distance of each voxel of the brain to what is none, looked for around the brain only.
+
+    Parameters
+    ----------
+    brain : ndarray, bool [X, Y, Z]
+        Brain mask.
+
+    Returns
+    -------
+    ndarray, float64 [X, Y, Z]
+        In voxels; 0 outside the brain.
+    """
+    depth = np.zeros(brain.shape)
+    for box in ndimage.find_objects(brain.astype(np.uint8)):
+        window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+        depth[window] = ndimage.distance_transform_edt(brain[window])
+    return depth
 
 
 def scene_masks(labels: Array, brain: Array) -> dict[str, Array]:

@@ -8,6 +8,7 @@ calcifications are spheres, whose field is known exactly, at 0.25 mm.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ from shivacmb.simulate.tissues import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from shivacmb.simulate.anatomy import Head
     from shivacmb.simulate.scanner import Scanner
 
@@ -234,52 +237,67 @@ def simulate_subject(
     contrasts : tuple of str
         Of :data:`CONTRASTS`.
     workers : int, optional
-        Threads of the Fourier transforms.
+        Threads: of the Fourier transforms, and of what needs no further draw.
 
     Returns
     -------
     Subject
     """
+    with ThreadPoolExecutor(workers or 1) as pool:
+        return _simulate(rng, head, scanner, wishes, contrasts, workers, pool)
+
+
+def _simulate(
+    rng: np.random.Generator,
+    head: Head,
+    scanner: Scanner,
+    wishes: LesionWishes,
+    contrasts: tuple[str, ...],
+    workers: int | None,
+    pool: Executor,
+) -> Subject:
+    """Draw everything here, one after the other, and leave what follows from it to the pool."""
     acquisition = scanner.acquisition
     protocol = acquisition.protocol
     labels = carve_sulci(rng, head.labels, head.brain)
     grid = scan_grid(head, labels, scanner)
     tissue = _tissue(rng, labels, scanner)
-    hertz = _head_field(tissue, head.brain, protocol, workers)
+    field = pool.submit(_head_field, tissue, head.brain, protocol, workers)
     to_head = np.eye(4)
     to_head[:3, 3] = grid.low
     scene = Scene(
         scene_masks(labels, head.brain), to_head, grid.voxel_mm, grid.shape, grid.slice_axis
     )
     vessels, table = draw_vessel_maps(rng, scene, acquisition.mimics)
+    vessel_field = pool.submit(vessels.field_hz, protocol, workers)
     calcium = draw_calcifications(rng, scene, protocol, acquisition.mimics)
     lesions = _draw_lesions(rng, scene, labels, head.brain, protocol, wishes)
+    spheres = [
+        (_signals(pool, calcium, grid, now, 0.25), _signals(pool, lesions, grid, now, 1.0))
+        for now in (replace(protocol, echo_s=echo_s) for echo_s in scanner.echoes_s)
+    ]
     sensitivity, offset = _coil(rng, grid)
-    vessel_hz = vessels.field_hz(protocol, workers)
+    hertz, vessel_hz = field.result(), vessel_field.result()
+    later = {}
+    if 'Chimap' in contrasts:
+        later['Chimap'] = pool.submit(_chi_map, tissue, vessels, [*lesions, *calcium], grid)
+    if 'T2w' in contrasts:
+        later['T2w'] = pool.submit(_spin_signal, tissue, vessels, lesions, calcium, grid)
     # one scale for all echoes: what decays between them is the tissue's own, and noise stays
     white = _white(tissue, protocol.echo_s)
-
-    def mimic_factor(echo_s: float) -> Array:
-        now = replace(protocol, echo_s=echo_s)
-        total = np.ones(grid.shape, np.complex64)
-        total[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
-        for item in calcium:
-            box, factor, _ = lesion_signal(
-                item, grid.voxel_mm, grid.shape, now, inside_signal=0.25,
-                reach_mm=phase_reach(item), subvoxel_mm=0.3,
-            )  # fmt: skip
-            total[box] *= factor
-        return total
-
     images: dict[str, list[Array]] = {name: [] for name in contrasts}
     seen: list[SeenLesion] = []
     mimic_loss = np.zeros(grid.shape, np.float32)
-    for echo_s in scanner.echoes_s:
-        factor = mimic_factor(echo_s)
-        signal = _tissue_signal(tissue, hertz, grid, echo_s, white) * factor
-        signal *= complex_signal(sensitivity, offset)
+    for echo_s, (of_calcium, of_lesions) in zip(scanner.echoes_s, spheres, strict=True):
+        plain = pool.submit(_tissue_signal, tissue, hertz, grid, echo_s, white)
         now = replace(protocol, echo_s=echo_s)
-        marks = _add_lesions(signal, lesions, grid, now, acquisition.snr)
+        factor = np.ones(grid.shape, np.complex64)
+        factor[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
+        for box, remaining in of_calcium:
+            factor[box] *= remaining
+        signal = plain.result() * factor
+        signal *= complex_signal(sensitivity, offset)
+        marks = _add_lesions(signal, lesions, of_lesions, acquisition.snr)
         signal = measure(rng, signal, acquisition)
         magnitude, phase = np.abs(signal).astype(np.float32), np.angle(signal).astype(np.float32)
         if 'T2starw' in images:
@@ -297,10 +315,10 @@ def simulate_subject(
                     )
                 )
     brain = interpolate(head.brain.astype(np.float32), grid.points()) > 0.5
-    if 'Chimap' in images:
-        images['Chimap'].append(_chi_map(tissue, vessels, [*lesions, *calcium], grid) * brain)
-    if 'T2w' in images:
-        clear = _spin_signal(tissue, vessels, lesions, calcium, grid) * sensitivity
+    if 'Chimap' in later:
+        images['Chimap'].append(later['Chimap'].result() * brain)
+    if 'T2w' in later:
+        clear = later['T2w'].result() * sensitivity
         images['T2w'].append(np.abs(measure(rng, clear, acquisition)).astype(np.float32))
     numbers = np.zeros(grid.shape, np.uint16)
     for number, item in enumerate(seen, start=1):
@@ -383,17 +401,28 @@ def _draw_lesions(
     return found
 
 
+def _signals(
+    pool: Executor, items: list[Lesion], grid: Grid, protocol: Protocol, inside_signal: float
+) -> Iterator[tuple[Box, Array]]:
+    """Complex signal around each lesion or calcification, in their order."""
+
+    def one(item: Lesion) -> tuple[Box, Array]:
+        box, signal, _ = lesion_signal(
+            item, grid.voxel_mm, grid.shape, protocol, inside_signal=inside_signal,
+            reach_mm=phase_reach(item), subvoxel_mm=0.3,
+        )  # fmt: skip
+        return box, signal
+
+    return pool.map(one, items)
+
+
 def _add_lesions(
-    signal: Array, lesions: list[Lesion], grid: Grid, protocol: Protocol, snr: float
+    signal: Array, lesions: list[Lesion], factors: Iterator[tuple[Box, Array]], snr: float
 ) -> list[SeenLesion]:
     """Multiply lesions into a complex signal, in place, and say what is seen of each."""
     before = np.abs(signal)
     seen = []
-    for item in lesions:
-        box, factor, _ = lesion_signal(
-            item, grid.voxel_mm, grid.shape, protocol,
-            reach_mm=phase_reach(item), subvoxel_mm=0.3,
-        )  # fmt: skip
+    for item, (box, factor) in zip(lesions, factors, strict=True):
         signal[box] *= factor
         drop = np.asarray(before[box] * (1.0 - np.abs(factor)), np.float32)
         peak = float(np.max(drop, initial=0.0))

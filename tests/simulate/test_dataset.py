@@ -9,7 +9,7 @@ from scipy import ndimage
 from shivacmb.simulate import dataset_scan
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, UNSURE, cut_box, make_example
-from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
+from shivacmb.simulate.dataset_head import brain_depth, carve_sulci, lesion_zones, scene_masks
 from shivacmb.simulate.dataset_scan import (
     Acquisition,
     Scan,
@@ -190,6 +190,15 @@ def test_sulci_are_cut_into_cortex_only(ball: tuple[np.ndarray, np.ndarray]) -> 
     depth = np.sqrt(((np.indices(labels.shape) - 32) ** 2).sum(axis=0))
     assert depth[new].min() > 3
     np.testing.assert_array_equal(cut[~brain], labels[~brain])
+
+
+def test_sulci_are_carved_to_the_depth_below_the_surface_of_the_brain() -> None:
+    brain = np.zeros((12, 9, 10), bool)
+    brain[0:7, 2:8, 3:] = True
+    brain[4, 5, 6] = False
+    whole = ndimage.distance_transform_edt(brain)
+    np.testing.assert_array_equal(brain_depth(brain), whole)
+    assert not brain_depth(np.zeros((3, 4, 5), bool)).any()
 
 
 def test_protocols_stay_in_range() -> None:
