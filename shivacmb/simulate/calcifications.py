@@ -44,6 +44,12 @@ def _atrium(masks: dict[str, Array], back: float, middle: float, side: int) -> A
     return np.asarray(wide if wide.any() else home)
 
 
+def _midline(pair: Array) -> float:
+    """Middle between the two sides of a structure; the median would lie in the larger one."""
+    sides = np.flatnonzero(pair.any(axis=(1, 2)))
+    return float(sides[0] + sides[-1]) / 2
+
+
 def _rim(brain: Array) -> Array:
     """Mask of the outermost 2 voxels of the brain, without an erosion of the whole head."""
     inner = brain.copy()
@@ -60,7 +66,7 @@ def _homes(rng: np.random.Generator, scene: Scene) -> Iterator[tuple[str, Array]
     thalamus = np.argwhere(masks['thalamus'])
     if len(thalamus):
         low, high = thalamus.min(0), thalamus.max(0)
-        middle = float(np.median(thalamus[:, 0]))
+        middle = _midline(masks['thalamus'])
         back = float(low[1])
         if has['pineal']:
             # between the thalami, a fifth of their length from behind, a quarter of their height
@@ -74,7 +80,7 @@ def _homes(rng: np.random.Generator, scene: Scene) -> Iterator[tuple[str, Array]
                     yield 'choroid', scene.pick(rng, home, int(rng.integers(1, 4)))
     if has['pallidum'] and masks['pallidum'].any():
         half = np.zeros_like(masks['pallidum'])
-        half[: int(np.median(np.argwhere(masks['pallidum'])[:, 0]))] = True
+        half[: round(_midline(masks['pallidum']))] = True
         for side_mask in (masks['pallidum'] & half, masks['pallidum'] & ~half):
             yield 'pallidum', scene.pick(rng, side_mask, int(rng.integers(1, 3)))
     if has['dura']:

@@ -469,7 +469,7 @@ def _iron_rows(scene: Scene, tissue: _Tissue) -> list[tuple[str, Array, float]]:
     rows: list[tuple[str, Array, float]] = []
     if not len(where):
         return rows
-    middle = np.median(where[:, 0])
+    middle = (where[:, 0].min() + where[:, 0].max()) / 2
     for side in (where[where[:, 0] < middle], where[where[:, 0] >= middle]):
         if not len(side):
             continue

@@ -30,7 +30,7 @@ BOX = (160, 216, 176)
 #: Scans made of one head.
 SCANS_PER_HEAD = 3
 #: Raise it when the simulator or the truth of a scan changes: earlier pools are then not gone on.
-SCANS_LAYOUT = 2
+SCANS_LAYOUT = 3
 
 
 @dataclass(frozen=True)

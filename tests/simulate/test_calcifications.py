@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,16 @@ def test_pineal_ones_lie_on_the_midline_behind(people: list[list[Lesion]]) -> No
     assert np.abs(found[:, 0] - MIDDLE).max() < 7
     assert back < found[:, 1].mean() < back + 0.35 * (front - back)
     assert low < found[:, 2].mean() < low + 0.4 * (high - low)
+
+
+def test_a_larger_thalamus_does_not_draw_them_to_its_side(scene: Scene) -> None:
+    uneven = box((28, 38), (30, 62), (36, 60)) | box((42, 52), (30, 62), (36, 58))
+    drawn = replace(scene, masks={**scene.masks, 'thalamus': uneven})
+    found = [
+        draw_calcifications(np.random.default_rng([8, n]), drawn, Protocol(), 1.0)
+        for n in range(200)
+    ]
+    assert np.abs(centres(found, 'pineal')[:, 0].mean() - MIDDLE) < 0.5
 
 
 def test_choroid_ones_lie_in_the_lateral_ventricles_of_both_sides(
