@@ -50,8 +50,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
     'cmb_infratentorial': {'Description': 'Microbleeds in the brainstem and the cerebellum.'},
     'cmb_unplaced': {'Description': 'Microbleeds with no zone of the brain near them.'},
     'cmb_left_out': {
-        'Description': 'Candidates that are not counted, because less than min_parenchyma of what '
-        'lies within 2 mm of them is brain tissue. n/a without zones.'
+        'Description': 'Candidates that are not counted, because their parenchyma_fraction is '
+        'less than min_parenchyma: they lie in fluid, at the pineal gland or outside the brain. '
+        'n/a without zones.'
     },
     'threshold': {'Description': 'Probability that makes a cluster of voxels a lesion.'},
     'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},

@@ -80,7 +80,7 @@ def methods_text(
         )
         tissue = (
             ' where enough of what lies within 2 mm of them was brain tissue (at least '
-            f'{shares}; after Greenberg et al. 2009)'
+            f'{shares}; after Greenberg et al. 2009), which the pineal gland is not'
         )
     outlines = ''
     if detection.outline_threshold is not None:

@@ -273,7 +273,10 @@ def _left_out(record: ScanRecord) -> tuple[tuple[str, str], ...]:
     """How many candidates were not counted, where there is such a rule."""
     if record.cmb_left_out is None or not record.min_parenchyma:
         return ()
-    rule = f'brain tissue is less than {100 * record.min_parenchyma:g} % of what surrounds them'
+    rule = (
+        'they lie in fluid, at the pineal gland or outside the brain (brain tissue is less than '
+        f'{100 * record.min_parenchyma:g} % of what surrounds them)'
+    )
     return (('Not counted', f'{record.cmb_left_out}: {rule}'),)
 
 

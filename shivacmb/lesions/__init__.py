@@ -6,7 +6,7 @@ from shivacmb.lesions.clusters import find_clusters, grow_clusters
 from shivacmb.lesions.find import FoundLesions, find_lesions
 from shivacmb.lesions.measure import Lesion, lesion_table
 from shivacmb.lesions.regions import group_counts, with_regions
-from shivacmb.lesions.surroundings import parenchyma_fractions
+from shivacmb.lesions.surroundings import parenchyma, parenchyma_fractions
 from shivacmb.lesions.table import (
     LESION_COLUMNS,
     Totals,
@@ -29,6 +29,7 @@ __all__ = [
     'lesion_table',
     'lesion_totals',
     'lesions_to_tsv',
+    'parenchyma',
     'parenchyma_fractions',
     'read_lesions',
     'with_regions',

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from shivacmb.lesions.clusters import find_clusters, grow_clusters, number_by_size
 from shivacmb.lesions.measure import Lesion, lesion_table
 from shivacmb.lesions.regions import with_regions
-from shivacmb.lesions.surroundings import keep_labels, parenchyma_fractions
+from shivacmb.lesions.surroundings import keep_labels, parenchyma, parenchyma_fractions
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +92,8 @@ def find_lesions(
     left_out = None
     keep = np.ones(len(fractions), bool)
     if zones is not None:
-        fractions = parenchyma_fractions(to_whole(labels), zones, voxel_mm)
+        tissue = parenchyma(zones, affine)
+        fractions = parenchyma_fractions(to_whole(labels), tissue, voxel_mm)
         keep = ~(fractions < min_parenchyma)
         left_out = int(np.count_nonzero(~keep))
     found = labels > 0

@@ -2,7 +2,8 @@
 
 A microbleed is at least half surrounded by brain parenchyma: one of the criteria of Greenberg et
 al., Lancet Neurol 2009;8:165-174, table 1. What lies in a ventricle or a cistern (a calcified
-choroid plexus, a vessel) is a mimic.
+choroid plexus, a vessel) is a mimic, and so is the calcium of the pineal gland, which is no brain
+tissue either.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from shivacmb.imaging.zones import Zone
+from shivacmb.lesions.pineal import pineal_region
 
 #: How far from a lesion its surroundings reach, on coarser grids one voxel.
 SURROUNDINGS_MM = 2.0
+#: Least share of tissue among a lesion's own voxels. Zones are rough, and a dark spot may pass for
+#: fluid in part, but one that is fluid to more than three quarters is in it (docs/decisions/0128).
+LEAST_OWN = 0.25
 
 
 def is_tissue(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -23,8 +28,27 @@ def is_tissue(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     return tissue
 
 
+def parenchyma(zones: npt.NDArray[np.integer], affine: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Tell which voxels are brain tissue in which a microbleed may lie.
+
+    Parameters
+    ----------
+    zones : (X, Y, Z) array of int
+        Values of :data:`shivacmb.imaging.zones.REGIONS`, 0 outside the brain.
+    affine : (4, 4) array
+        Voxel to scanner RAS mm.
+
+    Returns
+    -------
+    (X, Y, Z) array of bool
+        :func:`is_tissue`, without the :func:`pineal_region
+        <shivacmb.lesions.pineal.pineal_region>`.
+    """
+    return is_tissue(zones) & ~pineal_region(zones, affine)
+
+
 def parenchyma_fractions(
-    labels: npt.NDArray[np.integer], zones: npt.NDArray[np.integer], voxel_mm: float
+    labels: npt.NDArray[np.integer], tissue: npt.NDArray[np.bool_], voxel_mm: float
 ) -> npt.NDArray[np.float64]:
     """Measure how much of the surroundings of each label is brain tissue.
 
@@ -32,8 +56,8 @@ def parenchyma_fractions(
     ----------
     labels : (X, Y, Z) array of int
         0 outside, lesions numbered from 1 without a gap.
-    zones : (X, Y, Z) array of int
-        Values of :data:`shivacmb.imaging.zones.REGIONS`, 0 outside the brain.
+    tissue : (X, Y, Z) array of bool
+        Of :func:`parenchyma`.
     voxel_mm : float
         Voxel size of both, which are isotropic.
 
@@ -41,7 +65,8 @@ def parenchyma_fractions(
     -------
     (N,) array of float64
         For label n + 1 the share of tissue among the voxels that are not of the lesion and whose
-        centre lies within :data:`SURROUNDINGS_MM` of one of its own, 0 to 1. NaN for a lesion that
+        centre lies within :data:`SURROUNDINGS_MM` of one of its own, 0 to 1; 0 too for a lesion
+        that has less than :data:`LEAST_OWN` of it among its own voxels. NaN for a lesion that
         fills the array.
 
     Raises
@@ -49,16 +74,18 @@ def parenchyma_fractions(
     ValueError
         If the shapes differ.
     """
-    if labels.shape != zones.shape:
-        raise ValueError(f'zones has shape {zones.shape}, the labels have {labels.shape}')
+    if labels.shape != tissue.shape:
+        raise ValueError(f'tissue has shape {tissue.shape}, the labels have {labels.shape}')
     boxes = ndimage.find_objects(labels)
     fractions = np.full(len(boxes), np.nan)
     reach = max(SURROUNDINGS_MM, voxel_mm) + 1e-6
     for n, box in enumerate(boxes):
         window, away = distances(labels, n + 1, box, reach, voxel_mm)
         around = (away > 0) & (away <= reach)
-        if around.any():
-            fractions[n] = float(is_tissue(zones[window])[around].mean())
+        if not around.any():
+            continue
+        own = float(tissue[window][away == 0].mean())
+        fractions[n] = float(tissue[window][around].mean()) if own >= LEAST_OWN else 0.0
     return fractions
 
 

@@ -69,7 +69,8 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
     'parenchyma_fraction': {
         'Description': (
             'Share of brain tissue, by desc-zones_dseg, in what lies within 2 mm of the cluster. '
-            'n/a without zones.'
+            'The pineal gland is none, and a cluster that is itself fluid by more than three '
+            'quarters has 0. n/a without zones.'
         ),
         'Units': 'arbitrary',
     },

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from shivacmb.exceptions import DataError
-from shivacmb.lesions.surroundings import is_tissue
+from shivacmb.lesions.surroundings import parenchyma
 from shivacmb.simulate.dataset import LESION, MIMIC, UNSURE
 
 Array = NDArray[Any]
@@ -66,7 +66,8 @@ def leave_out(flags: Array, zones: Array, least: float) -> Array:
     """
     squares = ((np.indices((2 * REACH + 1,) * 3) - REACH) ** 2).sum(axis=0)
     ball = (squares <= REACH**2).astype(np.float32)
-    share = signal.fftconvolve(is_tissue(zones).astype(np.float32), ball / ball.sum(), 'same')
+    tissue = parenchyma(zones, np.eye(4)).astype(np.float32)
+    share = signal.fftconvolve(tissue, ball / ball.sum(), 'same')
     may = (share < least) & ((flags & LESION) == 0)
     mimics = may & ((flags & MIMIC) > 0)
     lost = ndimage.binary_dilation(mimics) & may

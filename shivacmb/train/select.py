@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.lesions.surroundings import keep_labels, parenchyma_fractions
+from shivacmb.lesions.surroundings import keep_labels, parenchyma, parenchyma_fractions
 from shivacmb.simulate.dataset import LESION, UNSURE
 from shivacmb.train.predict import centroids, clusters
 
@@ -40,6 +40,8 @@ class Score:
         Clusters that match no lesion, seen or unseen.
     scans : int
         Number of scans.
+    lesion_free, crowded : int
+        Scans in which no lesion can be seen, and those of them with more than one false positive.
     """
 
     threshold: float
@@ -50,6 +52,8 @@ class Score:
     visible_large: int
     false: int
     scans: int
+    lesion_free: int = 0
+    crowded: int = 0
 
     @property
     def sensitivity(self) -> float:
@@ -103,11 +107,12 @@ def score_scan(
     flags, truth = np.asarray(flags), np.asarray(labels)
     centres = np.array([row['voxel'] for row in lesions], float).reshape(-1, 3)
     reach = np.array([max(3.0, row['radius'] + 1.5) for row in lesions])
+    tissue = None if zones is None else parenchyma(zones, np.eye(4))
     scores = []
     for threshold in THRESHOLDS:
         found, count = clusters(probability, threshold)
-        if zones is not None and count:
-            inside = ~(parenchyma_fractions(found, zones, 1.0) < min_parenchyma)
+        if tissue is not None and count:
+            inside = ~(parenchyma_fractions(found, tissue, 1.0) < min_parenchyma)
             found, count = keep_labels(found, inside), int(np.count_nonzero(inside))
         sizes = np.bincount(found.ravel(), minlength=count + 1)[1:]
         numbers = np.arange(1, count + 1)
@@ -131,11 +136,12 @@ def score_scan(
             hit = set().union(*[matched[i] for i in keep]) if keep else set()
             seen = [row for row in lesions if row['visible']]
             large = [row for row in seen if row['radius'] >= 2.0]
+            false = sum(not matched[i] and not excused[i] for i in keep)
             scores.append(Score(
                 threshold, least,
                 sum(row['number'] in hit for row in seen), len(seen),
                 sum(row['number'] in hit for row in large), len(large),
-                sum(not matched[i] and not excused[i] for i in keep), 1,
+                false, 1, int(not seen), int(not seen and false > 1),
             ))  # fmt: skip
     return scores
 
@@ -146,8 +152,11 @@ def pool_scores(tables: list[list[Score]]) -> list[Score]:
     for row in zip(*tables, strict=True):
         sums = [
             sum(getattr(score, name) for score in row)
-            for name in ('hits', 'visible', 'hits_large', 'visible_large', 'false', 'scans')
-        ]
+            for name in (
+                'hits', 'visible', 'hits_large', 'visible_large', 'false', 'scans',
+                'lesion_free', 'crowded',
+            )
+        ]  # fmt: skip
         pooled.append(Score(row[0].threshold, row[0].min_voxels, *sums))
     return pooled
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shivacmb.imaging.zones import Zone
-from shivacmb.lesions import FoundLesions, find_lesions, parenchyma_fractions
+from shivacmb.lesions import FoundLesions, find_lesions, parenchyma, parenchyma_fractions
 from shivacmb.lesions.surroundings import keep_labels
 
 SHAPE = (15, 15, 15)
@@ -21,20 +21,53 @@ def one(*voxels: tuple[int, int, int]) -> np.ndarray:
     return labels
 
 
+def fractions(labels: np.ndarray, zones: np.ndarray, voxel_mm: float = 1.0) -> np.ndarray:
+    affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
+    return parenchyma_fractions(labels, parenchyma(zones, affine), voxel_mm)
+
+
 def test_one_voxel_at_a_flat_border() -> None:
     zones = np.full(SHAPE, Zone.WHITE_MATTER, np.uint8)
     zones[:7] = Zone.FLUID
     # of 33 voxels of the ball 1 + 9 + 13 + 9 + 1 lie in its layers along the first axis
-    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0) == pytest.approx(22 / NEIGHBOURS)
-    assert parenchyma_fractions(one((6, 7, 7)), zones, 1.0) == pytest.approx(10 / NEIGHBOURS)
+    assert fractions(one((7, 7, 7)), zones) == pytest.approx(22 / NEIGHBOURS)
+    # with a voxel on the other side of the border: as much here as there
+    labels = one((7, 7, 7))
+    labels[6, 7, 7] = 1
+    assert fractions(labels, zones).tolist() == [0.5]
+
+
+def test_what_is_fluid_itself_lies_in_fluid() -> None:
+    zones = np.full(SHAPE, Zone.WHITE_MATTER, np.uint8)
+    labels = one((7, 7, 7))
+    labels[7, 7, 8:11] = 1
+    zones[7, 7, 8:11] = Zone.FLUID
+    # a quarter of it is tissue, and all around
+    assert fractions(labels, zones).tolist() == [1.0]
+    zones[7, 7, 7] = Zone.BACKGROUND
+    assert fractions(labels, zones).tolist() == [0.0]
+
+
+def test_the_pineal_gland_is_no_brain_tissue() -> None:
+    shape = (60, 50, 40)
+    zones = np.full(shape, Zone.WHITE_MATTER, np.uint8)
+    zones[15:26, 15:36, 15:26] = 14
+    zones[35:46, 15:36, 15:26] = 24
+    labels = np.zeros(shape, np.int32)
+    # the gland is between the hind ends of the thalami: at 30, 17, 16
+    for number, voxel in enumerate([(30, 17, 16), (30, 30, 20), (42, 17, 16)], 1):
+        labels[voxel] = number
+    assert fractions(labels, zones).tolist() == [0.0, 1.0, 1.0]
+    zones[zones == 24] = Zone.WHITE_MATTER
+    assert fractions(labels, zones).tolist() == [1.0, 1.0, 1.0]
 
 
 def test_outside_the_brain_is_no_tissue_and_sides_do_not_matter() -> None:
     zones = np.full(SHAPE, 11, np.uint8)
     zones[:, :, 8:] = 21
-    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0).tolist() == [1.0]
+    assert fractions(one((7, 7, 7)), zones).tolist() == [1.0]
     zones[8:] = Zone.BACKGROUND
-    assert parenchyma_fractions(one((7, 7, 7)), zones, 1.0) == pytest.approx(22 / NEIGHBOURS)
+    assert fractions(one((7, 7, 7)), zones) == pytest.approx(22 / NEIGHBOURS)
 
 
 def test_each_lesion_has_its_own_and_its_voxels_do_not_count() -> None:
@@ -43,27 +76,27 @@ def test_each_lesion_has_its_own_and_its_voxels_do_not_count() -> None:
     labels = one((3, 7, 7), (12, 7, 7))
     labels[3, 8, 7] = 1
     zones[3, 7:9, 7] = Zone.BRAINSTEM
-    assert parenchyma_fractions(labels, zones, 1.0).tolist() == [0.0, 1.0]
+    assert fractions(labels, zones).tolist() == [0.0, 1.0]
 
 
 def test_where_the_array_ends() -> None:
     zones = np.full(SHAPE, Zone.CEREBELLUM, np.uint8)
     zones[1] = Zone.FLUID
     # layers 0, 1 and 2 remain: 12 + 9 + 1
-    assert parenchyma_fractions(one((0, 7, 7)), zones, 1.0) == pytest.approx(13 / 22)
+    assert fractions(one((0, 7, 7)), zones) == pytest.approx(13 / 22)
     full = np.ones((1, 1, 1), np.int32)
-    assert np.isnan(parenchyma_fractions(full, full.astype(np.uint8), 1.0)).all()
+    assert np.isnan(fractions(full, full.astype(np.uint8))).all()
 
 
 def test_coarse_grids_count_the_voxels_beside() -> None:
     zones = np.full(SHAPE, Zone.CORTEX, np.uint8)
     zones[8] = Zone.FLUID
-    assert parenchyma_fractions(one((7, 7, 7)), zones, 4.0) == pytest.approx(5 / 6)
+    assert fractions(one((7, 7, 7)), zones, 4.0) == pytest.approx(5 / 6)
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match='zones has shape'):
-        parenchyma_fractions(one((1, 1, 1)), np.zeros((3, 3, 3), np.uint8), 1.0)
+    with pytest.raises(ValueError, match='tissue has shape'):
+        fractions(one((1, 1, 1)), np.zeros((3, 3, 3), np.uint8))
 
 
 def test_kept_labels_are_numbered_on() -> None:

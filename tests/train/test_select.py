@@ -102,6 +102,22 @@ def test_of_much_the_same_f1_the_most_sensitive_is_chosen() -> None:
     assert choose([base, near, far, loud], 1.0, slack=0.0) == base
 
 
+def test_lesion_free_scans_with_more_than_one_false_positive_are_counted(truth: tuple) -> None:
+    probability = np.zeros(SHAPE, np.float32)
+    probability[5:7, 5, 5] = probability[20:22, 5, 5] = 0.96
+    probability[5:7, 25, 5] = 0.85
+    nothing = np.zeros(SHAPE, np.uint8)
+    scores = score_scan(probability, nothing, nothing, [])
+    counts = {t: point(scores, t, 2) for t in (0.8, 0.95, 0.97)}
+    assert {t: s.false for t, s in counts.items()} == {0.8: 3, 0.95: 2, 0.97: 0}
+    assert {t: s.crowded for t, s in counts.items()} == {0.8: 1, 0.95: 1, 0.97: 0}
+    assert {s.lesion_free for s in counts.values()} == {1}
+    # where there is a lesion to be seen, false positives are counted in `false` alone
+    assert all((s.lesion_free, s.crowded) == (0, 0) for s in score_scan(probability, *truth))
+    pooled = point(pool_scores([scores, scores, score_scan(probability, *truth)]), 0.8, 2)
+    assert (pooled.lesion_free, pooled.crowded, pooled.scans) == (2, 2, 3)
+
+
 def test_centroids_agree_with_scipy() -> None:
     noise = np.random.default_rng(0).random(SHAPE).astype(np.float32)
     labels, count = clusters(noise, 0.97)
