@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Array = NDArray[Any]
+#: Folder of a pool, and number in it.
+PooledScan = tuple[Path, int]
 #: What a run that continues may change: it decides nothing of what is kept.
 _FREE = ('workers', 'min_parenchyma_swi')
 logger = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class Plan:
     judged : int
         Scans to choose the threshold on, and as many again to measure on; all of them come from a
         susceptibility map.
+    lesion_free : int
+        Scans of heads without a lesion, to measure on.
     batch, size : int
         Patches per batch and their side in voxels.
     workers : int
@@ -91,6 +95,7 @@ class Plan:
     scans: int = 204
     mined: int = 204
     judged: int = 80
+    lesion_free: int = 40
     batch: int = 16
     size: int = 32
     workers: int = 2
@@ -167,28 +172,27 @@ def both(earlier: dict[int, Array], later: dict[int, Array]) -> dict[int, Array]
 def judge(
     predictor: VolumePredictor,
     folds: list[list[Array]],
-    pool: Path,
-    indices: Sequence[int],
+    scans: Sequence[PooledScan],
     min_parenchyma: Mapping[str, float] | None = None,
-    zones: dict[int, Array | None] | None = None,
+    zones: dict[PooledScan, Array | None] | None = None,
 ) -> list[Score]:
-    """Score an ensemble on scans of a pool, pooled over them.
+    """Score an ensemble on scans of pools, pooled over them.
 
     Clusters are filtered by the zones of :func:`find_zones` in the contrasts that
     ``min_parenchyma`` names. ``zones`` keeps them for the next call.
     """
     tables = []
     zones = {} if zones is None else zones
-    for index in indices:
-        scan = load_scan(pool, index)
+    for item in scans:
+        scan = load_scan(*item)
         probability = predictor.predict(folds, scan.image)
         share = (min_parenchyma or {}).get(scan.contrast, 0.0)
-        if share and index not in zones:
-            zones[index] = find_zones(scan.image)
+        if share and item not in zones:
+            zones[item] = find_zones(scan.image)
         tables.append(
             score_scan(
                 probability, scan.flags, scan.labels, scan.lesions,
-                zones=zones.get(index), min_parenchyma=share,
+                zones=zones.get(item), min_parenchyma=share,
             )
         )  # fmt: skip
     return pool_scores(tables)
@@ -198,10 +202,10 @@ def _numbers(score: Score) -> dict[str, Any]:
     large = score.hits_large / score.visible_large if score.visible_large else None
     return {
         **asdict(score),
-        'sensitivity': round(score.sensitivity, 3),
+        'sensitivity': round(score.sensitivity, 3) if score.visible else None,
         'sensitivity_2mm': None if large is None else round(large, 3),
         'false_positives_per_scan': round(score.false_per_scan, 2),
-        'f1': round(score.f1, 3),
+        'f1': round(score.f1, 3) if score.visible else None,
     }
 
 
@@ -257,6 +261,10 @@ def build(
         work / 'judge', plan.seed + 9500, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
         lesions=(0, 16), wild=0,
     )  # fmt: skip
+    fill_pool(
+        work / 'lesion-free', plan.seed + 9600, plan.lesion_free, workers=plan.workers,
+        shape=plan.shape, lesions=(0, 0), wild=0,
+    )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
     late = range(max(0, plan.scans - plan.mined), plan.scans)
@@ -276,15 +284,19 @@ def build(
         for fold in range(plan.folds)
     ]  # fmt: skip
     rule = {'T2starw': plan.min_parenchyma, 'swi': plan.min_parenchyma_swi}
-    zones: dict[int, Array | None] = {}
-    pool, early, others = work / 'judge', range(plan.judged), range(plan.judged, 2 * plan.judged)
-    raw = choose(judge(predictor, folds, pool, early, rule, zones))
+    zones: dict[PooledScan, Array | None] = {}
+    pooled = [(work / 'judge', index) for index in range(2 * plan.judged)]
+    early, others = pooled[: plan.judged], pooled[plan.judged :]
+    free = [(work / 'lesion-free', index) for index in range(plan.lesion_free)]
+    raw = choose(judge(predictor, folds, early, rule, zones))
     folds = [round_weights(shift_output(weights, raw.threshold)) for weights in folds]
-    chosen = choose(judge(predictor, folds, pool, early, rule, zones))
-    tests = judge(predictor, folds, pool, others, rule)
-    result = next(
-        score for score in tests
-        if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
+    chosen = choose(judge(predictor, folds, early, rule, zones))
+    result, quiet = (
+        next(
+            score for score in judge(predictor, folds, scans, rule)
+            if (score.threshold, score.min_voxels) == (chosen.threshold, chosen.min_voxels)
+        )
+        for scans in (others, free)
     )  # fmt: skip
     files = []
     for fold, weights in enumerate(folds):
@@ -298,7 +310,10 @@ def build(
         **{name: value for name, value in asdict(plan).items() if name != 'workers'},
         'start': start,
     }  # fmt: skip
-    metrics = {'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result)}
+    metrics = {
+        'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result),
+        'lesion_free_simulated': _numbers(quiet),
+    }  # fmt: skip
     write_bundle(
         output, files,
         metadata(version=version, threshold=chosen.threshold, min_voxels=chosen.min_voxels,
@@ -328,6 +343,7 @@ def _parser() -> argparse.ArgumentParser:
         ('folds', 'networks of the ensemble'), ('seed', 'decides everything'),
         ('scans', 'simulated scans to train on'), ('mined', 'scans searched for hard negatives'),
         ('judged', 'scans to choose the threshold on, and again to measure on'),
+        ('lesion_free', 'simulated scans without a lesion to measure on'),
         ('batch', 'patches per batch'), ('size', 'side of a patch in voxels'),
         ('workers', 'processes that simulate'),
     ):  # fmt: skip

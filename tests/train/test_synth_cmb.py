@@ -25,7 +25,8 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     arguments = [
         '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1', '--rounds', '1',
         '--fold-steps', '1', '--folds', '1',
-        '--scans', '1', '--mined', '1', '--judged', '1', '--batch', '2', '--size', '16',
+        '--scans', '1', '--mined', '1', '--judged', '1', '--lesion-free', '1',
+        '--batch', '2', '--size', '16',
         '--workers', '1', '--shape', '32', '32', '32', '--bundle-version', '7.1',
     ]  # fmt: skip
     assert main(arguments) == 0
@@ -36,6 +37,9 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     assert bundle.grid.shape == (32, 32, 32)
     assert bundle.training['seed'] == Plan.seed
     assert bundle.training['start'] == 'nothing'
+    assert bundle.metrics['simulated']['scans'] == 1
+    quiet = bundle.metrics['lesion_free_simulated']
+    assert (quiet['scans'], quiet['visible'], quiet['lesion_free']) == (1, 0, 1)
     batch = np.zeros((1, 32, 32, 32, 1), np.float32)
     assert load_ensemble(bundle, engine='openvino').predict(batch).shape == (1, 1, 32, 32, 32, 1)
     curve = (tmp_path / 'tiny.work' / 'base' / 'curve.tsv').read_text()
@@ -74,7 +78,8 @@ def test_the_rule_for_surroundings_is_judged_by_contrast(
             return (labels > 0).astype(np.float32)
 
     def hits(rule: dict[str, float] | None) -> int:
-        return judge(Network(), [], tmp_path, [0, 1], rule)[0].hits  # type: ignore[arg-type]
+        pooled = [(tmp_path, 0), (tmp_path, 1)]
+        return judge(Network(), [], pooled, rule)[0].hits  # type: ignore[arg-type]
 
     assert hits(None) == 2
     assert hits({'T2starw': 0.5}) == 1
