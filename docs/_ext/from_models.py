@@ -83,6 +83,10 @@ def card(folder: Path) -> str:
     return '\n'.join(lines)
 
 
+def _value(value: Any) -> str:
+    return '' if value is None else str(value)
+
+
 def _metrics(blocks: Mapping[str, Any], level: int = 3) -> str:
     """Blocks of figures side by side, a column each; blocks of blocks one after the other."""
     if not blocks or not all(isinstance(block, dict) for block in blocks.values()):
@@ -99,7 +103,7 @@ def _metrics(blocks: Mapping[str, Any], level: int = 3) -> str:
     rows = [
         [
             plain(name.replace('_', ' ')),
-            *(plain(str(block.get(name, ''))) for block in blocks.values()),
+            *(plain(_value(block.get(name))) for block in blocks.values()),
         ]
         for name in names
     ]

@@ -57,7 +57,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     'threshold': {'Description': 'Probability that makes a cluster of voxels a lesion.'},
     'min_voxels': {'Description': 'Smallest number of voxels of a lesion on the network grid.'},
     'min_parenchyma': {
-        'Description': 'Least share of brain tissue in the surroundings of a lesion; 0: any.'
+        'Description': 'Least parenchyma_fraction of a lesion that counts; 0: any.'
     },
     'outline_threshold': {
         'Description': 'Probability down to which lesions reach once they are found; n/a: down to '

@@ -80,7 +80,8 @@ def methods_text(
         )
         tissue = (
             ' where enough of what lies within 2 mm of them was brain tissue (at least '
-            f'{shares}; after Greenberg et al. 2009), which the pineal gland is not'
+            f'{shares}; after Greenberg et al. 2009), and half as much of themselves; what lies '
+            'within 8 mm of the pineal gland was not taken for brain tissue'
         )
     outlines = ''
     if detection.outline_threshold is not None:

@@ -274,8 +274,8 @@ def _left_out(record: ScanRecord) -> tuple[tuple[str, str], ...]:
     if record.cmb_left_out is None or not record.min_parenchyma:
         return ()
     rule = (
-        'they lie in fluid, at the pineal gland or outside the brain (brain tissue is less than '
-        f'{100 * record.min_parenchyma:g} % of what surrounds them)'
+        'they lie in fluid, at the pineal gland or outside the brain (parenchyma_fraction below '
+        f'{record.min_parenchyma:g})'
     )
     return (('Not counted', f'{record.cmb_left_out}: {rule}'),)
 

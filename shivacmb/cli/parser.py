@@ -155,8 +155,9 @@ def _add_detection(parser: argparse.ArgumentParser) -> None:
         *_spellings('--min-parenchyma'),
         type=types.share,
         metavar='SHARE',
-        help='count a cluster where at least this share of what lies within 2 mm of it is brain '
-        "tissue by the zones, 0 to 1; 0 counts all (default: the bundle's)",
+        help='count a cluster where at least this share of what lies within 2 mm of it, and half '
+        'as much of itself, is brain tissue by the zones; the pineal gland is none. 0 to 1; 0 '
+        "counts all (default: the bundle's)",
     )
     group.add_argument(
         '--toolkit',

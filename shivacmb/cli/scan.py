@@ -138,7 +138,8 @@ def run(args: argparse.Namespace) -> int:
     left_out = ''
     if record['cmb_left_out']:
         left_out = (
-            f'; not counted, as they lie in fluid or outside the brain: {record["cmb_left_out"]}'
+            '; not counted, as they lie in fluid, at the pineal gland or outside the brain: '
+            f'{record["cmb_left_out"]}'
         )
     print(
         f'{record["cmb_count"]} microbleed(s), class {record["burden_class"]}, '

@@ -38,7 +38,12 @@ def find_pineal(
     Returns
     -------
     (3,) array of float64, or None
-        In mm; None where one of the thalami is missing, as in a scan of a part of the brain.
+        In mm; None where one of the thalami is missing, or cut by the edge of the array.
+
+    Notes
+    -----
+    Left, right, front and back are those of the head, however it lies in the scanner: from one
+    thalamus to the other, and along them.
     """
     matrix = np.asarray(affine, np.float64)
     voxel_mm3 = abs(float(np.linalg.det(matrix[:3, :3])))
@@ -47,13 +52,22 @@ def find_pineal(
         voxels = np.argwhere(zones == Zone.THALAMUS + SIDE_STEP * side)
         if len(voxels) * voxel_mm3 < LEAST_THALAMUS_MM3:
             return None
+        if not voxels.min() or (voxels == np.array(zones.shape) - 1).any():
+            return None
         thalami.append(voxels @ matrix[:3, :3].T + matrix[:3, 3])
-    middle = np.mean([np.median(points[:, 0]) for points in thalami])
-    # a few stray voxels do not move the ends
-    low, high = np.percentile(np.concatenate(thalami), (2, 98), axis=0)
-    back = low[1] + _FROM_BEHIND * (high[1] - low[1])
-    bottom = low[2] + _FROM_BELOW * (high[2] - low[2])
-    return np.array([middle, back, bottom])
+    left, right = (points.mean(axis=0) for points in thalami)
+    middle = (left + right) / 2
+    across = (right - left) / np.linalg.norm(right - left)
+    spread = np.concatenate([points - points.mean(axis=0) for points in thalami])
+    spread -= np.outer(spread @ across, across)
+    along = np.linalg.eigh(np.einsum('ni,nj->ij', spread, spread))[1][:, -1]
+    along *= np.copysign(1.0, along[1])
+    centre = middle
+    for axis, share in ((along, _FROM_BEHIND), (np.cross(across, along), _FROM_BELOW)):
+        # a few stray voxels do not move the ends
+        low, high = np.percentile((np.concatenate(thalami) - middle) @ axis, (2, 98))
+        centre = centre + (low + share * (high - low)) * axis
+    return np.asarray(centre)
 
 
 def pineal_region(zones: npt.NDArray[np.integer], affine: npt.ArrayLike) -> npt.NDArray[np.bool_]:

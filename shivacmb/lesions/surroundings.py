@@ -17,9 +17,9 @@ from shivacmb.lesions.pineal import pineal_region
 
 #: How far from a lesion its surroundings reach, on coarser grids one voxel.
 SURROUNDINGS_MM = 2.0
-#: Least share of tissue among a lesion's own voxels. Zones are rough, and a dark spot may pass for
-#: fluid in part, but one that is fluid to more than three quarters is in it (docs/decisions/0128).
-LEAST_OWN = 0.25
+#: What the share of tissue among a lesion's own voxels counts, compared with that around it: zones
+#: are rough, and a dark spot may pass for fluid in part (docs/decisions/0128).
+OWN_WEIGHT = 2.0
 
 
 def is_tissue(zones: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -65,9 +65,9 @@ def parenchyma_fractions(
     -------
     (N,) array of float64
         For label n + 1 the share of tissue among the voxels that are not of the lesion and whose
-        centre lies within :data:`SURROUNDINGS_MM` of one of its own, 0 to 1; 0 too for a lesion
-        that has less than :data:`LEAST_OWN` of it among its own voxels. NaN for a lesion that
-        fills the array.
+        centre lies within :data:`SURROUNDINGS_MM` of one of its own, or :data:`OWN_WEIGHT` times
+        that among its own voxels, whichever is smaller; 0 to 1. NaN for a lesion that fills the
+        array.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def parenchyma_fractions(
         if not around.any():
             continue
         own = float(tissue[window][away == 0].mean())
-        fractions[n] = float(tissue[window][around].mean()) if own >= LEAST_OWN else 0.0
+        fractions[n] = min(float(tissue[window][around].mean()), OWN_WEIGHT * own)
     return fractions
 
 

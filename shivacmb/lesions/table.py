@@ -68,9 +68,9 @@ LESION_COLUMNS: dict[str, dict[str, str]] = {
     },
     'parenchyma_fraction': {
         'Description': (
-            'Share of brain tissue, by desc-zones_dseg, in what lies within 2 mm of the cluster. '
-            'The pineal gland is none, and a cluster that is itself fluid by more than three '
-            'quarters has 0. n/a without zones.'
+            'Share of brain tissue, by desc-zones_dseg, in what lies within 2 mm of the cluster, '
+            'or twice that in the cluster itself, whichever is smaller. What lies within 8 mm of '
+            'the pineal gland is no brain tissue. n/a without zones.'
         ),
         'Units': 'arbitrary',
     },

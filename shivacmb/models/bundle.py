@@ -67,7 +67,7 @@ class ClassLabel:
 class Postprocess:
     """Binarise at ``probability >= threshold``, keep clusters of at least ``min_voxels``.
 
-    ``min_parenchyma`` says by contrast which share of a cluster's surroundings must be brain
+    ``min_parenchyma`` says by contrast which share of a cluster and its surroundings must be brain
     tissue for it to count, see :func:`shivacmb.lesions.parenchyma_fractions`; a contrast that is
     not named has no such rule. ``outline_threshold``: clusters then grow down to this probability,
     see :func:`shivacmb.lesions.grow_clusters`; None: they do not.

@@ -204,13 +204,13 @@ def _tissue(rng: np.random.Generator, labels: Array, scanner: Scanner) -> _Tissu
     )
 
 
-def _head_field(tissue: _Tissue, brain: Array, protocol: Protocol, workers: int | None) -> Array:
-    """Frequency in Hz of the tissues on the head's grid, shimmed over the brain."""
+def _head_field(tissue: _Tissue, protocol: Protocol, workers: int | None) -> Array:
+    """Frequency in Hz of the tissues on the head's grid, not shimmed."""
     below = 40
     # the neck goes on where the map ends: a cut surface would bend the field
     body = np.pad(tissue.chi - np.float32(AIR_PPM), ((0, 0), (0, 0), (below, 0)), mode='edge')
     shift = field_shift(body, (1.0, 1.0, 1.0), protocol.b0, margin=0.35, workers=workers)
-    return shim(frequency(shift[:, :, below:], protocol.field_t), brain)
+    return frequency(shift[:, :, below:], protocol.field_t)
 
 
 def simulate_subject(
@@ -244,7 +244,12 @@ def simulate_subject(
     Subject
     """
     with ThreadPoolExecutor(workers or 1) as pool:
-        return _simulate(rng, head, scanner, wishes, contrasts, workers, pool)
+        try:
+            return _simulate(rng, head, scanner, wishes, contrasts, workers, pool)
+        except BaseException:
+            # nobody waits for what has not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _simulate(
@@ -262,7 +267,7 @@ def _simulate(
     labels = carve_sulci(rng, head.labels, head.brain)
     grid = scan_grid(head, labels, scanner)
     tissue = _tissue(rng, labels, scanner)
-    field = pool.submit(_head_field, tissue, head.brain, protocol, workers)
+    field = pool.submit(_head_field, tissue, protocol, workers)
     to_head = np.eye(4)
     to_head[:3, 3] = grid.low
     scene = Scene(
@@ -277,7 +282,9 @@ def _simulate(
         for now in (replace(protocol, echo_s=echo_s) for echo_s in scanner.echoes_s)
     ]
     sensitivity, offset = _coil(rng, grid)
-    hertz, vessel_hz = field.result(), vessel_field.result()
+    # least squares stay in the thread whose number of processors is limited
+    hertz = shim(field.result(), head.brain)
+    vessel_hz = vessel_field.result()
     later = {}
     if 'Chimap' in contrasts:
         later['Chimap'] = pool.submit(_chi_map, tissue, vessels, [*lesions, *calcium], grid)

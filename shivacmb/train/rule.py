@@ -47,7 +47,8 @@ def leave_out(flags: Array, zones: Array, least: float) -> Array:
 
     A calcified plexus looks like a lesion, and the rule of :func:`parenchyma_fractions
     <shivacmb.lesions.parenchyma_fractions>` knows that it is none; a network that must know it,
-    too, is sure of no lesion.
+    too, is sure of no lesion. What lies in fluid itself with tissue around stays background: most
+    of it are vessels of the sulci, which a network has to know.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ Array = NDArray[Any]
 #: Folder of a pool, and number in it.
 PooledScan = tuple[Path, int]
 #: What a run that continues may change: it decides nothing of what is kept.
-_FREE = ('workers', 'min_parenchyma_swi')
+_FREE = ('workers', 'min_parenchyma_swi', 'lesion_free')
 logger = logging.getLogger(__name__)
 
 
@@ -243,6 +243,11 @@ def build(
         raise UsageError(
             f'{plan.scans} scans show one head only, and each fold leaves some heads out; '
             f'ask for more than {SCANS_PER_HEAD} scans, or for one fold.'
+        )
+    if min(plan.judged, plan.lesion_free) < 1:
+        raise UsageError(
+            'A model is measured on one scan of each kind at least; give --judged and '
+            '--lesion-free 1 or more.'
         )
     initial, start = mean_weights(plan.start) if plan.start else (None, 'nothing')
     note_plan(

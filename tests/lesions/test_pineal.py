@@ -7,6 +7,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from shivacmb.imaging.zones import Zone
 from shivacmb.lesions.pineal import REACH_MM, find_pineal, pineal_region
@@ -61,6 +62,16 @@ def test_any_order_of_the_voxels(axes: str) -> None:
     np.testing.assert_array_equal(np.asarray(whole.dataobj) > 0, pineal_region(zones, affine))
 
 
+@pytest.mark.parametrize('degrees', [(20, 0, 0), (0, 20, 0), (0, 0, -20), (-15, 10, 15)])
+def test_a_tilted_head(degrees: tuple[float, float, float]) -> None:
+    zones, affine = head()
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler('xyz', degrees, degrees=True).as_matrix()
+    found = find_pineal(zones, tilt @ affine)
+    assert found is not None
+    np.testing.assert_allclose(found, tilt[:3, :3] @ [0.0, -28.0, 1.0], atol=1e-6)
+
+
 def test_larger_voxels_and_a_place_at_the_rim_of_the_image() -> None:
     zones, affine = head()
     coarse = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -72,6 +83,12 @@ def test_larger_voxels_and_a_place_at_the_rim_of_the_image() -> None:
     affine[1, 3] += 12
     assert pineal_region(cut, affine)[:, 0].any()
     assert pineal_region(cut, affine).sum() < pineal_region(*head()).sum()
+
+
+@pytest.mark.parametrize('cut', [np.s_[:, 15:], np.s_[:, :30], np.s_[..., 20:], np.s_[:46]])
+def test_no_place_where_the_scan_cuts_a_thalamus(cut: tuple[slice, ...]) -> None:
+    zones, affine = head()
+    assert find_pineal(zones[cut], affine) is None
 
 
 @pytest.mark.parametrize('value', [LEFT, RIGHT])

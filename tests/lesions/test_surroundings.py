@@ -43,8 +43,10 @@ def test_what_is_fluid_itself_lies_in_fluid() -> None:
     labels[7, 7, 8:11] = 1
     zones[7, 7, 8:11] = Zone.FLUID
     # a quarter of it is tissue, and all around
+    assert fractions(labels, zones).tolist() == [0.5]
+    zones[7, 7, 8] = Zone.WHITE_MATTER
     assert fractions(labels, zones).tolist() == [1.0]
-    zones[7, 7, 7] = Zone.BACKGROUND
+    zones[7, 7, 7:9] = Zone.BACKGROUND
     assert fractions(labels, zones).tolist() == [0.0]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import UsageError
-from shivacmb.simulate import dataset_root
+from shivacmb.simulate import bids_dataset, dataset_root
+from shivacmb.simulate.bids_dataset import Order, make_dataset
 from shivacmb.simulate.dataset_root import RECORD, prepare_root
 from shivacmb.simulate.files import reorient, reorient_vector
 
@@ -54,3 +55,13 @@ def test_a_folder_whose_description_was_cut_short_is_gone_on_with(
     prepare()
     assert (tmp_path / 'out' / 'README.md').exists()
     assert (tmp_path / 'out' / RECORD).exists()
+
+
+def test_a_dataset_of_an_earlier_simulator_is_not_gone_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path / 'out', Order(), 0)
+    make_dataset(tmp_path / 'out', Order(), 0)
+    monkeypatch.setattr(bids_dataset, 'SIMULATOR', bids_dataset.SIMULATOR + 1)
+    with pytest.raises(UsageError, match=r'other settings \(simulator: see .*another folder'):
+        make_dataset(tmp_path / 'out', Order(), 0)

@@ -118,6 +118,13 @@ def test_too_few_heads_for_the_folds_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('option', ['--judged', '--lesion-free'])
+def test_a_training_that_could_not_be_measured_is_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(UsageError, match='give --judged and --lesion-free 1 or more'):
+        main(['-o', str(tmp_path / 'none'), option, '0'])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
     bundle = load_bundle(SHIPPED)
     bundle.verify()
