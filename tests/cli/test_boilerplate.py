@@ -46,7 +46,9 @@ def test_how_brains_were_masked(
         (['--min-parenchyma', '0'], 'of at least 3 voxels were counted. '),
         (
             ['--min-parenchyma', '0.6'],
-            'brain tissue (at least 60 % in T2*-GRE, 60 % in SWI; after Greenberg et al. 2009).',
+            'brain tissue (at least 60 % in T2*-GRE, 60 % in SWI; after Greenberg et al. 2009), '
+            'and half as much of themselves; what lies within 8 mm of the pineal gland was not '
+            'taken for brain tissue.',
         ),
     ],
 )
