@@ -62,10 +62,11 @@ def find_pineal(
     spread -= np.outer(spread @ across, across)
     along = np.linalg.eigh(np.einsum('ni,nj->ij', spread, spread))[1][:, -1]
     along *= np.copysign(1.0, along[1])
+    both = np.concatenate(thalami) - middle
     centre = middle
     for axis, share in ((along, _FROM_BEHIND), (np.cross(across, along), _FROM_BELOW)):
         # a few stray voxels do not move the ends
-        low, high = np.percentile((np.concatenate(thalami) - middle) @ axis, (2, 98))
+        low, high = np.percentile(both @ axis, (2, 98))
         centre = centre + (low + share * (high - low)) * axis
     return np.asarray(centre)
 

@@ -33,10 +33,8 @@ def parenchyma(zones: npt.NDArray[np.integer], affine: npt.ArrayLike) -> npt.NDA
 
     Parameters
     ----------
-    zones : (X, Y, Z) array of int
-        Values of :data:`shivacmb.imaging.zones.REGIONS`, 0 outside the brain.
-    affine : (4, 4) array
-        Voxel to scanner RAS mm.
+    zones, affine
+        As for :func:`shivacmb.lesions.pineal.find_pineal`.
 
     Returns
     -------

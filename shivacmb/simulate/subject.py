@@ -277,9 +277,10 @@ def _simulate(
     vessel_field = pool.submit(vessels.field_hz, protocol, workers)
     calcium = draw_calcifications(rng, scene, protocol, acquisition.mimics)
     lesions = _draw_lesions(rng, scene, labels, head.brain, protocol, wishes)
+    echoes = [replace(protocol, echo_s=echo_s) for echo_s in scanner.echoes_s]
     spheres = [
         (_signals(pool, calcium, grid, now, 0.25), _signals(pool, lesions, grid, now, 1.0))
-        for now in (replace(protocol, echo_s=echo_s) for echo_s in scanner.echoes_s)
+        for now in echoes
     ]
     sensitivity, offset = _coil(rng, grid)
     # least squares stay in the thread whose number of processors is limited
@@ -295,11 +296,10 @@ def _simulate(
     images: dict[str, list[Array]] = {name: [] for name in contrasts}
     seen: list[SeenLesion] = []
     mimic_loss = np.zeros(grid.shape, np.float32)
-    for echo_s, (of_calcium, of_lesions) in zip(scanner.echoes_s, spheres, strict=True):
-        plain = pool.submit(_tissue_signal, tissue, hertz, grid, echo_s, white)
-        now = replace(protocol, echo_s=echo_s)
+    for now, (of_calcium, of_lesions) in zip(echoes, spheres, strict=True):
+        plain = pool.submit(_tissue_signal, tissue, hertz, grid, now.echo_s, white)
         factor = np.ones(grid.shape, np.complex64)
-        factor[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(echo_s))
+        factor[vessels.box] *= vessels.signal(vessel_hz, now, tissue.fluid_ratio(now.echo_s))
         for box, remaining in of_calcium:
             factor[box] *= remaining
         signal = plain.result() * factor
@@ -311,7 +311,7 @@ def _simulate(
             images['T2starw'].append(magnitude)
         if 'phase' in images:
             images['phase'].append(phase)
-        if echo_s == protocol.echo_s:
+        if now.echo_s == protocol.echo_s:
             seen, mimic_loss = marks, np.float32(1.0) - np.abs(factor)
             if 'swi' in images:
                 plane = [n for axis, n in enumerate(grid.shape) if axis != grid.slice_axis]

@@ -72,7 +72,7 @@ def test_outside_the_brain_is_no_tissue_and_sides_do_not_matter() -> None:
     assert fractions(one((7, 7, 7)), zones) == pytest.approx(22 / NEIGHBOURS)
 
 
-def test_each_lesion_has_its_own_and_its_voxels_do_not_count() -> None:
+def test_each_lesion_has_its_own_and_its_voxels_do_not_surround_it() -> None:
     zones = np.full(SHAPE, Zone.FLUID, np.uint8)
     zones[10:] = Zone.BRAINSTEM
     labels = one((3, 7, 7), (12, 7, 7))
