@@ -273,11 +273,12 @@ def _left_out(record: ScanRecord) -> tuple[tuple[str, str], ...]:
     """How many candidates were not counted, where there is such a rule."""
     if record.cmb_left_out is None or not record.min_parenchyma:
         return ()
+    what = 'candidate' if record.cmb_left_out == 1 else 'candidates'
     rule = (
-        'they lie in fluid, at the pineal gland or outside the brain (parenchyma_fraction below '
+        'in fluid, at the pineal gland or outside the brain (parenchyma_fraction below '
         f'{record.min_parenchyma:g})'
     )
-    return (('Not counted', f'{record.cmb_left_out}: {rule}'),)
+    return (('Not counted', f'{record.cmb_left_out} {what} {rule}'),)
 
 
 def _brain_model(sidecar: dict[str, Any]) -> tuple[tuple[str, str], ...]:
