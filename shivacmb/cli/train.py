@@ -172,7 +172,8 @@ def _add_recipe(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '--precision', choices=('float32', 'mixed_bfloat16', 'mixed_float16'), default='float32',
-        help='arithmetic; weights stay in float32 (default: float32)',
+        help='arithmetic; weights stay in float32 (default: float32, which also stands in for '
+        'bfloat16 where the processor has none)',
     )  # fmt: skip
     group.add_argument(
         '--no-determinism', action='store_true',

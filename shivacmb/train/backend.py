@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from shivacmb.exceptions import UsageError
+from shivacmb.train.processor import ask_for_onednn, cpuinfo, has_bfloat16
 
 BACKENDS = ('tensorflow', 'jax', 'torch')
 
@@ -37,6 +37,7 @@ def start_backend(*, deterministic: bool) -> str:
             f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
         )
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    ask_for_onednn()
     if deterministic and wanted == 'torch':
         # read by CUDA when it starts
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
@@ -76,10 +77,18 @@ def describe_machine() -> dict[str, Any]:
         'keras': str(keras.__version__),
         'python': platform.python_version(),
         'device': _device(name, library),
-        'cpu': _cpu(),
+        'cpu': cpuinfo('model name') or platform.processor() or platform.machine(),
         'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
         else os.cpu_count(),
     }  # fmt: skip
+
+
+def computes_bfloat16() -> bool:
+    """Tell whether arithmetic in bfloat16 is fast here: on a GPU, or a processor that has it."""
+    import keras
+
+    name = str(keras.backend.backend())
+    return _device(name, importlib.import_module(name)) != 'cpu' or has_bfloat16()
 
 
 def _device(name: str, library: Any) -> str:
@@ -92,12 +101,3 @@ def _device(name: str, library: Any) -> str:
         return 'cpu'
     details = library.config.experimental.get_device_details(gpus[0])
     return str(details.get('device_name', 'gpu'))
-
-
-def _cpu() -> str:
-    try:
-        lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.machine()

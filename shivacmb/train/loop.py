@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shivacmb.bids import remove_stale, write_text
 from shivacmb.exceptions import DataError, TemporaryError
 from shivacmb.models.unet3d import build_unet3d
+from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.checkpoint import CHECKPOINT, State
 from shivacmb.train.curves import damaged_curve
 from shivacmb.train.losses import lesion_loss
@@ -73,19 +74,23 @@ class Recipe:
     precision: str = 'mixed_bfloat16'
 
 
-def safe_precision(recipe: Recipe) -> str:
-    """Return the arithmetic of a run: float32 for patches too small for bfloat16.
+def safe_precision(recipe: Recipe, *, bfloat16: bool = True) -> str:
+    """Return the arithmetic of a run: float32 where bfloat16 would fail or be slower.
 
     Parameters
     ----------
     recipe : Recipe
         Patch size and the precision asked for.
+    bfloat16 : bool
+        Whether it is fast here, see :func:`shivacmb.train.backend.computes_bfloat16`.
 
     Returns
     -------
     str
         Keras policy.
     """
+    if recipe.precision == 'mixed_bfloat16' and not bfloat16:
+        return 'float32'
     return recipe.precision if recipe.size >= SMALLEST_BFLOAT16 else 'float32'
 
 
@@ -302,7 +307,7 @@ def train(
     remove_stale(folder)
     checkpoint, curve = folder / CHECKPOINT, folder / 'curve.tsv'
     network, watch = network or shipped_network(recipe), watch or Watch()
-    model = network.build(safe_precision(recipe))
+    model = network.build(safe_precision(recipe, bfloat16=computes_bfloat16()))
     if initial is not None:
         model.set_weights(initial)
     model.compile(optimizer=network.optimizer(), loss=network.loss)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shivacmb.bids import write_text
 from shivacmb.exceptions import DataError, UsageError
-from shivacmb.train.backend import describe_machine, start_backend
+from shivacmb.train.backend import computes_bfloat16, describe_machine, start_backend
 from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.dataset import Query, find_labelled
 from shivacmb.train.folds import assign_folds, read_folds, write_folds
@@ -356,9 +356,9 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
             f'--precision mixed_float16 needs a GPU, and {machine["backend"]} sees none; use '
             'mixed_bfloat16 or float32'
         )
-    used = used_precision(plan)
+    used = used_precision(plan, bfloat16=computes_bfloat16())
     if used != plan.precision:
-        tell(f'patches of {plan.patch} voxels are too small for {plan.precision}: {used} is used')
+        tell(f'{_why_not(plan)}: {used} is used')
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     first = _first_weights(task)
     for fold in wanted:
@@ -453,9 +453,15 @@ def collect(
     return Trained(weights, left_out, facts, seconds, steps)
 
 
-def used_precision(plan: Plan) -> str:
-    """Return the arithmetic that the loop takes, which for small patches is float32."""
-    return safe_precision(plan.recipe(1, 0))
+def used_precision(plan: Plan, *, bfloat16: bool = True) -> str:
+    """Return the arithmetic that the loop takes, see :func:`safe_precision`."""
+    return safe_precision(plan.recipe(1, 0), bfloat16=bfloat16)
+
+
+def _why_not(plan: Plan) -> str:
+    if used_precision(plan) != plan.precision:
+        return f'patches of {plan.patch} voxels are too small for {plan.precision}'
+    return f'this processor has no instructions for {plan.precision}, and would be slow with it'
 
 
 def _note_run(work: Path, machine: dict[str, Any], precision: str) -> None:

@@ -98,3 +98,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 )
 def test_small_patches_are_trained_in_float32(size: int, expected: str) -> None:
     assert safe_precision(Recipe(steps=1, size=size)) == expected
+
+
+def test_bfloat16_is_left_where_it_is_slow() -> None:
+    assert safe_precision(Recipe(steps=1, size=48), bfloat16=False) == 'float32'
+    half = Recipe(steps=1, size=48, precision='mixed_float16')
+    assert safe_precision(half, bfloat16=False) == 'mixed_float16'

@@ -26,6 +26,7 @@ from shivacmb.train.run import (
     _dataset_names,
     _fixed_folds,
     _note_run,
+    _why_not,
     deal,
     gather,
     read_runs,
@@ -100,6 +101,13 @@ def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
     assert [run['precision'] for run in read_runs(tmp_path)] == ['mixed_bfloat16', 'float32']
     assert used_precision(Plan(patch=16, precision='mixed_bfloat16')) == 'float32'
     assert used_precision(Plan(patch=32, precision='mixed_bfloat16')) == 'mixed_bfloat16'
+
+
+def test_why_another_precision_is_used() -> None:
+    small, large = (Plan(patch=size, precision='mixed_bfloat16') for size in (16, 32))
+    assert _why_not(small) == 'patches of 16 voxels are too small for mixed_bfloat16'
+    assert _why_not(large).startswith('this processor has no instructions for mixed_bfloat16')
+    assert used_precision(large, bfloat16=False) == 'float32'
 
 
 @pytest.mark.parametrize('text', ['', '{"a', '[1]', '{"scans": 3}', '"text"', '\x80'])

@@ -1,0 +1,61 @@
+"""What a processor is taken to be good at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shivacmb.train import backend, processor
+
+ZEN3 = 'processor\t: 0\nmodel\t\t: 1\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 fma\n\n'
+GENOA = ZEN3.replace('fma', 'fma avx512_bf16')
+GRAVITON = 'processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd sve bf16\n'
+
+
+@pytest.mark.parametrize(
+    ('text', 'name', 'fast'),
+    [
+        (ZEN3, 'Some CPU', False),
+        (GENOA, 'Some CPU', True),
+        (ZEN3.replace('fma', 'fma amx_bf16 amx_tile'), 'Some CPU', True),
+        (ZEN3.replace('fma', 'not_bf16'), 'Some CPU', False),
+        (GRAVITON, None, True),
+        (None, None, False),
+    ],
+)
+def test_what_linux_tells(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+    name: str | None,
+    *,
+    fast: bool,
+) -> None:
+    path = tmp_path / 'cpuinfo'
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(processor, 'CPUINFO', path)
+    assert processor.cpuinfo('model name') == name
+    assert processor.has_bfloat16() is fast
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(('device', 'fast'), [('cpu', False), ('NVIDIA H200', True)])
+def test_a_gpu_needs_no_help(monkeypatch: pytest.MonkeyPatch, device: str, *, fast: bool) -> None:
+    monkeypatch.setattr(backend, '_device', lambda *_: device)
+    monkeypatch.setattr(backend, 'has_bfloat16', lambda: False)
+    assert backend.computes_bfloat16() is fast
+
+
+@pytest.mark.parametrize(('before', 'after'), [(None, '1'), ('0', '0')])
+def test_onednn_unless_somebody_decided(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    # set first, so that what the call sets is taken back
+    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', before or '')
+    if before is None:
+        monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS')
+    processor.ask_for_onednn()
+    assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == after
