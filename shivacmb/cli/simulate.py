@@ -146,6 +146,9 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate the dataset; return the exit code."""
+    from shivacmb.simulate.allocation import keep_freed_memory
+
+    keep_freed_memory()
     if args.lesions is not None:
         _refuse(args, ('lesion_free',), 'means nothing with --lesions: 0-N draws some without any')
     if args.into is not None:

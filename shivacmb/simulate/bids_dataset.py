@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import TemporaryError, UsageError
+from shivacmb.simulate.allocation import keep_freed_memory
 from shivacmb.simulate.anatomy import random_head
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.exact import one_thread
@@ -246,9 +247,10 @@ def _one(out_dir: Path, order: Order, number: int, workers: int) -> int:
     return number
 
 
-def _quiet_worker() -> None:
-    """Leave Ctrl-C to the parent, which stops its workers."""
+def _start_worker() -> None:
+    # Ctrl-C is for the parent, which stops its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
 
 
 def make_dataset(
@@ -324,7 +326,7 @@ def _run(
         return
     context = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(
-        min(nprocs, len(numbers)), mp_context=context, initializer=_quiet_worker
+        min(nprocs, len(numbers)), mp_context=context, initializer=_start_worker
     )
     before = set(multiprocessing.active_children())
     try:

@@ -23,6 +23,8 @@ from shivacmb.imaging.zones import Zone
 from shivacmb.models.brain_atlas import load_atlas, save_atlas
 from shivacmb.models.checksums import sha256_of
 from shivacmb.models.write import write_bundle
+from shivacmb.simulate.allocation import keep_freed_memory
+from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.brain_atlas import FILE, make_atlas, simulate_samples
 from shivacmb.train.brain_zones_judge import judge
 from shivacmb.train.brain_zones_network import (
@@ -34,6 +36,7 @@ from shivacmb.train.brain_zones_network import (
 )
 from shivacmb.train.brain_zones_samples import LEFT, Array, Pair, simulate_pairs
 from shivacmb.train.plan import note_plan
+from shivacmb.train.processor import ask_for_onednn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,7 +105,7 @@ def stream(seed: int, first: int, last: int, workers: int) -> Iterator[list[Pair
     import multiprocessing
 
     # spawn: TensorFlow's threads do not survive a fork
-    with multiprocessing.get_context('spawn').Pool(workers) as pool:
+    with multiprocessing.get_context('spawn').Pool(workers, keep_freed_memory) as pool:
         pending = []
         for job in jobs:
             pending.append(pool.apply_async(_simulate, (job,)))
@@ -216,11 +219,11 @@ ZONE_RECIPE = Recipe(
 
 
 def new_network(recipe: Recipe = ZONE_RECIPE) -> Any:
-    """Build the network in the form for training under the Keras policy of the recipe."""
+    """Build the network in the form for training, in float32 where the recipe would be slow."""
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(recipe.precision)
+    keras.config.set_dtype_policy(recipe.precision if computes_bfloat16() else 'float32')
     try:
         return recipe.build()
     finally:
@@ -356,6 +359,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    ask_for_onednn()
     # read by TensorFlow when it first computes
     os.environ['TF_NUM_INTRAOP_THREADS'] = str(options.threads)
     work = options.work or options.output.parent / f'{name}-work'
