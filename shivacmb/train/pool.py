@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError, TemporaryError
+from shivacmb.simulate.allocation import keep_freed_memory
 from shivacmb.simulate.exact import one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from shivacmb.simulate.anatomy import Head
 
@@ -31,6 +32,28 @@ BOX = (160, 216, 176)
 SCANS_PER_HEAD = 3
 #: Raise it when the simulator or the truth of a scan changes: earlier pools are then not gone on.
 SCANS_LAYOUT = 3
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a pool is to hold.
+
+    Attributes
+    ----------
+    folder : Path
+        Its place on disk.
+    seed : int
+        Of every scan.
+    count : int
+        Scans wanted.
+    options : dict
+        More of what :func:`make_scan` takes.
+    """
+
+    folder: Path
+    seed: int
+    count: int
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -135,48 +158,59 @@ def make_scan(
     scratch.replace(target)
 
 
-def _fill(folder: Path, seed: int, indices: list[int], options: dict[str, Any]) -> None:
+def _fill(share: list[tuple[Pool, int]]) -> None:
     os.nice(5)
-    for index in indices:
-        make_scan(folder, seed, index, **options)
+    keep_freed_memory()
+    for pool, index in share:
+        make_scan(pool.folder, pool.seed, index, **pool.options)
 
 
-def fill_pool(
-    folder: Path, seed: int, count: int, *, workers: int = 2, **options: Any
-) -> list[BaseProcess]:
-    """Start processes that simulate the missing scans of a pool, lowest number first.
+def missing_scans(pools: Sequence[Pool], workers: int) -> list[list[tuple[Pool, int]]]:
+    """Share the scans that are still to be made out among processes.
 
     Parameters
     ----------
-    folder : Path
-        Created when missing.
-    seed : int
-        Of the pool.
-    count : int
-        Scans wanted.
+    pools : sequence of Pool
+        What is wanted.
     workers : int
         Processes.
-    **options
-        For :func:`make_scan`.
+
+    Returns
+    -------
+    list of list of (Pool, int)
+        For each process, pool by pool and lowest number first. The scans of one head stay
+        together: it is drawn once.
+    """
+    shares: list[list[tuple[Pool, int]]] = [[] for _ in range(workers)]
+    for pool in pools:
+        missing = [index for index in range(pool.count) if not _path(pool.folder, index).exists()]
+        heads = sorted({index // SCANS_PER_HEAD for index in missing})
+        for index in missing:
+            shares[heads.index(index // SCANS_PER_HEAD) % workers].append((pool, index))
+    return [share for share in shares if share]
+
+
+def fill_pools(pools: Sequence[Pool], *, workers: int = 2) -> list[BaseProcess]:
+    """Start processes that simulate the missing scans of pools.
+
+    Parameters
+    ----------
+    pools : sequence of Pool
+        In the order in which they are needed; their folders are created when missing.
+    workers : int
+        Processes, for all pools together.
 
     Returns
     -------
     list of multiprocessing.Process
         Running daemons; they end with this process.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [index for index in range(count) if not _path(folder, index).exists()]
-    # the scans of one head stay with one process, which draws the head once
-    heads = sorted({index // SCANS_PER_HEAD for index in missing})
-    workers = min(workers, len(heads))
-    shares = [
-        [index for index in missing if heads.index(index // SCANS_PER_HEAD) % workers == worker]
-        for worker in range(workers)
-    ]
+    for pool in pools:
+        pool.folder.mkdir(parents=True, exist_ok=True)
     context = get_context('spawn')
     processes: list[BaseProcess] = []
-    for share in shares:
-        process = context.Process(target=_fill, args=(folder, seed, share, options), daemon=True)
+    for share in missing_scans(pools, workers):
+        process = context.Process(target=_fill, args=(share,), daemon=True)
         process.start()
         processes.append(process)
     return processes

@@ -25,8 +25,16 @@ from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, train
 from shivacmb.train.patches import PatchSource
 from shivacmb.train.plan import note_plan
-from shivacmb.train.pool import BOX, SCANS_LAYOUT, SCANS_PER_HEAD, fill_pool, load_scan
+from shivacmb.train.pool import (
+    BOX,
+    SCANS_LAYOUT,
+    SCANS_PER_HEAD,
+    Pool,
+    fill_pools,
+    load_scan,
+)
 from shivacmb.train.predict import VolumePredictor, false_positives
+from shivacmb.train.processor import ask_for_onednn
 from shivacmb.train.rule import find_zones
 from shivacmb.train.select import Score, choose, pool_scores, score_scan
 from shivacmb.train.start import mean_weights, shift_output
@@ -249,27 +257,31 @@ def build(
             'A model is measured on one scan of each kind at least; give --judged and '
             '--lesion-free 1 or more.'
         )
+    if plan.workers < 1:
+        raise UsageError('Nobody would simulate the scans; give --workers 1 or more.')
     initial, start = mean_weights(plan.start) if plan.start else (None, 'nothing')
     note_plan(
         work,
         {**{name: value for name, value in asdict(plan).items() if name not in _FREE},
          'start': start, 'layout of the scans': SCANS_LAYOUT},
     )  # fmt: skip
-    fill_pool(
-        work / 'pool', plan.seed, plan.scans, workers=plan.workers, shape=plan.shape,
-        large=plan.large, rule={'T2starw': plan.min_parenchyma},
+    box = {'shape': plan.shape}
+    taught = {**box, 'large': plan.large, 'rule': {'T2starw': plan.min_parenchyma}}
+    seen = {**box, 'lesions': (0, 16), 'wild': 0}
+    fill_pools(
+        [
+            Pool(work / 'pool', plan.seed, plan.scans, taught),
+            Pool(work / 'judge', plan.seed + 9500, 2 * plan.judged, seen),
+            Pool(
+                work / 'lesion-free', plan.seed + 9600, plan.lesion_free,
+                {**seen, 'lesions': (0, 0)},
+            ),
+        ],
+        workers=plan.workers,
     )  # fmt: skip
     common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     recipe = Recipe(plan.steps, **common)
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
-    fill_pool(
-        work / 'judge', plan.seed + 9500, 2 * plan.judged, workers=plan.workers, shape=plan.shape,
-        lesions=(0, 16), wild=0,
-    )  # fmt: skip
-    fill_pool(
-        work / 'lesion-free', plan.seed + 9600, plan.lesion_free, workers=plan.workers,
-        shape=plan.shape, lesions=(0, 0), wild=0,
-    )  # fmt: skip
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
     late = range(max(0, plan.scans - plan.mined), plan.scans)
@@ -392,6 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = options.pop('bundle_version')
     work = options.pop('work') or output.with_name(output.name + '.work')
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    ask_for_onednn()
     options['shape'] = tuple(options['shape'])
     build(Plan(**options), output, work, version=version)
     return 0

@@ -12,7 +12,7 @@ from shivacmb.exceptions import DataError
 from shivacmb.simulate import dataset
 from shivacmb.simulate.dataset import MIMIC, UNSURE, Example
 from shivacmb.train import pool, rule
-from shivacmb.train.pool import load_scan, make_scan
+from shivacmb.train.pool import Pool, load_scan, make_scan, missing_scans
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,17 @@ def test_a_pool_of_an_earlier_version_is_named(tmp_path: Path) -> None:
     (tmp_path / 'scan-00000.json').write_text('[]')
     with pytest.raises(DataError, match=r'was made by an earlier version; give another work'):
         load_scan(tmp_path, 0)
+
+
+def test_processes_share_heads_not_scans_and_keep_to_the_order_of_pools(tmp_path: Path) -> None:
+    first, second = Pool(tmp_path / 'a', 1, 10, {}), Pool(tmp_path / 'b', 2, 4, {})
+    first.folder.mkdir()
+    # of the heads 0 to 2, 3 to 5, 6 to 8 and 9 the second is there, and the first in part
+    for index in (1, 3, 4, 5):
+        (first.folder / f'scan-{index:05d}.npy').touch()
+    assert missing_scans([first, second], 2) == [
+        [(first, 0), (first, 2), (first, 9), (second, 0), (second, 1), (second, 2)],
+        [(first, 6), (first, 7), (first, 8), (second, 3)],
+    ]
+    assert len(missing_scans([first, second], 9)) == 3
+    assert missing_scans([Pool(first.folder, 1, 0, {})], 2) == []
