@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from shivacmb.train.processor import cpuinfo
+from shivacmb.train.processor import processor_name
 
 COMMAND = (str(Path(sys.executable).with_name('shivacmb-tools')),)
 # as if the C library had no such setting, see shivacmb.simulate.allocation
@@ -59,7 +59,7 @@ def main() -> int:
         '# Speed and memory of the simulator',
         '',
         'All contrasts (magnitude, phase, SWI, susceptibility, T2w), truth and files; 20 lesions, '
-        f'usual mimics; {os.cpu_count()} processors ({cpuinfo("model name")}), Python '
+        f'usual mimics; {os.cpu_count()} processors ({processor_name()}), Python '
         f'{platform.python_version()}; medians of {arguments.repeats} runs, in turns. Made by '
         '`python bench/simulate.py`.',
         '',

@@ -40,7 +40,8 @@ def measure(precision: str, onednn: str, count: int) -> str:
     """Return the median of the steps after the first two, which build the graph."""
     done = subprocess.run(
         [sys.executable, __file__, '--child', precision, '--steps', str(count)],
-        env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': onednn, 'TF_CPP_MIN_LOG_LEVEL': '3'},
+        env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': onednn, 'TF_CPP_MIN_LOG_LEVEL': '3',
+             'KERAS_BACKEND': 'tensorflow', 'CUDA_VISIBLE_DEVICES': ''},
         stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return f'{statistics.median(float(line) for line in done.stdout.split()[2:]):.2f} s'
@@ -54,12 +55,15 @@ def main() -> int:
     if arguments.child:
         steps(arguments.child, arguments.steps)
         return 0
-    from shivacmb.train.processor import cpuinfo, has_bfloat16
+    if arguments.steps < 3:
+        parser.error('--steps: the first two are not counted, give 3 or more')
+    from shivacmb.train.processor import has_bfloat16, processor_name
 
     how = (
-        f'{BATCH} patches of {SIZE} voxels; {os.cpu_count()} processors ({cpuinfo("model name")}, '
+        f'{BATCH} patches of {SIZE} voxels; {os.cpu_count()} processors ({processor_name()}, '
         f'{"with" if has_bfloat16() else "without"} instructions for bfloat16), TensorFlow; '
-        f'medians of {arguments.steps - 2} steps. Made by `python bench/train.py`.'
+        f'medians of {arguments.steps - 2} steps. Made by `python bench/train.py --steps '
+        f'{arguments.steps}`.'
     )
     rows = [
         (f'{precision}, oneDNN {word}', measure(precision, onednn, arguments.steps))

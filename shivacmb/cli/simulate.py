@@ -146,9 +146,6 @@ def _refuse(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate the dataset; return the exit code."""
-    from shivacmb.simulate.allocation import keep_freed_memory
-
-    keep_freed_memory()
     if args.lesions is not None:
         _refuse(args, ('lesion_free',), 'means nothing with --lesions: 0-N draws some without any')
     if args.into is not None:
@@ -159,9 +156,11 @@ def run(args: argparse.Namespace) -> int:
         return implant.run_into(args)
     _refuse(args, _OF_SCANS, 'needs --into BIDS_DIR')
     from shivacmb.cli.progress import counting
+    from shivacmb.simulate.allocation import keep_freed_memory
     from shivacmb.simulate.bids_dataset import Order, make_dataset
     from shivacmb.simulate.scanner import Wishes
 
+    keep_freed_memory()
     wishes = Wishes(
         voxel_mm=tuple(args.voxel_size) if args.voxel_size else None,
         field_t=args.field,

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
 
     A simulated head is made by hundreds of arrays of 10 to 200 MB that live for a moment. glibc
     asks the kernel for each of them and gives it back at once, and the kernel clears every page
-    each time: a third of the time of a subject (docs/decisions/0129).
+    each time: a quarter of the processor time of a subject (docs/decisions/0129).
 
     Returns
     -------

@@ -8,7 +8,7 @@ import platform
 from typing import Any
 
 from shivacmb.exceptions import UsageError
-from shivacmb.train.processor import ask_for_onednn, cpuinfo, has_bfloat16
+from shivacmb.train.processor import ask_for_onednn, has_bfloat16, processor_name
 
 BACKENDS = ('tensorflow', 'jax', 'torch')
 
@@ -77,7 +77,7 @@ def describe_machine() -> dict[str, Any]:
         'keras': str(keras.__version__),
         'python': platform.python_version(),
         'device': _device(name, library),
-        'cpu': cpuinfo('model name') or platform.processor() or platform.machine(),
+        'cpu': processor_name(),
         'cpu_cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
         else os.cpu_count(),
     }  # fmt: skip

@@ -195,7 +195,8 @@ class Recipe:
     steps : int
         By default.
     precision : str
-        Keras policy of the arithmetic in training; the weights are kept in float32.
+        Keras policy of the arithmetic in training where bfloat16 is fast, else it is float32; the
+        weights are kept in float32.
     """
 
     card: dict[str, Any]
@@ -218,12 +219,16 @@ ZONE_RECIPE = Recipe(
 )
 
 
+def _precision(recipe: Recipe) -> str:
+    return recipe.precision if computes_bfloat16() else 'float32'
+
+
 def new_network(recipe: Recipe = ZONE_RECIPE) -> Any:
     """Build the network in the form for training, in float32 where the recipe would be slow."""
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(recipe.precision if computes_bfloat16() else 'float32')
+    keras.config.set_dtype_policy(_precision(recipe))
     try:
         return recipe.build()
     finally:
@@ -273,15 +278,19 @@ def train(
     checkpoint, progress = folder / 'checkpoint.keras', folder / 'progress.json'
     keras.utils.set_random_seed(seed)
     first = 0
+    model = new_network(recipe)
+    model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), recipe.loss)
     if checkpoint.exists() and progress.exists():
         first = int(json.loads(progress.read_text())['step'])
-        model = keras.models.load_model(
+        saved = keras.models.load_model(
             checkpoint, custom_objects={recipe.loss.__name__: recipe.loss}, safe_mode=True
         )
         logger.info('going on from step %d', first)
-    else:
-        model = new_network(recipe)
-        model.compile(keras.optimizers.Adam(learning_rate, clipnorm=1.0), recipe.loss)
+        # its arithmetic is that of the machine that saved it
+        model.set_weights(saved.get_weights())
+        model.optimizer.build(model.trainable_variables)
+        for own, kept in zip(model.optimizer.variables, saved.optimizer.variables, strict=True):
+            own.assign(kept)
     rng = np.random.default_rng([seed, 1, first])
     pool: list[Pair] = []
     started = time.monotonic()
@@ -386,6 +395,7 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe = ZONE_RECIPE) -
     training = {
         **TRAINING,
         'loss': recipe.loss_name,
+        'precision': _precision(recipe),
         'steps': options.steps,
         'seed': options.seed,
         'atlas': f'{options.heads} further heads of usual variety, two images each',

@@ -20,12 +20,14 @@ from shivacmb.bids import write_text
 from shivacmb.exceptions import ModelError, ShivaCMBError
 from shivacmb.models import load_bundle, write_bundle
 from shivacmb.models.networks import has_tensorflow
+from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.card_text import card_text
 from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, Task, Trained, read_runs, start_caution, used_precision
+from shivacmb.train.run import POOL, Task, Trained, start_caution, used_precision
+from shivacmb.train.runs import read_runs
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -132,7 +134,9 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
     rates = plan.rate(scans - len(trained.names[0]))
     recipe.update(cycle=2 * rates.half, decay=rates.decay, steps=trained.steps)
     runs = read_runs(task.work)
-    used = [run.get('precision', used_precision(plan)) for run in runs] or [used_precision(plan)]
+    # where no run was noted, this machine stands for those that were
+    here = used_precision(plan, bfloat16=computes_bfloat16())
+    used = [run.get('precision', here) for run in runs] or [here]
     recipe['precision'] = ', '.join(dict.fromkeys(used))
     machines = {json.dumps(run['machine']): run['machine'] for run in runs}
     return {

@@ -74,7 +74,7 @@ class Recipe:
     precision: str = 'mixed_bfloat16'
 
 
-def safe_precision(recipe: Recipe, *, bfloat16: bool = True) -> str:
+def safe_precision(recipe: Recipe, *, bfloat16: bool) -> str:
     """Return the arithmetic of a run: float32 where bfloat16 would fail or be slower.
 
     Parameters

@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -181,13 +182,16 @@ def missing_scans(pools: Sequence[Pool], workers: int) -> list[list[tuple[Pool, 
         For each process, pool by pool and lowest number first. The scans of one head stay
         together: it is drawn once.
     """
-    shares: list[list[tuple[Pool, int]]] = [[] for _ in range(workers)]
+    heads: dict[tuple[Path, int], list[tuple[Pool, int]]] = {}
     for pool in pools:
-        missing = [index for index in range(pool.count) if not _path(pool.folder, index).exists()]
-        heads = sorted({index // SCANS_PER_HEAD for index in missing})
-        for index in missing:
-            shares[heads.index(index // SCANS_PER_HEAD) % workers].append((pool, index))
-    return [share for share in shares if share]
+        for index in range(pool.count):
+            if not _path(pool.folder, index).exists():
+                heads.setdefault((pool.folder, index // SCANS_PER_HEAD), []).append((pool, index))
+    scans = list(heads.values())
+    return [
+        list(chain.from_iterable(scans[worker::workers]))
+        for worker in range(min(workers, len(scans)))
+    ]
 
 
 def fill_pools(pools: Sequence[Pool], *, workers: int = 2) -> list[BaseProcess]:

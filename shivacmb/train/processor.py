@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 CPUINFO = Path('/proc/cpuinfo')
@@ -31,11 +32,16 @@ def cpuinfo(*keys: str) -> str | None:
     return next((value.strip() for key, value in pairs if key.strip() in keys), None)
 
 
+def processor_name() -> str:
+    """Return the name of the processor, or of its kind where nothing says more."""
+    return cpuinfo('model name') or platform.processor() or platform.machine()
+
+
 def has_bfloat16() -> bool:
     """Tell whether the processor has instructions for bfloat16.
 
     Where it has none, TensorFlow emulates them, and a step of the shipped detector took 20 s
-    instead of 1.0 s in float32 (docs/decisions/0129).
+    instead of 0.9 s in float32 (docs/decisions/0129).
 
     Returns
     -------

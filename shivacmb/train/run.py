@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from shivacmb.train.folds import assign_folds, read_folds, write_folds
 from shivacmb.train.lock import locked
 from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
+from shivacmb.train.runs import damaged, note_run, read_record
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
 from shivacmb.train.volumes import Preparation, names_in, note_pool, open_volume, prepare_all
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-POOL, SETTINGS, FOLDS, RUNS = 'pool', 'settings.json', 'folds.tsv', 'runs.json'
+POOL, SETTINGS, FOLDS = 'pool', 'settings.json', 'folds.tsv'
 # Parts of the settings that hold a value for each scan
 _BY_SCAN = ('scans', 'folds of scans')
 #: Most validation batches at a look.
@@ -282,9 +282,9 @@ def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
 
 def _check_continued(content: dict[str, Any], work: Path) -> None:
     path = work / SETTINGS
-    before = _read_record(path)
+    before = read_record(path)
     if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
-        raise _damaged(path)
+        raise damaged(path)
     if not isinstance(before.get('folds of scans'), dict):
         raise UsageError(
             f'the training in <{work}> was begun by an earlier version; give another folder with '
@@ -365,7 +365,7 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
         seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
         unseen = [name for name, own in zip(names, folds, strict=True) if own == fold]
         if _steps_done(task.work / f'fold-{fold}') < plan.total(len(seen)):
-            _note_run(task.work, machine, used)
+            note_run(task.work, machine, used)
             _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
     return collect(task, names, folds, facts)
 
@@ -453,51 +453,12 @@ def collect(
     return Trained(weights, left_out, facts, seconds, steps)
 
 
-def used_precision(plan: Plan, *, bfloat16: bool = True) -> str:
+def used_precision(plan: Plan, *, bfloat16: bool) -> str:
     """Return the arithmetic that the loop takes, see :func:`safe_precision`."""
     return safe_precision(plan.recipe(1, 0), bfloat16=bfloat16)
 
 
 def _why_not(plan: Plan) -> str:
-    if used_precision(plan) != plan.precision:
+    if used_precision(plan, bfloat16=True) != plan.precision:
         return f'patches of {plan.patch} voxels are too small for {plan.precision}'
-    return f'this processor has no instructions for {plan.precision}, and would be slow with it'
-
-
-def _note_run(work: Path, machine: dict[str, Any], precision: str) -> None:
-    """Remember on which machines and libraries a training ran, and in which arithmetic."""
-    runs, new = read_runs(work), {'machine': machine, 'precision': precision}
-    if not any({key: run.get(key) for key in new} == new for run in runs):
-        runs.append({**new, 'began': time.strftime('%Y-%m-%d')})
-        write_text(work / RUNS, json.dumps(runs, indent=1) + '\n')
-
-
-def read_runs(work: Path) -> list[dict[str, Any]]:
-    """Read on which machines a training ran.
-
-    Raises
-    ------
-    DataError
-        The file is damaged.
-    """
-    path = work / RUNS
-    runs = _read_record(path) if path.exists() else []
-    if not isinstance(runs, list) or not all(
-        isinstance(run, dict) and isinstance(run.get('machine'), dict) for run in runs
-    ):
-        raise _damaged(path)
-    return runs
-
-
-def _read_record(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> DataError:
-    return DataError(
-        f'<{path}> cannot be read, it was altered or not copied completely: copy it again, or '
-        'remove it, what it says is then noted anew'
-    )
+    return f'this processor is not known to be fast with {plan.precision}'

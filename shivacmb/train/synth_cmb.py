@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import UsageError
+from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
-from shivacmb.train.loop import ARCHITECTURE, Recipe, train
+from shivacmb.train.loop import ARCHITECTURE, Recipe, safe_precision, train
 from shivacmb.train.patches import PatchSource
 from shivacmb.train.plan import note_plan
 from shivacmb.train.pool import (
@@ -282,6 +283,8 @@ def build(
     common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     recipe = Recipe(plan.steps, **common)
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
+    precision = safe_precision(recipe, bfloat16=computes_bfloat16())
+    logger.info('arithmetic: %s', precision)
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
     late = range(max(0, plan.scans - plan.mined), plan.scans)
@@ -325,7 +328,7 @@ def build(
         'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
         'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
         **{name: value for name, value in asdict(plan).items() if name != 'workers'},
-        'start': start,
+        'start': start, 'precision': precision,
     }  # fmt: skip
     metrics = {
         'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result),

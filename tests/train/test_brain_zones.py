@@ -217,6 +217,26 @@ def test_folded_and_unfolded_network_are_the_same_map() -> None:
         build_zone_network((32, 64, 40))
 
 
+def _goes_on_in_the_arithmetic_of_another_machine(
+    work: Path, recipe: brain_zones.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    monkeypatch.setattr(brain_zones, 'computes_bfloat16', lambda: True)
+    there = dataclasses.replace(recipe, precision='mixed_bfloat16')
+    model = brain_zones.train(work, steps=4, seed=20240, workers=0, recipe=there)
+    saved = keras.models.load_model(
+        work / 'checkpoint.keras', custom_objects={recipe.loss.__name__: recipe.loss}
+    )
+    assert {layer.compute_dtype for layer in saved.layers} == {'float32'}
+    assert 'bfloat16' in {layer.compute_dtype for layer in model.layers}
+    assert int(model.optimizer.iterations) == 4
+    for own, kept in zip(model.variables, saved.variables, strict=True):
+        np.testing.assert_array_equal(own, kept)
+    moments = zip(model.optimizer.variables, saved.optimizer.variables, strict=True)
+    assert all(np.array_equal(own, kept) for own, kept in moments)
+
+
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
@@ -237,9 +257,11 @@ def test_a_bundle_is_made_from_nothing_and_training_goes_on_after_a_stop(
     assert progress['step'] == 4
     rows = (work / 'loss.tsv').read_text().splitlines()
     assert [row.split('\t')[0] for row in rows] == ['2', '4']
+    _goes_on_in_the_arithmetic_of_another_machine(work, recipe, monkeypatch)
     bundle = find_bundle(tmp_path / 'zones')
     bundle.verify()
     assert bundle.target == 'brain'
+    assert bundle.training['precision'] == 'float32'
     assert bundle.training['steps'] == 4
     assert bundle.version == 'unreleased'
     with pytest.raises(UsageError, match=r'begun with other settings: heads \(1 before, 2 now\)'):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from shivacmb.models import load_bundle, load_ensemble
+from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.checkpoint import saved_weights
 
 pytest.importorskip('tensorflow')
@@ -182,6 +183,8 @@ def test_a_training_of_two_channels_and_classes_on_whole_boxes(
     place = arguments.index('--patch-size')
     done = tools_main(*arguments[:place], *arguments[place + 2 :])
     assert done.returncode == 0, done.stderr
+    told = 'this processor is not known to be fast with mixed_bfloat16: float32 is used'
+    assert (told in done.stdout + done.stderr) == (not computes_bfloat16())
     bundle = load_bundle(tmp_path / 'two')
     assert [item.name for item in bundle.inputs] == ['t2s', 't2']
     assert [(item.value, item.name) for item in bundle.classes] == [(1, 'CMB'), (2, 'iron')]

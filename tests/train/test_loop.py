@@ -2,12 +2,21 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError
-from shivacmb.train.loop import Recipe, learning_rate, new_model, safe_precision, train
+from shivacmb.train import loop
+from shivacmb.train.loop import (
+    Network,
+    Recipe,
+    learning_rate,
+    new_model,
+    safe_precision,
+    train,
+)
 from shivacmb.train.losses import lesion_loss
 
 
@@ -97,10 +106,23 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     ('size', 'expected'), [(16, 'float32'), (24, 'mixed_bfloat16'), (48, 'mixed_bfloat16')]
 )
 def test_small_patches_are_trained_in_float32(size: int, expected: str) -> None:
-    assert safe_precision(Recipe(steps=1, size=size)) == expected
+    assert safe_precision(Recipe(steps=1, size=size), bfloat16=True) == expected
 
 
 def test_bfloat16_is_left_where_it_is_slow() -> None:
     assert safe_precision(Recipe(steps=1, size=48), bfloat16=False) == 'float32'
     half = Recipe(steps=1, size=48, precision='mixed_float16')
     assert safe_precision(half, bfloat16=False) == 'mixed_float16'
+
+
+@pytest.mark.parametrize(('fast', 'used'), [(True, 'mixed_bfloat16'), (False, 'float32')])
+def test_the_loop_asks_what_is_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fast: bool, used: str
+) -> None:
+    def build(precision: str) -> Any:
+        raise RuntimeError(precision)
+
+    monkeypatch.setattr(loop, 'computes_bfloat16', lambda: fast)
+    network = Network(build, loss=len, optimizer=list, rate=float)
+    with pytest.raises(RuntimeError, match=f'^{used}$'):
+        train(Dots(), Recipe(steps=2, size=32), tmp_path, network=network)

@@ -61,8 +61,8 @@ def test_processes_share_heads_not_scans_and_keep_to_the_order_of_pools(tmp_path
     for index in (1, 3, 4, 5):
         (first.folder / f'scan-{index:05d}.npy').touch()
     assert missing_scans([first, second], 2) == [
-        [(first, 0), (first, 2), (first, 9), (second, 0), (second, 1), (second, 2)],
-        [(first, 6), (first, 7), (first, 8), (second, 3)],
+        [(first, 0), (first, 2), (first, 9), (second, 3)],
+        [(first, 6), (first, 7), (first, 8), (second, 0), (second, 1), (second, 2)],
     ]
-    assert len(missing_scans([first, second], 9)) == 3
+    assert len(missing_scans([first, second], 9)) == 5
     assert missing_scans([Pool(first.folder, 1, 0, {})], 2) == []

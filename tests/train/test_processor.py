@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shivacmb.train import backend, processor
+from shivacmb.train import backend, brain_zones, processor
 
 ZEN3 = 'processor\t: 0\nmodel\t\t: 1\nmodel name\t: Some CPU\nflags\t\t: fpu avx2 fma\n\n'
 GENOA = ZEN3.replace('fma', 'fma avx512_bf16')
@@ -38,14 +40,20 @@ def test_what_linux_tells(
         path.write_text(text)
     monkeypatch.setattr(processor, 'CPUINFO', path)
     assert processor.cpuinfo('model name') == name
+    assert processor.processor_name() == (name or platform.processor() or platform.machine())
     assert processor.has_bfloat16() is fast
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(('device', 'fast'), [('cpu', False), ('NVIDIA H200', True)])
-def test_a_gpu_needs_no_help(monkeypatch: pytest.MonkeyPatch, device: str, *, fast: bool) -> None:
+@pytest.mark.parametrize(
+    ('device', 'own', 'fast'),
+    [('cpu', False, False), ('cpu', True, True), ('NVIDIA H200', False, True)],
+)
+def test_a_gpu_needs_no_help(
+    monkeypatch: pytest.MonkeyPatch, device: str, *, own: bool, fast: bool
+) -> None:
     monkeypatch.setattr(backend, '_device', lambda *_: device)
-    monkeypatch.setattr(backend, 'has_bfloat16', lambda: False)
+    monkeypatch.setattr(backend, 'has_bfloat16', lambda: own)
     assert backend.computes_bfloat16() is fast
 
 
@@ -59,3 +67,26 @@ def test_onednn_unless_somebody_decided(
         monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS')
     processor.ask_for_onednn()
     assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == after
+
+
+@pytest.mark.tensorflow
+def test_a_training_asks_for_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('KERAS_BACKEND', 'tensorflow')
+    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '')
+    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS')
+    assert backend.start_backend(deterministic=False) == 'tensorflow'
+    assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == '1'
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(('fast', 'used'), [(True, 'mixed_bfloat16'), (False, 'float32')])
+def test_zones_are_trained_in_what_is_fast(
+    monkeypatch: pytest.MonkeyPatch, *, fast: bool, used: str
+) -> None:
+    import keras
+
+    monkeypatch.setattr(brain_zones, 'computes_bfloat16', lambda: fast)
+    before = keras.config.dtype_policy().name
+    recipe = replace(brain_zones.ZONE_RECIPE, build=lambda: keras.config.dtype_policy().name)
+    assert brain_zones.new_network(recipe) == used
+    assert keras.config.dtype_policy().name == before

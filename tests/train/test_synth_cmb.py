@@ -125,6 +125,12 @@ def test_a_training_that_could_not_be_measured_is_refused(tmp_path: Path, option
     assert not list(tmp_path.iterdir())
 
 
+def test_somebody_has_to_simulate(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='give --workers 1 or more'):
+        main(['-o', str(tmp_path / 'none'), '--workers', '0'])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_shipped_bundle_is_whole_small_and_says_what_it_is() -> None:
     bundle = load_bundle(SHIPPED)
     bundle.verify()

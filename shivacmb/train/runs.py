@@ -1,0 +1,87 @@
+"""Which machines a training ran on, and other records of its work folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from shivacmb.bids import write_text
+from shivacmb.exceptions import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNS = 'runs.json'
+
+
+def note_run(work: Path, machine: dict[str, Any], precision: str) -> None:
+    """Remember on which machine and libraries a training runs, and in which arithmetic.
+
+    Parameters
+    ----------
+    work : Path
+        Work folder.
+    machine : dict
+        See :func:`shivacmb.train.backend.describe_machine`.
+    precision : str
+        Keras policy.
+    """
+    runs, new = read_runs(work), {'machine': machine, 'precision': precision}
+    if not any({key: run.get(key) for key in new} == new for run in runs):
+        runs.append({**new, 'began': time.strftime('%Y-%m-%d')})
+        write_text(work / RUNS, json.dumps(runs, indent=1) + '\n')
+
+
+def read_runs(work: Path) -> list[dict[str, Any]]:
+    """Read on which machines a training ran.
+
+    Parameters
+    ----------
+    work : Path
+        Work folder.
+
+    Returns
+    -------
+    list of dict
+        What :func:`note_run` was told, in the order of time; empty before the first run.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    path = work / RUNS
+    runs = read_record(path) if path.exists() else []
+    if not isinstance(runs, list) or not all(
+        isinstance(run, dict) and isinstance(run.get('machine'), dict) for run in runs
+    ):
+        raise damaged(path)
+    return runs
+
+
+def read_record(path: Path) -> Any:
+    """Read JSON of a work folder.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> DataError:
+    """Say of a record that it cannot be used, and what to do."""
+    return DataError(
+        f'<{path}> cannot be read, it was altered or not copied completely: copy it again, or '
+        'remove it, what it says is then noted anew'
+    )
