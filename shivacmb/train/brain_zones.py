@@ -35,6 +35,7 @@ from shivacmb.train.brain_zones_network import (
     unfolded,
 )
 from shivacmb.train.brain_zones_samples import LEFT, Array, Pair, simulate_pairs
+from shivacmb.train.loop import safe_precision
 from shivacmb.train.plan import note_plan
 from shivacmb.train.processor import ask_for_onednn
 
@@ -220,7 +221,7 @@ ZONE_RECIPE = Recipe(
 
 
 def _precision(recipe: Recipe) -> str:
-    return recipe.precision if computes_bfloat16() else 'float32'
+    return safe_precision(recipe.precision, min(SHAPE), bfloat16=computes_bfloat16())
 
 
 def new_network(recipe: Recipe = ZONE_RECIPE) -> Any:

@@ -74,13 +74,15 @@ class Recipe:
     precision: str = 'mixed_bfloat16'
 
 
-def safe_precision(recipe: Recipe, *, bfloat16: bool) -> str:
+def safe_precision(precision: str, size: int, *, bfloat16: bool) -> str:
     """Return the arithmetic of a run: float32 where bfloat16 would fail or be slower.
 
     Parameters
     ----------
-    recipe : Recipe
-        Patch size and the precision asked for.
+    precision : str
+        Keras policy asked for.
+    size : int
+        Smallest side of a patch in voxels.
     bfloat16 : bool
         Whether it is fast here, see :func:`shivacmb.train.backend.computes_bfloat16`.
 
@@ -89,9 +91,9 @@ def safe_precision(recipe: Recipe, *, bfloat16: bool) -> str:
     str
         Keras policy.
     """
-    if recipe.precision == 'mixed_bfloat16' and not bfloat16:
+    if precision == 'mixed_bfloat16' and not bfloat16:
         return 'float32'
-    return recipe.precision if recipe.size >= SMALLEST_BFLOAT16 else 'float32'
+    return precision if size >= SMALLEST_BFLOAT16 else 'float32'
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -307,7 +309,8 @@ def train(
     remove_stale(folder)
     checkpoint, curve = folder / CHECKPOINT, folder / 'curve.tsv'
     network, watch = network or shipped_network(recipe), watch or Watch()
-    model = network.build(safe_precision(recipe, bfloat16=computes_bfloat16()))
+    used = safe_precision(recipe.precision, recipe.size, bfloat16=computes_bfloat16())
+    model = network.build(used)
     if initial is not None:
         model.set_weights(initial)
     model.compile(optimizer=network.optimizer(), loss=network.loss)

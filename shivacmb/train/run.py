@@ -455,7 +455,8 @@ def collect(
 
 def used_precision(plan: Plan, *, bfloat16: bool) -> str:
     """Return the arithmetic that the loop takes, see :func:`safe_precision`."""
-    return safe_precision(plan.recipe(1, 0), bfloat16=bfloat16)
+    recipe = plan.recipe(1, 0)
+    return safe_precision(recipe.precision, recipe.size, bfloat16=bfloat16)
 
 
 def _why_not(plan: Plan) -> str:

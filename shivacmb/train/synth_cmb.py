@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import UsageError
-from shivacmb.train.backend import computes_bfloat16
+from shivacmb.train.backend import computes_bfloat16, describe_machine
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, safe_precision, train
@@ -283,7 +283,8 @@ def build(
     common: dict[str, Any] = {'size': plan.size, 'seed': plan.seed}
     recipe = Recipe(plan.steps, **common)
     base = train(_source(plan, work, 0, {}), recipe, work / 'base', initial=initial)
-    precision = safe_precision(recipe, bfloat16=computes_bfloat16())
+    machine = describe_machine()
+    precision = safe_precision(recipe.precision, plan.size, bfloat16=computes_bfloat16())
     logger.info('arithmetic: %s', precision)
     predictor = VolumePredictor(plan.shape)
     # the scans made last are those that the start has seen least
@@ -326,7 +327,8 @@ def build(
         save_compact(model, files[-1])
     training = {
         'data': 'simulated heads, lesions and mimics only (shivacmb.simulate)',
-        'command': 'python -m shivacmb.train.synth_cmb', 'hardware': 'two CPU cores',
+        'command': 'python -m shivacmb.train.synth_cmb',
+        'hardware': f'{machine["device"]}, {machine["cpu_cores"]} cores of {machine["cpu"]}',
         **{name: value for name, value in asdict(plan).items() if name != 'workers'},
         'start': start, 'precision': precision,
     }  # fmt: skip

@@ -106,13 +106,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     ('size', 'expected'), [(16, 'float32'), (24, 'mixed_bfloat16'), (48, 'mixed_bfloat16')]
 )
 def test_small_patches_are_trained_in_float32(size: int, expected: str) -> None:
-    assert safe_precision(Recipe(steps=1, size=size), bfloat16=True) == expected
+    assert safe_precision('mixed_bfloat16', size, bfloat16=True) == expected
 
 
 def test_bfloat16_is_left_where_it_is_slow() -> None:
-    assert safe_precision(Recipe(steps=1, size=48), bfloat16=False) == 'float32'
-    half = Recipe(steps=1, size=48, precision='mixed_float16')
-    assert safe_precision(half, bfloat16=False) == 'mixed_float16'
+    assert safe_precision('mixed_bfloat16', 48, bfloat16=False) == 'float32'
+    assert safe_precision('mixed_float16', 48, bfloat16=False) == 'mixed_float16'
 
 
 @pytest.mark.parametrize(('fast', 'used'), [(True, 'mixed_bfloat16'), (False, 'float32')])

@@ -12,6 +12,7 @@ from shivacmb.train import synth_cmb
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights
 from shivacmb.train.pool import PoolScan
+from shivacmb.train.processor import processor_name
 from shivacmb.train.start import mean_weights, shift_output
 from shivacmb.train.synth_cmb import Plan, _source, both, judge, main
 
@@ -37,6 +38,9 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     assert bundle.grid.shape == (32, 32, 32)
     assert bundle.training['seed'] == Plan.seed
     assert bundle.training['start'] == 'nothing'
+    # patches of 16 voxels are too small for bfloat16 on any machine
+    assert bundle.training['precision'] == 'float32'
+    assert processor_name() in bundle.training['hardware']
     assert bundle.metrics['simulated']['scans'] == 1
     quiet = bundle.metrics['lesion_free_simulated']
     assert (quiet['scans'], quiet['visible'], quiet['lesion_free']) == (1, 0, 1)
