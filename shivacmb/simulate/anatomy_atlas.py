@@ -78,8 +78,16 @@ class Atlas:
 
 
 def _inside(axes: list[Array], centre: tuple[float, ...], radii: tuple[float, ...]) -> Array:
+    """Voxels in an ellipsoid."""
     squares = [((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True)]
-    return np.asarray(squares[0] + squares[1] + squares[2] < 1.0)
+    # where one term reaches 1 the sum does, so the rest need not be computed
+    spans = [np.flatnonzero(square < 1.0) for square in squares]
+    inside = np.zeros([square.size for square in squares], bool)
+    if all(span.size for span in spans):
+        box = tuple(slice(span[0], span[-1] + 1) for span in spans)
+        x, y, z = squares[0][box[0]], squares[1][:, box[1]], squares[2][:, :, box[2]]
+        inside[box] = x + y + z < 1.0
+    return inside
 
 
 def _hindbrain(axes: list[Array], tissue: Array, fluid: Array) -> Array:
@@ -110,7 +118,11 @@ def _ventricles(axes: list[Array], fluid: Array) -> Array:
 
 def _signed_distance(mask: Array) -> Array:
     """Distance in voxels, positive outside, smoothed by less than a voxel."""
-    distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
+    distance = ndimage.distance_transform_edt(~mask)
+    # the nearest voxel outside the mask is never farther than the rim of the box around it
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    rim = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+    distance[rim] -= ndimage.distance_transform_edt(mask[rim])
     distance -= 0.5 * np.sign(distance)
     return np.asarray(ndimage.gaussian_filter(distance.astype(np.float32), 0.7))
 
