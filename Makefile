@@ -40,7 +40,7 @@ demo: $(VENV)/.app  ## run the app on a small simulated dataset and show the cou
 	$(BIN)/shivacmb bids_examples/demo $(DEMO) group
 	@echo; cat $(DEMO)/group_desc-CMB_counts.tsv | cut -f1,3,5,9-11
 	@echo; echo "Simulated were 6 in sub-01, 3 in sub-02 and none in sub-03: the shipped model, trained on simulated"
-	@echo "scans for trying the app, misses about one of six such lesions and adds about one per scan."
+	@echo "scans for trying the app, misses about one of seven such lesions and adds about one in two scans."
 	@echo "Report: $(abspath $(DEMO))/docs/index.html"
 
 test: $(VENV)/.dev  ## all tests, in their own environment

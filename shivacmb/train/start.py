@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shivacmb.exceptions import UsageError
 from shivacmb.train.loop import ARCHITECTURE
+from shivacmb.train.mirror import as_trained
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -18,7 +19,7 @@ Array = NDArray[Any]
 
 
 def fold_weights(bundle: Bundle, architecture: dict[str, Any]) -> list[list[Array]]:
-    """Weights of all folds of a bundle.
+    """Weights of all folds of a bundle, as they were trained (none of them mirrored).
 
     Parameters
     ----------
@@ -45,10 +46,11 @@ def fold_weights(bundle: Bundle, architecture: dict[str, Any]) -> list[list[Arra
             'give a bundle that this command made.'
         )
     bundle.verify()
-    return [
+    weights = [
         load_network(bundle.fold_path(fold), fold.format, float32=True).get_weights()
         for fold in bundle.folds
     ]
+    return as_trained(weights, bundle.training)
 
 
 def mean_of(folds: list[list[Array]]) -> list[Array]:

@@ -24,6 +24,7 @@ from shivacmb.train.backend import computes_bfloat16, describe_machine
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights, save_compact
 from shivacmb.train.loop import ARCHITECTURE, Recipe, safe_precision, train
+from shivacmb.train.mirror import MIRRORED, mirror_network, sides
 from shivacmb.train.patches import PatchSource
 from shivacmb.train.plan import note_plan
 from shivacmb.train.pool import (
@@ -304,6 +305,8 @@ def build(
         )
         for fold in range(plan.folds)
     ]  # fmt: skip
+    mirrored = sides(plan.folds)
+    folds = [mirror_network(*fold) for fold in zip(folds, mirrored, strict=True)]
     rule = {'T2starw': plan.min_parenchyma, 'swi': plan.min_parenchyma_swi}
     zones: dict[PooledScan, Array | None] = {}
     pooled = [(work / 'judge', index) for index in range(2 * plan.judged)]
@@ -330,7 +333,7 @@ def build(
         'command': 'python -m shivacmb.train.synth_cmb',
         'hardware': f'{machine["device"]}, {machine["cpu_cores"]} cores of {machine["cpu"]}',
         **{name: value for name, value in asdict(plan).items() if name != 'workers'},
-        'start': start, 'precision': precision,
+        'start': start, 'precision': precision, MIRRORED: [list(axes) for axes in mirrored],
     }  # fmt: skip
     metrics = {
         'chosen_on_simulated': _numbers(chosen), 'simulated': _numbers(result),
