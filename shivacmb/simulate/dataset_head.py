@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.simulate.anatomy_labels import Tissue
-from shivacmb.simulate.mimics import gaussian_field
+from shivacmb.simulate.mimics import draw_field
 
 Array = NDArray[Any]
 
@@ -38,11 +39,16 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     out: Array = labels.copy()
     if rng.random() < 0.1:
         return out
-    shallow = brain_depth(brain)
-    field = gaussian_field(rng, labels.shape, float(rng.uniform(4.5, 8.0)))
-    width = float(rng.uniform(0.04, 0.22)) * np.exp(0.5 * gaussian_field(rng, labels.shape, 12.0))
-    fold = np.abs(field) < width
-    reach = float(rng.uniform(6.0, 16.0)) * np.exp(0.3 * gaussian_field(rng, labels.shape, 15.0))
+    sheet = draw_field(rng, labels.shape, float(rng.uniform(4.5, 8.0)))
+    typical_width = float(rng.uniform(0.04, 0.22))
+    wider = draw_field(rng, labels.shape, 12.0)
+    typical_reach = float(rng.uniform(6.0, 16.0))
+    deeper = draw_field(rng, labels.shape, 15.0)
+    with ThreadPoolExecutor(1) as pool:
+        fold_later = pool.submit(lambda: np.abs(sheet()) < typical_width * np.exp(0.5 * wider()))
+        shallow = brain_depth(brain)
+        reach = typical_reach * np.exp(0.3 * deeper())
+        fold = fold_later.result()
     grey = np.isin(labels, (Tissue.CORTEX, Tissue.CEREBELLAR_GM))
     white = np.isin(labels, (Tissue.CEREBRAL_WM, Tissue.CEREBELLAR_WM))
     fold &= (shallow < reach) & (grey | (white & (shallow < 0.7 * reach)))

@@ -182,17 +182,38 @@ def gaussian_field(rng: np.random.Generator, shape: tuple[int, ...], scale: floa
     ndarray, float32
         Mean 0, standard deviation about 1.
     """
+    return draw_field(rng, shape, scale)()
+
+
+def draw_field(
+    rng: np.random.Generator, shape: tuple[int, ...], scale: float
+) -> Callable[[], Array]:
+    """Draw a :func:`gaussian_field`, and leave the work that needs no draw for later.
+
+    Parameters
+    ----------
+    rng, shape, scale
+        As there.
+
+    Returns
+    -------
+    callable
+        Gives the field; any thread may call it.
+    """
     coarse = max(1.0, scale / 1.5)
     small = tuple(int(np.ceil(n / coarse)) + 4 for n in shape)
-    field = ndimage.gaussian_filter(
-        rng.standard_normal(small, dtype=np.float32), scale / coarse, mode='wrap'
-    )
-    field /= field.std()
-    if coarse > 1.0:
-        field = ndimage.affine_transform(
-            field, np.full(len(shape), 1 / coarse), offset=1.0, output_shape=shape, order=1
-        )
-    return np.asarray(field[tuple(slice(n) for n in shape)], np.float32)
+    noise = rng.standard_normal(small, dtype=np.float32)
+
+    def smooth() -> Array:
+        field = ndimage.gaussian_filter(noise, scale / coarse, mode='wrap')
+        field /= field.std()
+        if coarse > 1.0:
+            field = ndimage.affine_transform(
+                field, np.full(len(shape), 1 / coarse), offset=1.0, output_shape=shape, order=1
+            )
+        return np.asarray(field[tuple(slice(n) for n in shape)], np.float32)
+
+    return smooth
 
 
 def blob_factor(
