@@ -89,7 +89,7 @@ def cell(value: Any) -> str:
         if not math.isfinite(value):
             return 'n/a'
         # six decimals are beyond what any quantity here resolves; repr keeps them exact
-        rounded = round(value, 6)
+        rounded = round(float(value), 6)
         return repr(int(rounded)) if rounded.is_integer() else repr(rounded)
     if isinstance(value, (list, tuple)):
         value = '; '.join(str(item) for item in value)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from shivacmb.bids import (
@@ -87,6 +88,8 @@ def test_not_a_number_becomes_null_and_n_a(scan, tmp_path):
         (True, 'true'),
         (2.0, '2'),
         (0.1 + 0.2, '0.3'),
+        (np.float64(0.7473684), '0.747368'),
+        (np.float64(3.0), '3'),
         (1400123.25, '1400123.25'),
         (('a', 'b'), 'a; b'),
         ((), 'n/a'),
