@@ -176,7 +176,10 @@ def _lines(block: Mapping[str, Any], indent: str) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ', '.join(_text(item) for item in value)
+        # lists within it keep their brackets
+        return ', '.join(
+            json.dumps(item) if isinstance(item, list) else _text(item) for item in value
+        )
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -117,7 +117,12 @@ def test_show_prints_training_and_metrics(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads((source / 'model.json').read_text())
-    content['training'] = {'data': 'ten scans', 'shape': [2, 3], 'recipe': {'steps': 4}}
+    content['training'] = {
+        'data': 'ten scans',
+        'shape': [2, 3],
+        'axes': [[], [0, 1]],
+        'recipe': {'steps': 4},
+    }
     content['metrics'] = {'unseen': {'f1': 0.5, 'scans': 8}, 'folds': [{'f1': 1}], 'none': {}}
     (source / 'model.json').write_text(json.dumps(content))
     assert run('show', str(source)) == 0
@@ -126,6 +131,7 @@ def test_show_prints_training_and_metrics(
         'training\n'
         '  data    ten scans\n'
         '  shape   2, 3\n'
+        '  axes    [], [0, 1]\n'
         '  recipe\n'
         '    steps  4\n'
         'metrics\n'
