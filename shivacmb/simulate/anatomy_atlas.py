@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.simulate.anatomy_labels import Tissue
+from shivacmb.simulate.distances import depth_within
 
 Array = NDArray[Any]
 
@@ -118,11 +119,7 @@ def _ventricles(axes: list[Array], fluid: Array) -> Array:
 
 def _signed_distance(mask: Array) -> Array:
     """Distance in voxels, positive outside, smoothed by less than a voxel."""
-    distance = ndimage.distance_transform_edt(~mask)
-    # the nearest voxel outside the mask is never farther than the rim of the box around it
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    rim = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-    distance[rim] -= ndimage.distance_transform_edt(mask[rim])
+    distance = ndimage.distance_transform_edt(~mask) - depth_within(mask)
     distance -= 0.5 * np.sign(distance)
     return np.asarray(ndimage.gaussian_filter(distance.astype(np.float32), 0.7))
 

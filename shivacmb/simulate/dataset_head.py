@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.simulate.anatomy_labels import Tissue
+from shivacmb.simulate.distances import depth_within
 from shivacmb.simulate.mimics import draw_field
 
 Array = NDArray[Any]
@@ -46,7 +47,7 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     deeper = draw_field(rng, labels.shape, 15.0)
     with ThreadPoolExecutor(1) as pool:
         fold_later = pool.submit(lambda: np.abs(sheet()) < typical_width * np.exp(0.5 * wider()))
-        shallow = brain_depth(brain)
+        shallow = depth_within(brain)
         reach = typical_reach * np.exp(0.3 * deeper())
         fold = fold_later.result()
     grey = np.isin(labels, (Tissue.CORTEX, Tissue.CEREBELLAR_GM))
@@ -57,26 +58,6 @@ def carve_sulci(rng: np.random.Generator, labels: Array, brain: Array) -> Array:
     out[beside & (labels == Tissue.CEREBELLAR_WM)] = Tissue.CEREBELLAR_GM
     out[fold] = Tissue.SULCAL_CSF
     return out
-
-
-def brain_depth(brain: Array) -> Array:
-    """Distance of each voxel of the brain to what is none, looked for around the brain only.
-
-    Parameters
-    ----------
-    brain : ndarray, bool [X, Y, Z]
-        Brain mask.
-
-    Returns
-    -------
-    ndarray, float64 [X, Y, Z]
-        In voxels; 0 outside the brain.
-    """
-    depth = np.zeros(brain.shape)
-    for box in ndimage.find_objects(brain.astype(np.uint8)):
-        window = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
-        depth[window] = ndimage.distance_transform_edt(brain[window])
-    return depth
 
 
 def scene_masks(labels: Array, brain: Array) -> dict[str, Array]:

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from shivacmb.simulate.anatomy import Head, random_head
+from shivacmb.simulate.anatomy_atlas import _inside, _signed_distance
 from shivacmb.simulate.anatomy_labels import LABEL_NAMES, Tissue
 from shivacmb.simulate.anatomy_warp import WarpRange, expand, random_affine, smooth_noise
 
@@ -139,3 +140,34 @@ def test_affine_without_spread_moves_the_centre_only() -> None:
     matrix = random_affine(np.random.default_rng(0), STILL)
     np.testing.assert_allclose(matrix[:3, :3], np.eye(3) * np.exp(0.04), atol=1e-12)
     np.testing.assert_allclose(matrix[:3, 3], [0, -18, 4])
+
+
+@pytest.mark.parametrize(
+    ('centre', 'radii'),
+    [
+        ((3.0, -2.0, 1.0), (4.0, 2.5, 6.0)),
+        ((9.0, 7.0, 8.0), (5.0, 5.0, 3.0)),
+        ((40.0, 0.0, 0.0), (3.0, 3.0, 3.0)),
+    ],
+)
+def test_ellipsoids_are_those_of_the_formula(
+    centre: tuple[float, ...], radii: tuple[float, ...]
+) -> None:
+    line = np.arange(-10, 11, dtype=np.float32)
+    axes = [np.abs(line).reshape(-1, 1, 1), line.reshape(1, -1, 1), line.reshape(1, 1, -1)]
+    squares = [((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True)]
+    wanted = squares[0] + squares[1] + squares[2] < 1
+    np.testing.assert_array_equal(_inside(axes, centre, radii), wanted)
+    assert wanted.any() == (centre[0] < 40)
+
+
+def test_distances_of_the_template_are_those_without_boxes() -> None:
+    rng = np.random.default_rng(2)
+    masks = [rng.random((14, 11, 12)) < share for share in (0.02, 0.3, 0.9)]
+    masks.append(np.zeros((14, 11, 12), bool))
+    masks[-1][0:6, 3:, 4:9] = True  # touches three edges of the array
+    for mask in masks:
+        distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
+        distance -= 0.5 * np.sign(distance)
+        wanted = ndimage.gaussian_filter(distance.astype(np.float32), 0.7)
+        np.testing.assert_array_equal(_signed_distance(mask), wanted)

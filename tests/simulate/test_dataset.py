@@ -9,7 +9,7 @@ from scipy import ndimage
 from shivacmb.simulate import dataset_scan
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.dataset import BRAIN, LESION, MIMIC, UNSURE, cut_box, make_example
-from shivacmb.simulate.dataset_head import brain_depth, carve_sulci, lesion_zones, scene_masks
+from shivacmb.simulate.dataset_head import carve_sulci, lesion_zones, scene_masks
 from shivacmb.simulate.dataset_scan import (
     Acquisition,
     Scan,
@@ -18,6 +18,8 @@ from shivacmb.simulate.dataset_scan import (
     shares_as_dark,
     simulate_scan,
 )
+from shivacmb.simulate.distances import depth_within
+from shivacmb.simulate.mimics import gaussian_field
 
 QUIET = Acquisition(voxel_mm=(0.9, 0.9, 2.0), snr=200.0, mimics=0.0, lesions=4)
 
@@ -192,13 +194,36 @@ def test_sulci_are_cut_into_cortex_only(ball: tuple[np.ndarray, np.ndarray]) -> 
     np.testing.assert_array_equal(cut[~brain], labels[~brain])
 
 
+def test_sulci_are_drawn_in_order_and_carved_by_threads_to_the_same(
+    ball: tuple[np.ndarray, np.ndarray],
+) -> None:
+    labels, brain = ball
+    rng, again = np.random.default_rng(8), np.random.default_rng(8)
+    cut = carve_sulci(rng, labels, brain)
+    assert again.random() >= 0.1  # as often as this nothing is cut
+    sheet = gaussian_field(again, labels.shape, again.uniform(4.5, 8.0))
+    width = again.uniform(0.04, 0.22) * np.exp(0.5 * gaussian_field(again, labels.shape, 12.0))
+    reach = again.uniform(6.0, 16.0) * np.exp(0.3 * gaussian_field(again, labels.shape, 15.0))
+    assert rng.random() == again.random()
+    grey = np.isin(labels, (Tissue.CORTEX, Tissue.CEREBELLAR_GM))
+    white = np.isin(labels, (Tissue.CEREBRAL_WM, Tissue.CEREBELLAR_WM))
+    shallow = depth_within(brain)
+    fold = (np.abs(sheet) < width) & (shallow < reach)
+    fold &= grey | (white & (shallow < 0.7 * reach))
+    assert fold.any()
+    np.testing.assert_array_equal(cut[fold], Tissue.SULCAL_CSF)
+    np.testing.assert_array_equal(
+        (cut == Tissue.SULCAL_CSF) & ~fold, (labels == Tissue.SULCAL_CSF) & ~fold
+    )
+
+
 def test_sulci_are_carved_to_the_depth_below_the_surface_of_the_brain() -> None:
     brain = np.zeros((12, 9, 10), bool)
     brain[0:7, 2:8, 3:] = True
     brain[4, 5, 6] = False
     whole = ndimage.distance_transform_edt(brain)
-    np.testing.assert_array_equal(brain_depth(brain), whole)
-    assert not brain_depth(np.zeros((3, 4, 5), bool)).any()
+    np.testing.assert_array_equal(depth_within(brain), whole)
+    assert not depth_within(np.zeros((3, 4, 5), bool)).any()
 
 
 def test_protocols_stay_in_range() -> None:

@@ -6,6 +6,7 @@ import pytest
 from shivacmb.simulate.mimics import (
     Vessel,
     blob_factor,
+    draw_field,
     gaussian_field,
     grow_vessel,
     paint_vessels,
@@ -78,6 +79,16 @@ def test_gaussian_field_is_centred_and_scaled(scale: float) -> None:
     assert noise.std() == pytest.approx(1, abs=0.35)
     step = np.diff(noise, axis=0).std() / noise.std()
     assert step == pytest.approx(1 / (scale * np.sqrt(2)), rel=0.35)
+
+
+def test_a_field_is_drawn_at_once_and_smoothed_when_asked_for() -> None:
+    rng, other = np.random.default_rng(6), np.random.default_rng(6)
+    later = draw_field(rng, (20, 18, 16), 4.0)
+    wanted = gaussian_field(other, (20, 18, 16), 4.0)
+    assert rng.random() == other.random()
+    np.testing.assert_array_equal(later(), wanted)
+    np.testing.assert_array_equal(later(), wanted)
+    assert rng.random() == other.random()
 
 
 def test_a_blob_is_dark_inside_and_leaves_the_outside() -> None:
