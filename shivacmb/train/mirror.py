@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shivacmb.exceptions import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,7 +37,7 @@ def mirror_network(weights: Sequence[Array], axes: Axes) -> list[Array]:
     Parameters
     ----------
     weights : sequence of ndarray
-        Of ``build_unet3d``; kernels are [x, y, z, in, out].
+        Of ``build_unet3d``; kernels have five axes, space first.
     axes : tuple of int
         Of 0, 1, 2. Twice the same is the network as it was.
 
@@ -64,8 +66,30 @@ def as_trained(folds: Sequence[list[Array]], training: Mapping[str, Any]) -> lis
     -------
     list of list of ndarray
         Weights by fold.
+
+    Raises
+    ------
+    UsageError
+        The entry is not a list of axes for each fold.
     """
-    mirrored = training.get(MIRRORED) or [()] * len(folds)
+    mirrored = training.get(MIRRORED, [()] * len(folds))
+    if not (
+        isinstance(mirrored, list)
+        and len(mirrored) == len(folds)
+        and all(_are_axes(axes) for axes in mirrored)
+    ):
+        raise UsageError(
+            f'"training.{MIRRORED}" in model.json is {mirrored!r}, but should name the mirrored '
+            f'axes (0, 1, 2) of each of {len(folds)} fold(s), such as [[], [0]]; mend it, or '
+            'give another model.'
+        )
     return [
         mirror_network(weights, tuple(axes)) for weights, axes in zip(folds, mirrored, strict=True)
     ]
+
+
+def _are_axes(axes: Any) -> bool:
+    if not isinstance(axes, (list, tuple)):
+        return False
+    known = [axis for axis in axes if type(axis) is int and axis in (0, 1, 2)]
+    return len(set(known)) == len(axes)

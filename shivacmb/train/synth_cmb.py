@@ -3,8 +3,9 @@
 Simulated scans fill a pool; one network learns from patches of it; it predicts whole scans, and
 what it takes for lesions there becomes hard negatives for the next part of the training; after
 some such rounds each fold goes on alone, on heads of its own. Further simulated scans, of yet
-other heads, choose the threshold; more of them measure the result. The first network begins from
-nothing or from an earlier bundle. A killed run continues when started again.
+other heads, choose the threshold; more of them measure the result. Folds are mirrored when they
+are trained, so that they see a scan from different sides. The first network begins from nothing
+or from an earlier bundle. A killed run continues when started again.
 """
 
 from __future__ import annotations
@@ -261,6 +262,12 @@ def build(
         )
     if plan.workers < 1:
         raise UsageError('Nobody would simulate the scans; give --workers 1 or more.')
+    strides = ARCHITECTURE['stem'] * 2 ** (ARCHITECTURE['stages'] - 1)
+    if any(side % strides for side in plan.shape):
+        raise UsageError(
+            f'Folds are mirrored, which needs a --shape whose sides divide by {strides}, not '
+            f'{" x ".join(map(str, plan.shape))}.'
+        )
     initial, start = mean_weights(plan.start) if plan.start else (None, 'nothing')
     note_plan(
         work,

@@ -8,7 +8,8 @@ import pytest
 from shivacmb.exceptions import UsageError
 from shivacmb.models import load_bundle, load_ensemble
 from shivacmb.models.brain_mask import BUILTIN
-from shivacmb.train import synth_cmb
+from shivacmb.models.networks import load_network
+from shivacmb.train import mirror, synth_cmb
 from shivacmb.train.card import metadata
 from shivacmb.train.compact import round_weights
 from shivacmb.train.pool import PoolScan
@@ -21,7 +22,11 @@ SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
-def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
+def test_the_command_builds_a_bundle_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the one fold is mirrored, as the second and third are otherwise
+    monkeypatch.setattr(mirror, 'SIDES', ((0, 2),))
     # the least of each part: one fold, a scan to learn from, one to choose and one to measure on
     arguments = [
         '-o', str(tmp_path / 'tiny'), '--steps', '2', '--sharp-steps', '1', '--rounds', '1',
@@ -38,6 +43,7 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
     assert bundle.grid.shape == (32, 32, 32)
     assert bundle.training['seed'] == Plan.seed
     assert bundle.training['start'] == 'nothing'
+    assert bundle.training['mirrored'] == [[0, 2]]
     # patches of 16 voxels are too small for bfloat16 on any machine
     assert bundle.training['precision'] == 'float32'
     assert processor_name() in bundle.training['hardware']
@@ -55,6 +61,9 @@ def test_the_command_builds_a_bundle_from_nothing(tmp_path: Path) -> None:
         made = round_weights([saved[key] for key in sorted(saved.files) if key[0] == 'w'])
     for ours, theirs in zip(weights[:-1], made[:-1], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    stored = load_network(bundle.fold_path(bundle.folds[0]), 'keras', float32=True).get_weights()
+    np.testing.assert_array_equal(stored[0], np.flip(made[0], (0, 2)))
+    assert not np.array_equal(stored[0], made[0])
 
 
 def test_a_fold_leaves_whole_heads_out(tmp_path: Path) -> None:
@@ -132,6 +141,12 @@ def test_a_training_that_could_not_be_measured_is_refused(tmp_path: Path, option
 def test_somebody_has_to_simulate(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match='give --workers 1 or more'):
         main(['-o', str(tmp_path / 'none'), '--workers', '0'])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shape_that_cannot_be_mirrored_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match='sides divide by 8, not 36 x 32 x 32'):
+        main(['-o', str(tmp_path / 'none'), '--shape', '36', '32', '32'])
     assert not list(tmp_path.iterdir())
 
 
