@@ -139,6 +139,8 @@ def test_array_killed_drained_and_submitted_again(
     array = submit(app, cluster, bids, out)
     # sub-02 dies as under the out-of-memory killer, while its node and another one work
     victim = wait_for(lambda: run_notes(out).get(KILLED), 'the start of the victim')
+    # it waits until then: on a slow machine its scan was done before anybody had looked
+    os.kill(victim['pid'], signal.SIGSTOP)
     cluster.call('scontrol', 'update', 'nodename=node3', 'state=drain', 'reason=test')
     state = app.run(
         'status', out, '--bids-dir', bids, '--format', 'json', program='shivacmb-tools'
