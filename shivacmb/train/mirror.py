@@ -11,6 +11,7 @@ from shivacmb.exceptions import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 Array = NDArray[Any]
 Axes = tuple[int, ...]
@@ -52,7 +53,9 @@ def mirror_network(weights: Sequence[Array], axes: Axes) -> list[Array]:
     ]
 
 
-def as_trained(folds: Sequence[list[Array]], training: Mapping[str, Any]) -> list[list[Array]]:
+def as_trained(
+    folds: Sequence[list[Array]], training: Mapping[str, Any], card: Path
+) -> list[list[Array]]:
     """Undo the mirroring that a bundle's card names, so that the folds may be averaged.
 
     Parameters
@@ -61,6 +64,8 @@ def as_trained(folds: Sequence[list[Array]], training: Mapping[str, Any]) -> lis
         Weights by fold.
     training : mapping
         Of the bundle; without an entry ``mirrored`` the folds stay.
+    card : Path
+        Where it stands, for messages.
 
     Returns
     -------
@@ -79,9 +84,9 @@ def as_trained(folds: Sequence[list[Array]], training: Mapping[str, Any]) -> lis
         and all(_are_axes(axes) for axes in mirrored)
     ):
         raise UsageError(
-            f'"training.{MIRRORED}" in model.json is {mirrored!r}, but should name the mirrored '
-            f'axes (0, 1, 2) of each of {len(folds)} fold(s), such as [[], [0]]; mend it, or '
-            'give another model.'
+            f'"training.{MIRRORED}" in <{card}> is {mirrored!r}, but should name the '
+            f'mirrored axes (0, 1, 2) of each of {len(folds)} fold(s), such as [[], [0]]; mend it, '
+            'or give another model.'
         )
     return [
         mirror_network(weights, tuple(axes)) for weights, axes in zip(folds, mirrored, strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import UsageError
+from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.train.loop import ARCHITECTURE
 from shivacmb.train.mirror import as_trained
 
@@ -50,7 +51,7 @@ def fold_weights(bundle: Bundle, architecture: dict[str, Any]) -> list[list[Arra
         load_network(bundle.fold_path(fold), fold.format, float32=True).get_weights()
         for fold in bundle.folds
     ]
-    return as_trained(weights, bundle.training)
+    return as_trained(weights, bundle.training, bundle.path / MODEL_FILE)
 
 
 def mean_of(folds: list[list[Array]]) -> list[Array]:

@@ -12,6 +12,7 @@ from shivacmb.train.mirror import MIRRORED, SIDES, as_trained, mirror_network, s
 from shivacmb.train.start import fold_weights, mean_weights
 
 SHIPPED = Path(__file__).parents[2] / 'shivacmb' / 'models' / 'bundles' / 'synth-cmb'
+CARD = Path('card.json')
 
 
 def test_kernels_are_mirrored_along_the_axes_and_nothing_else() -> None:
@@ -34,10 +35,10 @@ def test_mirroring_is_undone_by_what_the_card_says() -> None:
     axes = sides(3)
     made = [mirror_network(fold, turn) for fold, turn in zip(folds, axes, strict=True)]
     assert not np.array_equal(made[1][0], folds[1][0])
-    for back, fold in zip(as_trained(made, {MIRRORED: axes}), folds, strict=True):
+    for back, fold in zip(as_trained(made, {MIRRORED: axes}, CARD), folds, strict=True):
         np.testing.assert_array_equal(back[0], fold[0])
     # a bundle that says nothing of it has folds that are as they were trained
-    assert as_trained(made, {})[1][0] is made[1][0]
+    assert as_trained(made, {}, CARD)[1][0] is made[1][0]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,8 @@ def test_mirroring_is_undone_by_what_the_card_says() -> None:
     [True, None, [], [[]], [[], [0], 1], [[], [0], [3]], [[], [0], [1, 1]], [[], [0], ['x']]],
 )
 def test_a_card_with_other_axes_is_refused(entry: object) -> None:
-    with pytest.raises(UsageError, match=r'should name the mirrored axes .* each of 3 fold'):
-        as_trained([[], [], []], {MIRRORED: entry})
+    with pytest.raises(UsageError, match=r'in <card.json> is .* each of 3 fold'):
+        as_trained([[], [], []], {MIRRORED: entry}, CARD)
 
 
 @pytest.mark.tensorflow
