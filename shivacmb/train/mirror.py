@@ -85,8 +85,8 @@ def as_trained(
     ):
         raise UsageError(
             f'"training.{MIRRORED}" in <{card}> is {mirrored!r}, but should name the '
-            f'mirrored axes (0, 1, 2) of each of {len(folds)} fold(s), such as [[], [0]]; mend it, '
-            'or give another model.'
+            f'mirrored axes (0, 1, 2) of each of {len(folds)} fold(s), such as [[], [0]]; mend '
+            'it, or give another model.'
         )
     return [
         mirror_network(weights, tuple(axes)) for weights, axes in zip(folds, mirrored, strict=True)
