@@ -1,9 +1,8 @@
 """The template behind every simulated head, made once per process from nilearn's MNI152 maps.
 
-Only the grey-matter, white-matter and mask maps that nilearn packages are read (ICBM 2009, MNI
-licence: free to use with the notice), so no download happens. Structures that those maps do not
-name are outlined with ellipsoids in MNI millimetres; sizes and places are textbook anatomy, rough
-on purpose: the random warp on top is larger than their error.
+Nothing is downloaded. Structures that those maps do not name are outlined with ellipsoids in MNI
+millimetres; sizes and places are textbook anatomy, rough on purpose: the random warp on top is
+larger than their error.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from scipy import ndimage
 
 from shivacmb.simulate.anatomy_labels import Tissue
 from shivacmb.simulate.distances import depth_within
+from shivacmb.simulate.mni152 import read_mni152
 
 Array = NDArray[Any]
 
@@ -135,20 +135,15 @@ def _coarse(mask: Array, affine: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def load_atlas() -> Atlas:
-    """Read nilearn's maps and derive the rest.
+    """Read the maps and derive the rest.
 
     Returns
     -------
     Atlas
         Shared by all callers: do not write into its arrays.
     """
-    from nilearn import datasets
-
-    image = datasets.load_mni152_gm_template(resolution=1)
-    affine = np.asarray(image.affine, np.float64)
-    grey = np.asarray(image.dataobj, np.float32)
-    white = np.asarray(datasets.load_mni152_wm_template(resolution=1).dataobj, np.float32)
-    mask = np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0
+    maps = read_mni152()
+    affine, grey, white, mask = maps.affine, maps.grey, maps.white, maps.mask
     fluid = np.where(mask, np.clip(1.0 - grey - white, 0.0, 1.0), 1.0).astype(np.float32)
     axes = [
         (np.arange(size, dtype=np.float32) * affine[axis, axis] + affine[axis, 3]).reshape(
