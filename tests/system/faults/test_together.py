@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,21 @@ pytestmark = [pytest.mark.system, pytest.mark.slow]
 DEADLINE_S = 400
 
 
+@pytest.fixture(scope='module')
+def alone(app: Any, tools: Any, pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What one run writes with a threshold."""
+
+    @cache
+    def results(threshold: str) -> dict[str, str]:
+        out = tmp_path_factory.mktemp('alone')
+        done = app.participant(pair, out, '--participant-label', '01', '--threshold', threshold)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, str] = tools.results(out)
+        return found
+
+    return results
+
+
 @pytest.mark.parametrize('thresholds', [('0.4', '0.4'), ('0.4', '0.7')], ids=['same', 'other'])
 def test_files_of_a_scan_are_of_one_run(
     thresholds: tuple[str, str],
@@ -19,16 +35,12 @@ def test_files_of_a_scan_are_of_one_run(
     shim: Any,
     tools: Any,
     pair: Path,
+    alone: Any,
     ended: Any,
     tmp_path: Path,
 ) -> None:
     """Each waits while the other puts its files in place, slowly."""
-    expected = []
-    for number, threshold in enumerate(thresholds):
-        out = tmp_path / f'alone-{number}'
-        done = app.participant(pair, out, '--participant-label', '01', '--threshold', threshold)
-        assert done.returncode == 0, done.stderr
-        expected.append(tools.results(out))
+    expected = [alone(threshold) for threshold in thresholds]
     assert (expected[0] == expected[1]) == (thresholds[0] == thresholds[1])
     out = tmp_path / 'out'
     shim.inject(out / 'sub-01', 1, kinds=('rename',), action='stall', milliseconds=150, times=0)
