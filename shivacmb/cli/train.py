@@ -84,11 +84,14 @@ def _add_data(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         '-d', '--derivatives', type=types.named_folder, nargs='+', default=[],
-        metavar='NAME=PATH', help='derivatives with *_desc-brain_mask.nii.gz',
+        metavar='NAME=PATH',
+        help='derivatives with *_desc-brain_mask.nii.gz; with --also, a NAME that is that of a '
+        'dataset is for this one alone',
     )  # fmt: skip
     group.add_argument(
         '--brain-mask', metavar='PATTERN',
-        help="path of brain masks with {participant} (without 'sub-'), {session}, {stem}",
+        help="path of brain masks with {participant} (without 'sub-'), {session}, {stem}; with "
+        '--also also {dataset}',
     )  # fmt: skip
     group.add_argument('--participant-label', nargs='+', metavar='LABEL')
     group.add_argument('--exclude-participant-label', nargs='+', default=[], metavar='LABEL')
@@ -321,10 +324,20 @@ def _check_folders(args: argparse.Namespace) -> None:
                 f'-o <{args.output}> and the data <{folder}> lie one inside the other; give a '
                 'folder outside the data'
             )
+        if own == work or own in work.parents:
+            raise UsageError(
+                f'--work <{_work(args)}> lies in the data <{folder}>; give a folder outside it'
+            )
     if work == output or output in work.parents:
         raise UsageError(
             f'--work <{_work(args)}> must not be the folder of the model, nor lie in it; give '
             'another one, or leave --work out'
+        )
+    # files of the same names (README.md) would be replaced
+    if work.is_dir() and any(work.iterdir()) and not (work / 'pool').is_dir():
+        raise UsageError(
+            f'<{_work(args)}> is not empty and holds no training that could go on; give a new '
+            'folder with --work'
         )
 
 

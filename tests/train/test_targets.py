@@ -49,3 +49,22 @@ def test_a_folder_that_is_no_model_is_not_replaced(tmp_path: Path, refused: Refu
 def test_the_work_is_not_in_the_model(tmp_path: Path, refused: Refused) -> None:
     for work in (tmp_path / 'model', tmp_path / 'model' / 'work'):
         refused(64, 'must not be the folder of the model', tmp_path / 'model', '--work', work)
+
+
+@pytest.mark.parametrize('place', ['raw', 'labels', 'raw/derivatives/work'])
+def test_a_training_does_not_work_in_the_data(
+    tmp_path: Path, refused: Refused, place: str
+) -> None:
+    work = tmp_path / place
+    refused(64, 'lies in the data', tmp_path / 'model', '--work', work)
+
+
+def test_a_training_does_not_work_among_other_files(tmp_path: Path, refused: Refused) -> None:
+    notes = tmp_path / 'project/README.md'
+    notes.parent.mkdir()
+    notes.write_text('my notes of three years')
+    refused(
+        64, 'is not empty and holds no training that could go on', tmp_path / 'model',
+        '--work', notes.parent,
+    )  # fmt: skip
+    assert notes.read_text() == 'my notes of three years'
