@@ -21,6 +21,8 @@ from shivacmb.bids.names import session_dir
 from shivacmb.exceptions import DatasetError, NoInputError, UsageError
 from shivacmb.models import Input
 
+#: The class that the app counts: it decides the folds and the operating point.
+JUDGED = 'CMB'
 LABEL_FIELDS = ('participant', 'session', 'stem', 'label')
 _CLASS = re.compile(r'(?P<name>[A-Za-z0-9]+)(=(?P<values>\d+(,\d+)*))?')
 
@@ -76,7 +78,11 @@ class LabelledScan:
     @property
     def name(self) -> str:
         """Unique name of the scan."""
-        return f'{self.dataset}/{self.images[0].name.split(".")[0]}'
+        name = self.images[0].name.split('.')[0]
+        if '_ses-' in self.stem and '_ses-' not in name:
+            # the session is in the folder alone
+            name = f'{self.stem}_{name.rpartition("_")[2]}'
+        return f'{self.dataset}/{name}'
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,21 @@ class Query:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Result of a search: scans to train on, and scans passed over with the reason."""
+    """Result of a search.
+
+    Attributes
+    ----------
+    scans : tuple of LabelledScan
+        Scans to train on.
+    passed_over : tuple of (str, str)
+        Scans without a label map, with the reason.
+    participants : frozenset of str
+        Whoever has a scan, with or without labels.
+    """
 
     scans: tuple[LabelledScan, ...]
     passed_over: tuple[tuple[str, str], ...]
+    participants: frozenset[str] = frozenset()
 
 
 def parse_class(text: str) -> LabelClass:
@@ -162,9 +179,16 @@ def check_classes(classes: Sequence[LabelClass], pattern: str | None) -> None:
     Raises
     ------
     UsageError
-        Names or values repeat, or several classes share one map without values.
+        None is called CMB, names or values repeat, or several classes share one map without
+        values.
     """
     names = [item.name for item in classes]
+    if JUDGED not in names:
+        raise UsageError(
+            f'--class {", ".join(names)}: one must be called {JUDGED}, the class that the app '
+            f'counts; its label maps may have any name, with --labels, and its values any number: '
+            f'--class {JUDGED}=1'
+        )
     values = [value for item in classes for value in item.values]
     if len(set(names)) != len(names) or len(set(values)) != len(values):
         raise UsageError(f'--class: {", ".join(names)} repeat a name or a value; give each once')
@@ -195,7 +219,8 @@ def find_labelled(
     Returns
     -------
     LabelledSet
-        Sorted by name. A scan without a label map for any class is passed over.
+        Sorted by name. A scan without a label map for any class is passed over. Empty where
+        nobody who was asked for is there.
 
     Raises
     ------
@@ -217,6 +242,9 @@ def find_labelled(
         bids_dir, query.inputs, participants=query.participants, exclude=query.exclude,
         filters=query.filters,
     )  # fmt: skip
+    if not found.scans and query.participants is not None:
+        # they may be in another dataset
+        return LabelledSet((), ())
     check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed = [], []
     for scan in found.scans:
@@ -251,7 +279,10 @@ def find_labelled(
             f'none of the {len(found.scans)} scans of <{bids_dir}> has a label in <{labels_dir}>; '
             f'expected {wanted}: mend the names, or name them with --labels and --class'
         )
-    return LabelledSet(tuple(sorted(scans, key=lambda item: item.name)), tuple(passed))
+    return LabelledSet(
+        tuple(sorted(scans, key=lambda item: item.name)), tuple(passed),
+        frozenset(scan.participant for scan in found.scans),
+    )  # fmt: skip
 
 
 def _modality(channel: Input) -> Literal['auto', 'swi', 't2s']:

@@ -24,6 +24,7 @@ from shivacmb.train.backend import computes_bfloat16
 from shivacmb.train.card_text import card_text
 from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
+from shivacmb.train.dataset import JUDGED
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
 from shivacmb.train.run import POOL, Task, Trained, start_caution, used_precision
@@ -32,9 +33,6 @@ from shivacmb.train.runs import read_runs
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
     from shivacmb.train.select import Score
-
-#: Which class decides the operating point, where it is among the classes.
-JUDGED = 'CMB'
 
 
 def judge(
@@ -66,7 +64,7 @@ def judge(
     import keras
 
     names = [item.name for item in task.plan.classes]
-    number = names.index(JUDGED) + 1 if JUDGED in names else 1
+    number = names.index(JUDGED) + 1
     keras.config.set_dtype_policy('float32')
     model = task.plan.build(task.plan.grid.shape)
     entries, by_fold = [], []
@@ -93,7 +91,7 @@ def judge(
              if (s.threshold, s.min_voxels) == (chosen.threshold, chosen.min_voxels))
         for found in by_fold
     ]  # fmt: skip
-    caution = start_caution(task)
+    caution = start_caution(task, {own['person'] for own in trained.facts.values()})
     overlap = np.array([entry['dice'] for entry in entries]).sum(axis=0)
     return chosen, {
         'class': names[number - 1],

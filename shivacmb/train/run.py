@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from shivacmb.bids import write_text
 from shivacmb.exceptions import DataError, UsageError
 from shivacmb.train.backend import computes_bfloat16, describe_machine, start_backend
 from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
-from shivacmb.train.dataset import Query, find_labelled
+from shivacmb.train.dataset import JUDGED, Query
 from shivacmb.train.folds import assign_folds, read_folds, write_folds
+from shivacmb.train.gather import gather_labelled
 from shivacmb.train.lock import locked
 from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
@@ -129,19 +129,7 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         names = names_in(pool, how, channels)
         _check_chosen(task, names)
         return names
-    tags = _dataset_names([bids for bids, _ in task.sets])
-    scans = []
-    for (bids, labels), tag in zip(task.sets, tags, strict=True):
-        found = find_labelled(bids, labels, task.query, name=tag)
-        scans += list(found.scans)
-        for name, reason in found.passed_over:
-            tell(f'passed over {name}: {reason}')
-    counts = Counter(scan.name for scan in scans)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise UsageError(
-            f'{len(twice)} scans, such as {twice[0]}, have labels in two of the folders given; '
-            'a dataset may be given twice only with labels of other scans'
-        )
+    scans = gather_labelled(task.sets, task.query, tell)
     tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
     if _begun(task.work):
         # before anything is prepared anew: a fold may be learning from the pool as it is
@@ -166,20 +154,6 @@ def _check_chosen(task: Task, names: list[str]) -> None:
             )
 
 
-def _dataset_names(folders: list[Path]) -> list[str]:
-    """Name of each folder; a number tells further folders of a name apart.
-
-    The first keeps its name, so that a table of folds still fits when a dataset is added, and a
-    folder that is given twice is one dataset, its people the same.
-    """
-    names: dict[Path, str] = {}
-    for path in (folder.resolve() for folder in folders):
-        if path not in names:
-            free = (path.name, *(f'{path.name}-{number}' for number in range(2, len(folders) + 2)))
-            names[path] = next(name for name in free if name not in names.values())
-    return [names[folder.resolve()] for folder in folders]
-
-
 def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | None:
     """Read the table of folds; refuse one that is about other people."""
     if task.fold_table is None:
@@ -193,11 +167,32 @@ def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | N
             'the name that it has in the table, or leave --fold-table out'
         )
     tell(f'{known} of {len(people)} people keep their folds from <{task.fold_table}>')
+    if unknown := _unknown_to_table(people, fixed.keys()):
+        tell(f'warning: <{task.fold_table}>: {unknown}')
     return fixed
 
 
-def start_caution(task: Task) -> str:
+def _unknown_to_table(people: Collection[str], table: Collection[str]) -> str:
+    """Say that people lost their fold, perhaps because the folder of a dataset was renamed."""
+    lost, new = set(table) - set(people), set(people) - set(table)
+    if not lost or not new:
+        return ''
+    return (
+        f'{len(lost)} people of the table, such as {min(lost)}, are not among these scans, and '
+        f'{len(new)} of these, such as {min(new)}, are not in the table; the name of a dataset is '
+        'that of its folder'
+    )
+
+
+def start_caution(task: Task, people: Collection[str]) -> str:
     """Say whether a network may have begun with weights that learnt from its unseen scans.
+
+    Parameters
+    ----------
+    task : Task
+        The training.
+    people : collection of str
+        Of its scans, as in the table of folds.
 
     Returns
     -------
@@ -213,6 +208,8 @@ def start_caution(task: Task) -> str:
         reason = 'without a table of folds'
     elif task.same_names:
         reason = 'with a table of folds that cannot tell datasets in folders of one name apart'
+    elif unknown := _unknown_to_table(people, read_folds(task.fold_table, task.plan.folds)):
+        reason = f'with a table of folds that does not fit ({unknown})'
     else:
         return ''
     return (
@@ -240,8 +237,7 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     """
     plan, work = task.plan, task.work
     facts = {name: open_volume(work / POOL, name).facts for name in names}
-    first = plan.classes[0].name
-    counts = [facts[name]['lesions'][first] for name in names]
+    counts = [facts[name]['lesions'][JUDGED] for name in names]
     for item in plan.classes:
         if not any(facts[name]['lesions'][item.name] for name in names):
             raise DataError(
@@ -253,6 +249,12 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
+    for fold in range(plan.folds):
+        if not any(count for count, own in zip(counts, folds, strict=True) if own != fold):
+            tell(
+                f'warning: fold {fold} learns from no {JUDGED} at all, because it leaves out '
+                'everybody who has some; label more people, or lower --folds'
+            )
     content = _settings(task, {name: facts[name]['key'] for name in names})
     content['folds of scans'] = dict(zip(names, folds, strict=True))
     if _begun(work):
@@ -343,7 +345,7 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     with locked(task.work / POOL, wait=wait):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names, tell)
-    caution = start_caution(task)
+    caution = start_caution(task, {own['person'] for own in facts.values()})
     if caution:
         tell(f'warning: {caution}; --fold-table keeps people in the folds of an earlier training')
     for name in names:

@@ -106,6 +106,8 @@ def test_classes_in_one_map_need_values(labelled: Path) -> None:
     query = Query(SWI, (*CMB, LabelClass('iron')), pattern='{stem}_dseg.nii.gz')
     with pytest.raises(UsageError, match=r'names one map for 2 classes; say which value'):
         find_labelled(labelled / 'raw', labelled / 'labels', query)
+    with pytest.raises(UsageError, match='--class microbleed: one must be called CMB, the class'):
+        find_labelled(labelled / 'raw', labelled, Query(SWI, (LabelClass('microbleed', (1,)),)))
     with pytest.raises(UsageError, match='CMB, CMB repeat a name or a value'):
         find_labelled(labelled / 'raw', labelled / 'labels', Query(SWI, CMB * 2))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,13 @@ import pytest
 from shivacmb.exceptions import DataError, UsageError
 from shivacmb.models import Intensity
 from shivacmb.train.curves import read_curve
-from shivacmb.train.dataset import Query
+from shivacmb.train.dataset import LabelClass, Query
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
 from shivacmb.train.run import (
     SETTINGS,
     Task,
     _check_continued,
-    _dataset_names,
     _fixed_folds,
     _why_not,
     deal,
@@ -41,19 +41,6 @@ def task(tmp_path: Path, **changes: Any) -> Task:
 
 def start(folds: int) -> Any:
     return SimpleNamespace(name='first', version='1.0', folds=tuple(range(folds)))
-
-
-def test_only_further_folders_of_a_name_get_a_number(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ('a/raw', 'b/raw', 'c/raw', 'c/other', 'd/raw-2')]
-    assert _dataset_names(folders[:1]) == ['raw']
-    assert _dataset_names(folders) == ['raw', 'raw-2', 'raw-3', 'other', 'raw-2-2']
-
-
-def test_a_dataset_given_twice_is_one(tmp_path: Path) -> None:
-    (tmp_path / 'raw').mkdir()
-    (tmp_path / 'link').symlink_to(tmp_path / 'raw')
-    folders = [tmp_path / 'raw', tmp_path / 'other', tmp_path / 'link', tmp_path / 'x/../raw']
-    assert _dataset_names(folders) == ['raw', 'other', 'raw', 'raw']
 
 
 def test_a_scan_with_two_label_maps_is_refused(labelled: Path, tmp_path: Path) -> None:
@@ -75,21 +62,34 @@ def test_a_table_of_other_people_is_refused(tmp_path: Path) -> None:
     fixed = _fixed_folds(mine, {'raw/sub-01', 'raw/sub-02'}, told.append)
     assert fixed == {'raw/sub-01': 1}
     assert told == [f'1 of 2 people keep their folds from <{table}>']
+    with table.open('a') as stream:
+        stream.write('old/sub-09\tx\t1\t0\n')
+    _fixed_folds(mine, {'raw/sub-01', 'raw/sub-02'}, told.append)
+    assert told[2].endswith(
+        '1 people of the table, such as old/sub-09, are not among these scans, and 1 of these, '
+        'such as raw/sub-02, are not in the table; the name of a dataset is that of its folder'
+    )
 
 
 def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> None:
     table = tmp_path / 'folds.tsv'
-    assert start_caution(task(tmp_path)) == ''
-    assert start_caution(task(tmp_path, start=start(2), fold_table=table)) == ''
-    alone = start_caution(task(tmp_path, start=start(2)))
+    table.write_text('person\tscan\tlesions\tfold\nraw/sub-01\tx\t1\t1\n')
+    people = {'raw/sub-01', 'raw/sub-02'}
+    assert start_caution(task(tmp_path), people) == ''
+    assert start_caution(task(tmp_path, start=start(2), fold_table=table), people) == ''
+    renamed = start_caution(task(tmp_path, start=start(2), fold_table=table), {'raw-v2/sub-01'})
+    assert (
+        'with a table of folds that does not fit (1 people of the table, such as raw/' in renamed
+    )
+    alone = start_caution(task(tmp_path, start=start(2)), people)
     assert alone.startswith('the training began with first 1.0, without a table of folds: if')
-    mean = start_caution(task(tmp_path, start=start(3), fold_table=table))
+    mean = start_caution(task(tmp_path, start=start(3), fold_table=table), people)
     assert 'each fold with the mean of its 3: if people of these scans' in mean
     pairs = [((tmp_path / name), tmp_path) for name in ('a/bids', 'b/bids')]
-    named = start_caution(task(tmp_path, start=start(2), fold_table=table, sets=tuple(pairs)))
+    twins = task(tmp_path, start=start(2), fold_table=table, sets=tuple(pairs))
+    named = start_caution(twins, people)
     assert 'with a table of folds that cannot tell datasets in folders of one name apart' in named
-    once = start_caution(task(tmp_path, start=start(2), fold_table=table, sets=(pairs[0],) * 2))
-    assert once == ''
+    assert start_caution(replace(twins, sets=(pairs[0],) * 2), people) == ''
 
 
 def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
@@ -143,6 +143,39 @@ def test_a_command_that_is_refused_leaves_the_prepared_scans(
     assert {path: path.read_bytes() for path in pool.iterdir()} == before
 
 
+def test_folds_are_dealt_by_microbleeds_wherever_they_stand_among_the_classes(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    iron = np.zeros((50, 54, 48), np.uint8)
+    iron[30, 30, 30] = 1
+    for number in range(1, 7):
+        write_scan(tmp_path, f'{number:02d}', 5 * (number < 4), iron=iron)
+    classes = (LabelClass('iron'), LabelClass('CMB'))
+    mine = task(tmp_path, sets=((tmp_path / 'raw', tmp_path / 'labels'),))
+    told: list[str] = []
+    for seed in range(4):
+        plan = replace(mine.plan, folds=3, classes=classes, seed=seed)
+        query = replace(mine.query, classes=classes)
+        one = replace(mine, plan=plan, query=query, work=tmp_path / f'work-{seed}')
+        names = gather(one, lambda: False, lambda _: None)
+        folds, _ = deal(one, names, told.append)
+        # three people with microbleeds, one in each fold
+        assert sorted(folds[:3]) == [0, 1, 2]
+    assert told == []
+
+
+def test_a_fold_that_learns_from_no_lesion_is_told(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    for number in (1, 2):
+        write_scan(tmp_path, f'{number:02d}', 3 * (number == 1))
+    mine = task(tmp_path, sets=((tmp_path / 'raw', tmp_path / 'labels'),))
+    told: list[str] = []
+    folds, _ = deal(mine, gather(mine, lambda: False, lambda _: None), told.append)
+    (warning,) = told
+    assert warning.startswith(f'warning: fold {folds[0]} learns from no CMB at all')
+
+
 def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_path: Path) -> None:
     mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
     names = gather(mine, lambda: False, lambda _: None)
@@ -157,7 +190,8 @@ def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_pa
 def test_scans_of_two_datasets_are_in_one_order(labelled: Path, tmp_path: Path) -> None:
     for name in ('z', 'a'):
         shutil.copytree(labelled / 'raw', tmp_path / name)
-    pairs = tuple((tmp_path / name, labelled / 'labels') for name in ('z', 'a'))
+        shutil.copytree(labelled / 'labels', tmp_path / f'labels-{name}')
+    pairs = tuple((tmp_path / name, tmp_path / f'labels-{name}') for name in ('z', 'a'))
     mine = replace(task(tmp_path), sets=pairs)
     names = gather(mine, lambda: False, lambda _: None)
     assert names == sorted(names)
