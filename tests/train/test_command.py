@@ -214,10 +214,13 @@ def test_labels_that_do_not_fit_end_in_one_line(
     refused(16, 'there is no folder of labels', labels=tmp_path / 'nowhere')
     (tmp_path / 'empty').mkdir()
     refused(16, 'none of the 5 scans of', labels=tmp_path / 'empty')
-    save(tmp_path / 'other/a.nii.gz', np.ones((9, 9, 9), np.uint8))
-    refused(65, 'has another grid than its scan', '--labels', tmp_path / 'other/a.nii.gz')
-    save(tmp_path / 'other/b.nii.gz', np.zeros((50, 54, 48), np.uint8))
-    refused(65, 'none of the 5 label maps holds CMB', '--labels', tmp_path / 'other/b.nii.gz')
+    for stem in ('sub-01', 'sub-02', 'sub-03', 'sub-04_ses-a', 'sub-04_ses-b'):
+        save(tmp_path / f'small/{stem}.nii.gz', np.ones((9, 9, 9), np.uint8))
+        save(tmp_path / f'zeros/{stem}.nii.gz', np.zeros((50, 54, 48), np.uint8))
+    refused(65, 'has another grid than its scan', '--labels', tmp_path / 'small/{stem}.nii.gz')
+    refused(65, 'none of the 5 label maps holds CMB', '--labels', tmp_path / 'zeros/{stem}.nii.gz')
+    one = tmp_path / 'small/sub-01.nii.gz'
+    refused(66, f'the label map <{one}> is taken for raw/sub-01_T2starw and for', '--labels', one)
     refused(64, 'mixed_float16 needs a GPU, and', '--precision', 'mixed_float16')
     refused(64, '4 person(s) cannot fill 7 folds', '--folds', '7')
 
