@@ -8,10 +8,13 @@ millimetres along the scan's own axes, so that voxels of any shape can be averag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Array = NDArray[Any]
 
@@ -51,7 +54,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One microbleed: touching spheres that share a susceptibility.
+    """One microbleed: spheres of one susceptibility, which adds up where they overlap.
 
     Attributes
     ----------
@@ -245,7 +248,7 @@ def lesion_signal(
     signal : ndarray, complex128
         1 where nothing changes; a positive field shift gives a positive phase.
     share : ndarray, float64
-        Share of each voxel that the spheres fill.
+        Share of each voxel that the spheres fill; what two of them fill counts once.
     """
     size = np.asarray(voxel_mm, float)
     centre = np.asarray(lesion.centre, float) / size
@@ -276,6 +279,59 @@ def lesion_signal(
     parted = (extent[0], parts[0], extent[1], parts[1], extent[2], parts[2])
     means = [part.reshape(parted).mean(axis=(1, 3, 5)) for part in (signal, inside)]
     return box, means[0], means[1]
+
+
+def lobe_shares(
+    lesion: Lesion, voxel_mm: tuple[float, float, float], shape: tuple[int, int, int]
+) -> Iterator[tuple[tuple[slice, slice, slice], Array]]:
+    """Share of each voxel that each sphere of a lesion fills.
+
+    Their sum times the susceptibility is the material that makes the field: what two spheres
+    fill counts twice, as it does there.
+
+    Parameters
+    ----------
+    lesion, voxel_mm, shape
+        See :func:`lesion_signal`.
+
+    Yields
+    ------
+    box : tuple of three slice
+        Where the share belongs in the scan; empty when the sphere lies outside.
+    share : ndarray, float64
+    """
+    size = np.asarray(voxel_mm, float)
+    for *offset, radius in lesion.lobes:
+        centre = np.add(lesion.centre, offset)
+        first = np.floor((centre - radius) / size + 0.5).astype(int)
+        stop = np.floor((centre + radius) / size + 0.5).astype(int) + 1
+        low, high = np.clip(first, 0, shape), np.clip(stop, 0, shape)
+        box = (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
+        if (high <= low).any():
+            yield box, np.zeros(tuple(high - low))
+            continue
+        x, y, z = (slice(low[k] - first[k], high[k] - first[k]) for k in range(3))
+        yield box, _sphere_share(centre, radius, size, first, stop)[x, y, z]
+
+
+def _sphere_share(centre: Array, radius: float, size: Array, first: Array, stop: Array) -> Array:
+    """Share that a sphere fills of the voxels ``first`` to ``stop``, which hold all of it."""
+    # columns as narrow as the sphere needs, however large the voxels; exact along them
+    parts = np.maximum(3, np.ceil(size / min(0.3, radius / 8))).astype(int)
+    points, owners = [], []
+    for k in range(2):
+        number = np.arange((stop[k] - first[k]) * parts[k])
+        place = (first[k] - 0.5 + (number + 0.5) / parts[k]) * size[k] - centre[k]
+        met = np.abs(place) < radius
+        points.append(place[met])
+        owners.append(number[met] // parts[k])
+    square = radius**2 - points[0][:, None] ** 2 - points[1] ** 2
+    half = np.sqrt(np.maximum(square, 0.0))[..., None]
+    borders = (np.arange(first[2], stop[2] + 1) - 0.5) * size[2] - centre[2]
+    lengths = np.diff(np.clip(borders, -half, half), axis=-1)
+    share = np.zeros(tuple(stop - first))
+    np.add.at(share, (owners[0][:, None], owners[1]), lengths)
+    return np.asarray(share / (parts[0] * parts[1] * size[2]))
 
 
 def phase_reach(lesion: Lesion) -> float:

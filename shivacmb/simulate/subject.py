@@ -27,6 +27,7 @@ from shivacmb.simulate.lesions import (
     Protocol,
     draw_lesion,
     lesion_signal,
+    lobe_shares,
     phase_reach,
     visible_label,
 )
@@ -442,11 +443,8 @@ def _chi_map(tissue: _Tissue, vessels: VesselMaps, spheres: list[Lesion], grid: 
     chi = grid.mean(tissue.chi)
     chi[vessels.box] += vessels.mean_chi()
     for item in spheres:
-        box, _, share = lesion_signal(
-            item, grid.voxel_mm, grid.shape, Protocol(), reach_mm=1.5 * item.radius + 0.5,
-            subvoxel_mm=0.3,
-        )  # fmt: skip
-        chi[box] += np.asarray(item.chi * share, np.float32)
+        for box, share in lobe_shares(item, grid.voxel_mm, grid.shape):
+            chi[box] += np.asarray(item.chi * share, np.float32)
     return chi
 
 

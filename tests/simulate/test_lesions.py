@@ -11,8 +11,10 @@ from shivacmb.simulate.lesions import (
     draw_lesion,
     draw_radius,
     lesion_factor,
+    lobe_shares,
     visible_label,
 )
+from shivacmb.simulate.physics import field_shift
 
 Z = np.array([0.0, 0.0, 1.0])
 
@@ -96,6 +98,55 @@ def test_lesion_at_the_rim_is_cut_and_one_outside_is_empty() -> None:
     _, outside = lesion_factor(
         sphere(1.5, 1.0, centre=(50.0, 0.0, 0.0)), (1.0,) * 3, (9, 9, 9), Protocol()
     )
+    assert outside.size == 0
+
+
+def lobed(lobes: int, seed: int = 0, centre: float = 14.4) -> Lesion:
+    rng = np.random.default_rng(seed)
+    while True:
+        lesion = draw_lesion(rng, (centre,) * 3, Protocol(), apparent_radius=2.0)
+        if len(lesion.lobes) == lobes:
+            return lesion
+
+
+@pytest.mark.parametrize('lobes', [1, 2, 3, 4])
+@pytest.mark.parametrize('size', [(0.8, 0.8, 0.8), (0.3, 5.0, 1.2), (2.0, 2.0, 4.0)])
+def test_lobes_hold_the_volume_of_their_spheres(
+    lobes: int, size: tuple[float, float, float]
+) -> None:
+    lesion = lobed(lobes)
+    shape = tuple(int(30 / side) for side in size)
+    for (_, _, _, radius), (box, share) in zip(
+        lesion.lobes, lobe_shares(lesion, size, shape), strict=True
+    ):
+        assert share.shape == tuple(part.stop - part.start for part in box)
+        assert share.sum() * np.prod(size) == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.012)
+        assert share.min() >= 0
+        assert share.max() <= 1 + 1e-9
+
+
+@pytest.mark.parametrize('lobes', [1, 2, 3, 4])
+def test_the_field_of_the_susceptibility_is_that_of_the_spheres(lobes: int) -> None:
+    lesion, size, side = lobed(lobes), (0.3,) * 3, 96
+    chi = np.zeros((side,) * 3, np.float32)
+    for box, share in lobe_shares(lesion, size, chi.shape):
+        chi[box] += lesion.chi * share
+    # 5 mm up, 5 mm aside, and between: several radii away
+    at = np.array([[48, 48, 65], [65, 48, 48], [48, 59, 61]])
+    away = at * 0.3 - lesion.centre
+    closed = sum(dipole_shift(away - lobe[:3], lobe[3], lesion.chi, Z) for lobe in lesion.lobes)
+    np.testing.assert_allclose(
+        field_shift(chi, size, margin=0.5)[tuple(at.T)], closed, rtol=0.03, atol=1e-5
+    )
+
+
+def test_lobes_at_the_rim_are_cut_and_those_outside_are_empty() -> None:
+    # half of the first lies on either side of the scan's end
+    lesion = Lesion((-0.5, 5.0, 5.0), 2.0, 2.0, 1.0, 1.0,
+                    ((0.0, 0.0, 0.0, 2.0), (-9.0, 0.0, 0.0, 2.0)))  # fmt: skip
+    (box, half), (_, outside) = lobe_shares(lesion, (1.0,) * 3, (11, 11, 11))
+    assert box[0].start == 0
+    assert half.sum() == pytest.approx(2 / 3 * np.pi * 8, rel=0.012)
     assert outside.size == 0
 
 

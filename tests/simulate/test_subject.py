@@ -136,6 +136,20 @@ def test_nuclei_with_iron_are_bright_in_susceptibility(subject: Subject) -> None
     assert (chi[~subject.brain] == 0).all()
 
 
+def test_the_susceptibility_map_holds_all_material_of_overlapping_lobes() -> None:
+    how = scanner(voxel_mm=(1.5, 1.0, 2.5))
+    drawn = simulate(4, seed=3, how=how, contrasts=('Chimap',))
+    # the tissue is drawn before the lesions: it is the same, and the map has no noise
+    bare = simulate(0, seed=3, how=how, contrasts=('Chimap',))
+    lesions = [item.lesion for item in drawn.lesions]
+    assert sum(len(lesion.lobes) > 1 for lesion in lesions) >= 2
+    added = drawn.images['Chimap'][0] - bare.images['Chimap'][0]
+    material = sum(
+        lesion.chi * 4 / 3 * np.pi * lobe[3] ** 3 for lesion in lesions for lobe in lesion.lobes
+    )
+    assert added.sum() * 1.5 * 1.0 * 2.5 == pytest.approx(material, rel=0.01)
+
+
 def test_a_later_echo_takes_more_signal_and_more_phase() -> None:
     drawn = simulate(2, how=scanner(echoes_s=(0.01, 0.02, 0.04)))
     first, _, last = drawn.images['T2starw']
