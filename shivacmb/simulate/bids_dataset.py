@@ -37,7 +37,7 @@ Array = NDArray[Any]
 
 #: Stored value of white matter in magnitude images.
 WHITE = 1000.0
-#: Value of one stored unit of phase (rad) and susceptibility (ppm).
+#: Value of one stored unit of phase (rad) and least of susceptibility (ppm).
 PHASE_STEP, CHI_STEP = np.pi / 4096, 1e-4
 #: Raise it when the same seed gives other images: a dataset begun before is then not gone on.
 SIMULATOR = 3
@@ -125,6 +125,11 @@ def _stored(values: Array, step: float) -> Array:
     return np.asarray(np.clip(steps, -32768, 32767), np.int16)
 
 
+def _chi_step(chi: Array) -> float:
+    """Value of one stored unit with which no susceptibility is cut."""
+    return max(CHI_STEP, float(np.abs(chi).max(initial=0.0)) / 32767)
+
+
 def _images(
     subject: Subject, scanner: Scanner, stem: str
 ) -> Iterator[tuple[str, Array, float, dict[str, Any]]]:
@@ -168,14 +173,14 @@ def _images(
         **common, 'PulseSequenceType': 'Spin echo', 'ScanningSequence': 'SE', 'EchoTime': 0.09,
         'RepetitionTime': 5.0,
     }  # fmt: skip
-    for contrast, step, slope, sidecar in (
-        ('swi', 1 / WHITE, 1.0, main),
-        ('T2w', 1 / WHITE, 1.0, spin),
-        ('Chimap', CHI_STEP, CHI_STEP, {**common, 'Units': 'ppm'}),
-    ):
+    for contrast, sidecar in (('swi', main), ('T2w', spin)):
         if contrast in subject.images:
             value = subject.images[contrast][0]
-            yield f'{stem}_{contrast}', _stored(value, step), slope, sidecar
+            yield f'{stem}_{contrast}', _stored(value, 1 / WHITE), 1.0, sidecar
+    if 'Chimap' in subject.images:
+        value = subject.images['Chimap'][0]
+        step = _chi_step(value)
+        yield f'{stem}_Chimap', _stored(value, step), step, {**common, 'Units': 'ppm'}
 
 
 def write_subject(out_dir: Path, label: str, subject: Subject, scanner: Scanner) -> None:

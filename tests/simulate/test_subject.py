@@ -250,8 +250,7 @@ def test_written_images_keep_units_place_and_axes(tmp_path: Path, subject: Subje
         canonical.get_fdata(), subject.images['phase'][0], atol=np.pi / 4096
     )
     chi = nib.as_closest_canonical(nib.load(folder / 'sub-001_Chimap.nii.gz')).get_fdata()
-    np.testing.assert_allclose(chi, np.clip(subject.images['Chimap'][0], -3.2768, 3.2767),
-                               atol=6e-5)  # fmt: skip
+    np.testing.assert_allclose(chi, subject.images['Chimap'][0], atol=6e-5)
     labels = nib.load(truth / 'sub-001_desc-CMB_dseg.nii.gz')
     values = np.asarray(labels.dataobj)
     for line in (truth / 'sub-001_desc-CMB_dseg.tsv').read_text().splitlines()[1:]:
@@ -260,6 +259,22 @@ def test_written_images_keep_units_place_and_axes(tmp_path: Path, subject: Subje
         found = nib.affines.apply_affine(labels.affine, middle)
         assert np.linalg.norm(found - [float(cell) for cell in cells[2:5]]) < 1.5
         assert float(cells[10]) == pytest.approx((values == int(cells[0])).sum())
+
+
+@pytest.mark.parametrize(
+    ('largest', 'step'), [(0.7, 1e-4), (3.2767, 1e-4), (8.0, 8 / 32767), (-12.0, 12 / 32767)]
+)
+def test_no_susceptibility_is_too_large_for_its_file(
+    tmp_path: Path, subject: Subject, largest: float, step: float
+) -> None:
+    chi = np.linspace(0, largest, subject.brain.size).astype(np.float32)
+    chi = chi.reshape(subject.brain.shape)
+    how = scanner()
+    write_subject(tmp_path, '001', replace(subject, images={'Chimap': [chi]}), how)
+    image = nib.load(tmp_path / 'sub-001/anat/sub-001_Chimap.nii.gz')
+    assert image.dataobj.slope == pytest.approx(step, rel=1e-6)
+    found = nib.as_closest_canonical(image).get_fdata()
+    np.testing.assert_allclose(found, chi, atol=0.501 * step)
 
 
 def test_orders_are_checked() -> None:
