@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from shivacmb.simulate import lesions
 from shivacmb.simulate.lesions import (
     Lesion,
     Protocol,
@@ -11,7 +15,9 @@ from shivacmb.simulate.lesions import (
     draw_lesion,
     draw_radius,
     lesion_factor,
+    lesion_signal,
     lobe_shares,
+    phase_reach,
     visible_label,
 )
 from shivacmb.simulate.physics import field_shift
@@ -101,10 +107,10 @@ def test_lesion_at_the_rim_is_cut_and_one_outside_is_empty() -> None:
     assert outside.size == 0
 
 
-def lobed(lobes: int, seed: int = 0, centre: float = 14.4) -> Lesion:
-    rng = np.random.default_rng(seed)
+def lobed(lobes: int) -> Lesion:
+    rng = np.random.default_rng(0)
     while True:
-        lesion = draw_lesion(rng, (centre,) * 3, Protocol(), apparent_radius=2.0)
+        lesion = draw_lesion(rng, (14.4, 14.4, 14.4), Protocol(), apparent_radius=2.0)
         if len(lesion.lobes) == lobes:
             return lesion
 
@@ -148,6 +154,48 @@ def test_lobes_at_the_rim_are_cut_and_those_outside_are_empty() -> None:
     assert box[0].start == 0
     assert half.sum() == pytest.approx(2 / 3 * np.pi * 8, rel=0.012)
     assert outside.size == 0
+
+
+@pytest.mark.parametrize('most', [1, 5_000, 40_000])
+@pytest.mark.parametrize(
+    ('size', 'shape'),
+    [((0.8, 0.8, 1.5), (40, 40, 20)), ((0.3, 2.0, 5.0), (90, 15, 6)),
+     ((1.0, 1.0, 4.0), (30, 1, 1)), ((5.0, 0.9, 0.9), (1, 30, 30))],
+)  # fmt: skip
+def test_a_box_in_many_blocks_has_the_bytes_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    size: tuple[float, float, float],
+    shape: tuple[int, int, int],
+) -> None:
+    # in the last block of an axis there may be fewer voxels than in the others
+    tilted = Protocol(7.0, 0.015, (0.6, 0.0, 0.8))
+    x, y, z = (side * count / 2 for side, count in zip(size, shape, strict=True))
+    lesion = replace(lobed(3), centre=(x, y, z), apparent_radius=1.4)
+    monkeypatch.setattr(lesions, '_MOST_POINTS', 10**9)
+    box, signal, share = lesion_signal(lesion, size, shape, tilted, inside_signal=0.3)
+    monkeypatch.setattr(lesions, '_MOST_POINTS', most)
+    again = lesion_signal(lesion, size, shape, tilted, inside_signal=0.3)
+    assert again[0] == box
+    assert again[1].tobytes() == signal.tobytes()
+    assert again[2].tobytes() == share.tobytes()
+    assert np.abs(signal - 1).max() > 0.1
+
+
+@pytest.mark.parametrize('size', [(0.25, 0.25, 1.2), (1.2, 0.25, 0.25)])
+def test_memory_does_not_grow_with_the_points_of_a_box(size: tuple[float, float, float]) -> None:
+    lesion = Lesion((20.0, 20.0, 20.0), 2.0, 1.0, 1.0, 1.0, ((0.0, 0.0, 0.0, 1.0),))
+    shape = tuple(int(40 / side) for side in size)
+    tracemalloc.start()
+    box, signal, _ = lesion_signal(
+        lesion, size, shape, Protocol(7.0), reach_mm=phase_reach(lesion)
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # 12 million points: more than 1 GB at once
+    assert signal.size * 3 * 3 * 5 > 11e6
+    assert signal.shape == tuple(part.stop - part.start for part in box)
+    assert peak < 100e6
 
 
 def test_label_is_where_more_than_half_of_the_peak_was_lost() -> None:
