@@ -116,6 +116,7 @@ def prepare(
         [channel.dataobj for channel in isotropic],
         brain,
         box,
+        names=[_name(image) for image in images],
         percentile=intensity.percentile,
         clip=intensity.clip,
         divide=intensity.divide,

@@ -105,5 +105,5 @@ def check_brain(mask: npt.NDArray[np.bool_], voxel_mm: float, source: str) -> No
     if volume < MIN_BRAIN_ML:
         raise DataError(
             f'the brain mask ({source}) covers only {volume:.0f} mL; look at the scan, and give '
-            'another with --brain-mask or --derivatives, or choose another --mask'
+            'another mask (--help lists the options for masks)'
         )

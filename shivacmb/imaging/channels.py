@@ -46,6 +46,8 @@ def scale_channels(
     images: Sequence[Any],
     mask: npt.NDArray[Any],
     box: Box,
+    *,
+    names: Sequence[str] = (),
     **how: Any,
 ) -> npt.NDArray[np.float32]:
     """Scale each image by its own percentile in the brain, crop and stack.
@@ -58,6 +60,8 @@ def scale_channels(
         Brain.
     box : Box
         Of the network.
+    names : sequence of str, optional
+        What to call the images in messages.
     **how
         For :func:`shivacmb.imaging.scale_intensity`.
 
@@ -65,8 +69,19 @@ def scale_channels(
     -------
     (X, Y, Z, C) float32 ndarray
         In the box.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be scaled.
     """
-    scaled = [
-        crop(scale_intensity(np.asarray(image, np.float32), mask, **how), box) for image in images
-    ]
+    scaled = []
+    for number, image in enumerate(images):
+        try:
+            whole = scale_intensity(np.asarray(image, np.float32), mask, **how)
+        except DataError as error:
+            if not names:
+                raise
+            raise DataError(f'{names[number]}: {error}') from error
+        scaled.append(crop(whole, box))
     return np.stack(scaled, axis=-1)

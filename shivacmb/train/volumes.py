@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import replacing, write_text
-from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError, UsageError
+from shivacmb.exceptions import DataError, OutputError, TemporaryError, UsageError
 from shivacmb.imaging import crop, voxels_outside
 from shivacmb.models import Grid, Intensity, find_bundle
 from shivacmb.models.brain_mask import BUILTIN
@@ -323,7 +323,7 @@ def prepare_all(
         Some scans cannot be used; up to ten are named, each with its reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    problems: list[ShivaCMBError] = []
+    problems: list[str] = []
     if workers == 1:
         for scan in scans:
             if stop():
@@ -332,11 +332,11 @@ def prepare_all(
                 prepare_scan(folder, scan, how)
                 tell(f'prepared {scan.name}')
             except DataError as error:
-                problems.append(error)
+                problems.append(f'{scan.name}: {error}')
     elif not _prepare_beside(folder, scans, how, workers, stop, tell, problems):
         return False
     if problems:
-        shown = '; '.join(str(problem) for problem in problems[:_MOST_NAMED])
+        shown = '; '.join(problems[:_MOST_NAMED])
         raise DataError(
             f'{len(problems)} of {len(scans)} scans cannot be used: {shown}'
             if len(scans) > 1 else shown
@@ -346,7 +346,7 @@ def prepare_all(
 
 def _prepare_beside(
     folder: Path, scans: Sequence[LabelledScan], how: Preparation, workers: int,
-    stop: Callable[[], bool], tell: Callable[[str], None], problems: list[ShivaCMBError],
+    stop: Callable[[], bool], tell: Callable[[str], None], problems: list[str],
 ) -> bool:  # fmt: skip
     executor = ProcessPoolExecutor(workers, get_context('spawn'), _quietly)
     try:
@@ -364,7 +364,7 @@ def _prepare_beside(
                     future.result()
                     tell(f'prepared {scan.name}')
                 except DataError as error:
-                    problems.append(error)
+                    problems.append(f'{scan.name}: {error}')
                 except BrokenExecutor as error:
                     raise TemporaryError(
                         'a process that prepares scans ended without a word, most often because '

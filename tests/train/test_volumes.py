@@ -138,6 +138,50 @@ def test_every_bad_scan_is_named_at_once(
     assert open_volume(tmp_path / 'pool', scans[1].name).facts['lesions'] == {'CMB': 1}
 
 
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_scan_without_signal_in_its_mask_is_named_with_its_channel(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None], workers: int
+) -> None:
+    for label in ('01', '02'):
+        write_scan(tmp_path, label, 1)
+        raw = tmp_path / f'raw/sub-{label}/anat'
+        second = np.asarray(nib.load(raw / f'sub-{label}_T2starw.nii.gz').dataobj).copy()
+        if label == '02':
+            # signal outside the mask only
+            second[1:-1, 1:-1, 1:-1] = 0
+        save(raw / f'sub-{label}_T2w.nii.gz', second)
+    query = Query(
+        (Input('t2s', ('T2starw',)), Input('t2', ('T2w',))), CMB,
+        derivatives={'m': tmp_path / 'labels'},
+    )  # fmt: skip
+    scans = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query).scans
+    with pytest.raises(DataError) as error:
+        prepare_all(tmp_path / 'pool', scans, how(), workers=workers)
+    path = scans[1].images[1]
+    assert str(error.value).startswith(
+        f'1 of 2 scans cannot be used: {scans[1].name}: <{path}>: The 99th percentile inside the '
+        'brain mask is 0'
+    )
+    with pytest.raises(DataError) as error:
+        prepare_all(tmp_path / 'pool', scans[1:], how(), workers=workers)
+    assert str(error.value).startswith(f'{scans[1].name}: <{path}>: The 99th')
+
+
+def test_a_mask_too_small_brings_no_option_that_a_training_lacks(
+    tmp_path: Path, save: Callable[..., Path], write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    (scan,) = scans_of(tmp_path)
+    assert scan.mask is not None
+    dot = np.zeros(SHAPE, np.uint8)
+    dot[20:24, 20:24, 20:24] = 1
+    save(scan.mask, dot)
+    with pytest.raises(DataError) as error:
+        prepare_all(tmp_path / 'pool', [scan], how())
+    assert f'{scan.name}: the brain mask (<{scan.mask}>) covers only 0 mL' in str(error.value)
+    assert 'choose another --mask' not in str(error.value)
+
+
 def test_a_scan_is_prepared_again_only_when_something_changed(
     tmp_path: Path, write_scan: Callable[..., None]
 ) -> None:
