@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -96,13 +97,36 @@ def _builtin_mask() -> str:
     return ' '.join([*(fold.sha256 for fold in bundle.folds), *atlas])
 
 
-def _stem(folder: Path, name: str) -> Path:
-    return folder / name.replace('/', '__')
+def _files(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    """Image, label map and record of a prepared scan."""
+    stem = name.replace('/', '__')
+    return folder / f'{stem}.image.npy', folder / f'{stem}.labels.npy', folder / f'{stem}.json'
 
 
 def _facts(folder: Path, name: str) -> dict[str, Any]:
-    stem = _stem(folder, name)
-    return _read(stem.with_name(stem.name + '.json'))
+    return _read(_files(folder, name)[2])
+
+
+def _mapped(path: Path) -> Array:
+    # unlike np.load it takes nothing for a zip file or a pickle, and an empty file is no EOFError
+    try:
+        array: Array = np.lib.format.open_memmap(path, mode='r')
+    except TokenError as error:
+        raise ValueError(f'its header is damaged: {error}') from error
+    return array
+
+
+def _whole(folder: Path, name: str, grid: Grid, channels: int) -> bool:
+    """Whether both arrays are there, not cut off, and of the size of the grid."""
+    image_file, labels_file, _ = _files(folder, name)
+    try:
+        image, labels = _mapped(image_file), _mapped(labels_file)
+    except (OSError, ValueError):
+        return False
+    return (
+        (image.shape, image.dtype) == ((*grid.shape, channels), np.dtype(np.float32))
+        and (labels.shape, labels.dtype) == ((2, *grid.shape), np.dtype(np.uint8))
+    )  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -115,6 +139,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
     """Prepare one scan, unless the same files were prepared in the same way before.
+
+    Arrays that are missing or cut off are made again.
 
     Parameters
     ----------
@@ -135,7 +161,8 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
     """
     key = how.key(scan)
     earlier = _facts(folder, scan.name)
-    if (earlier.get('key'), earlier.get('how')) == (key, how.checksum):
+    same = (earlier.get('key'), earlier.get('how')) == (key, how.checksum)
+    if same and _whole(folder, scan.name, how.grid, len(scan.images)):
         return
     made = prepare(scan.images, scan.mask, grid=how.grid, intensity=how.intensity, threads=1)
     maps = [read_labels(path, made.scan) for path in scan.labels]
@@ -164,13 +191,13 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
         'ignored_voxels': int(np.count_nonzero(classes == IGNORED)),
         'images': [path.name for path in scan.images],
     }  # fmt: skip
-    stem = _stem(folder, scan.name)
+    image, labels, record = _files(folder, scan.name)
     # a kill between the arrays must not leave new ones under an old key
-    _forget(stem.with_name(stem.name + '.json'))
-    _save(stem.with_name(stem.name + '.image.npy'), made.network)
+    _forget(record)
+    _save(image, made.network)
     stored = np.stack([crop(made.brain, box).astype(np.uint8), classes])
-    _save(stem.with_name(stem.name + '.labels.npy'), stored)
-    write_text(stem.with_name(stem.name + '.json'), json.dumps(facts) + '\n')
+    _save(labels, stored)
+    write_text(record, json.dumps(facts) + '\n')
 
 
 def _forget(path: Path) -> None:
@@ -202,14 +229,14 @@ def open_volume(folder: Path, name: str) -> Volume:
     DataError
         It is not there or not whole.
     """
-    stem = _stem(folder, name)
+    image_file, labels_file, record = _files(folder, name)
     try:
-        image = np.load(stem.with_name(stem.name + '.image.npy'), mmap_mode='r')
-        stored = np.load(stem.with_name(stem.name + '.labels.npy'), mmap_mode='r')
+        image, stored = _mapped(image_file), _mapped(labels_file)
     except (OSError, ValueError) as error:
         raise DataError(
-            f'the prepared scan <{stem}> cannot be read ({error}); remove it and run the same '
-            'command again'
+            f'the prepared scan {name} cannot be read ({error}); remove <{image_file}>, '
+            f'<{labels_file}> and <{record}>, and run the same command again without '
+            '--from-pool, or copy them again'
         ) from error
     return Volume(image, stored[CLASSES], stored[BRAIN], _facts(folder, name))
 
@@ -253,7 +280,7 @@ def names_in(folder: Path, how: Preparation, channels: Sequence[str]) -> list[st
     Raises
     ------
     DataError
-        There is no pool, or some of its scans are not prepared yet.
+        There is no pool, or some of its scans are not prepared yet or damaged.
     UsageError
         They were prepared in another way.
     """
@@ -269,12 +296,17 @@ def names_in(folder: Path, how: Preparation, channels: Sequence[str]) -> list[st
             f'the scans in <{folder}> were prepared with another {", ".join(changed)}; give the '
             'options that they were prepared with, or leave --from-pool out'
         )
-    # a run that was killed may have left scans of earlier settings
-    lacking = [name for name in names if _facts(folder, name).get('how') != how.checksum]
+    # a run that was killed may have left scans of earlier settings, a copy parts of arrays
+    lacking = [
+        name for name in names
+        if _facts(folder, name).get('how') != how.checksum
+        or not _whole(folder, name, how.grid, len(channels))
+    ]  # fmt: skip
     if lacking:
         raise DataError(
-            f'{len(lacking)} of {len(names)} scans are not prepared so in <{folder}>, such as '
-            f'{lacking[0]}; run the same command without --from-pool, or copy them all'
+            f'{len(lacking)} of {len(names)} scans are not prepared so, or not whole, in '
+            f'<{folder}>, such as {lacking[0]}; run the same command without --from-pool, or copy '
+            'them all'
         )
     return sorted(names)
 

@@ -255,8 +255,41 @@ def test_channels_are_stacked_and_must_share_a_grid(
 
 
 def test_a_missing_volume_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r'the prepared scan <.*x__y> cannot be read'):
+    with pytest.raises(
+        DataError,
+        match=r'the prepared scan x/y cannot be read .*; remove <.*x__y\.image\.npy>, '
+        r'<.*x__y\.labels\.npy> and <.*x__y\.json>, and run the same command again',
+    ):
         open_volume(tmp_path, 'x/y')
+
+
+@pytest.mark.parametrize('part', ['image', 'labels'])
+def test_a_prepared_scan_that_is_cut_off_or_removed_is_made_again(
+    tmp_path: Path, write_scan: Callable[..., None], part: str
+) -> None:
+    write_scan(tmp_path, '01', 2)
+    (scan,) = scans_of(tmp_path)
+    pool, channels = tmp_path / 'pool', ['swi=T2starw,swi']
+    assert prepare_all(pool, [scan], how())
+    note_pool(pool, [scan.name], how(), channels)
+    assert names_in(pool, how(), channels) == [scan.name]
+    path = pool / f'{scan.name.replace("/", "__")}.{part}.npy'
+    whole = path.read_bytes()
+    other = tmp_path / 'other.npy'
+    np.save(other, np.zeros((3, 3, 3), np.float32))
+    # headers by which numpy finds an unfinished text
+    open_text = whole[:60].replace(b'descr', b"'''(((") + whole[60:]
+    for damaged in (whole[: len(whole) // 2], whole[:40], b'', open_text, other.read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match='not whole'):
+            names_in(pool, how(), channels)
+        assert prepare_all(pool, [scan], how())
+        assert path.read_bytes() == whole
+    path.unlink()
+    with pytest.raises(DataError, match=r'remove <.*\.image\.npy>'):
+        open_volume(pool, scan.name)
+    assert prepare_all(pool, [scan], how())
+    assert path.read_bytes() == whole
 
 
 def test_the_box_cuts_labels_like_images(tmp_path: Path, write_scan: Callable[..., None]) -> None:
@@ -311,10 +344,12 @@ def test_a_pool_is_taken_whole_and_as_it_was_prepared(labelled: Path, tmp_path: 
         names_in(tmp_path, how(), channels)
     note_pool(tmp_path, names, how(), channels)
     prepare_scan(tmp_path, scans[0], how())
-    with pytest.raises(DataError, match=rf'1 of 2 scans are not prepared so in <.*{names[1]}'):
+    with pytest.raises(
+        DataError, match=rf'1 of 2 scans are not prepared so, or not whole, in <.*{names[1]}'
+    ):
         names_in(tmp_path, how(), channels)
     prepare_scan(tmp_path, scans[1], how(intensity=Intensity(clip=1.3, divide=1.3)))
-    with pytest.raises(DataError, match='1 of 2 scans are not prepared so in'):
+    with pytest.raises(DataError, match='1 of 2 scans are not prepared so, or not whole'):
         names_in(tmp_path, how(), channels)
     prepare_scan(tmp_path, scans[1], how())
     assert names_in(tmp_path, how(), channels) == sorted(names)
