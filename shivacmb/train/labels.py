@@ -41,7 +41,8 @@ def read_labels(path: Path, scan: Any) -> Array:
     Raises
     ------
     DataError
-        It cannot be read, has another grid, or holds something else than labels.
+        It cannot be read, is not one volume, has another grid, or holds something else than
+        labels.
     """
     try:
         image = nib.load(path)
@@ -50,6 +51,10 @@ def read_labels(path: Path, scan: Any) -> Array:
         raise DataError(
             f'the label map <{path}> cannot be read ({error}); replace it, or leave its scan out'
         ) from error
+    if values.ndim < 3 or values.size != np.prod(values.shape[:3]):
+        raise DataError(
+            f'the label map <{path}> is not one 3-D volume but {values.shape}; give one volume'
+        )
     if not same_grid(image, scan):
         raise DataError(
             f'the label map <{path}> has another grid than its scan: {image.shape} voxels against '

@@ -117,6 +117,12 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     half = save(tmp_path / 'half.nii.gz', np.full(SHAPE, 0.4, np.float32))
     with pytest.raises(DataError, match=r'<.*half.nii.gz> holds values that are no labels'):
         read_labels(half, scan)
+    for shape in ((*SHAPE, 2), (2, 2)):
+        several = save(tmp_path / 'several.nii.gz', np.zeros(shape, np.uint8))
+        with pytest.raises(DataError, match=r'several.nii.gz> is not one 3-D volume but \(.*2\);'):
+            read_labels(several, scan)
+    one = save(tmp_path / 'one.nii.gz', np.ones((*SHAPE, 1), np.uint8))
+    np.testing.assert_array_equal(read_labels(one, scan), np.ones(SHAPE))
     (tmp_path / 'text.nii.gz').write_text('no')
     with pytest.raises(DataError, match=r'<.*text.nii.gz> cannot be read'):
         read_labels(tmp_path / 'text.nii.gz', scan)
