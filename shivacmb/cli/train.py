@@ -83,8 +83,7 @@ def _add_data(group: Any) -> None:
         'starts in LABELS_DIR',
     )  # fmt: skip
     group.add_argument(
-        '-d', '--derivatives', type=types.named_folder, nargs='+', default=[],
-        metavar='NAME=PATH',
+        '-d', '--derivatives', nargs='+', default=[], metavar='NAME=PATH',
         help='derivatives with *_desc-brain_mask.nii.gz; with --also, a NAME that is that of a '
         'dataset is for this one alone',
     )  # fmt: skip
@@ -394,7 +393,7 @@ def task_from(args: argparse.Namespace) -> Task:
         raise UsageError(f'--only-fold must lie between 0 and {plan.folds - 1}')
     query = Query(
         inputs=plan.inputs, classes=plan.classes, pattern=args.labels,
-        derivatives=dict(args.derivatives), mask_pattern=args.brain_mask,
+        derivatives=_derivatives(args), mask_pattern=args.brain_mask,
         participants=parse_labels(args.participant_label),
         exclude=parse_labels(args.exclude_participant_label) or (),
         filters=args.bids_filter_file,
@@ -406,6 +405,18 @@ def task_from(args: argparse.Namespace) -> Task:
         fold_table=args.fold_table, from_pool=args.from_pool, workers=args.nprocs,
         only_fold=args.only_fold,
     )  # fmt: skip
+
+
+def _derivatives(args: argparse.Namespace) -> dict[str, Path]:
+    """Folders of masks, which must exist, unless the scans are prepared already."""
+    from shivacmb.exceptions import UsageError
+
+    if args.from_pool:
+        return {}
+    try:
+        return dict(types.named_folder(value) for value in args.derivatives)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f'argument -d/--derivatives: {error}') from error
 
 
 def _plan(args: argparse.Namespace, start: Bundle | None) -> Plan:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from shivacmb.cli.tools import main
+from shivacmb.cli.train import register, task_from
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,21 @@ def test_a_value_that_cannot_be_is_named(
     said = capsys.readouterr().err
     assert f'argument {option}: expected' in said
     assert repr(value) in said
+
+
+def test_masks_must_be_there_unless_the_scans_are_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def options(masks: Path, *more: str) -> list[str]:
+        folders = [str(tmp_path / name) for name in ('raw', 'labels', 'm')]
+        return ['train', *folders[:2], '-o', folders[2], *more, '-d', f'masks={masks}']
+
+    gone = tmp_path / 'gone'
+    assert main(options(gone)) == 64
+    said = capsys.readouterr().err
+    assert f'argument -d/--derivatives: no such folder: <{gone}> (expected NAME=PATH)' in said
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    assert task_from(parser.parse_args(options(tmp_path))).query.derivatives == {'masks': tmp_path}
+    # the same options on another machine: the prepared scans are all that is asked for
+    assert task_from(parser.parse_args(options(gone, '--from-pool'))).from_pool
