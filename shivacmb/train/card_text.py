@@ -55,8 +55,8 @@ def card_text(metadata: Mapping[str, Any]) -> str:
         f'- network: {", ".join(f"{k} {v}" for k, v in metadata["architecture"].items())}',
         f'- {_steps(recipe)}',
         f'- loss {recipe["loss"]}, {training["optimizer"]}, learning rate {recipe["low"]:g} to '
-        f'{recipe["high"]:g} in cycles of {recipe["cycle"]} steps, times {recipe["decay"]:.6g} '
-        'each step',
+        f'{recipe["high"]:g} in cycles of {", ".join(map(str, recipe["cycle"]))} steps, times '
+        f'{", ".join(f"{decay:.6g}" for decay in recipe["decay"])} each step (by fold)',
         f'- flip {"yes" if moves["flip"] else "no"}, shifts to {moves["shift_voxels"]} voxels, '
         f'rotations to {moves["rotation_degrees"]:g} degrees, intensity curves '
         f'{moves["curves"]}',

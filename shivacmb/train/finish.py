@@ -129,8 +129,15 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
     recipe = plan.to_json()
     for name in ('inputs', 'classes', 'grid', 'intensity', 'architecture'):
         recipe.pop(name)
-    rates = plan.rate(scans - len(trained.names[0]))
-    recipe.update(cycle=2 * rates.half, decay=rates.decay, steps=trained.steps)
+    if plan.steps is not None:
+        # --steps was followed instead
+        recipe.pop('epochs')
+    # a fold that learns from more scans has longer cycles
+    rates = [plan.rate(scans - len(names)) for names in trained.names]
+    recipe.update(
+        cycle=[2 * rate.half for rate in rates], decay=[rate.decay for rate in rates],
+        steps=trained.steps,
+    )  # fmt: skip
     runs = read_runs(task.work)
     # where no run was noted, this machine stands for those that were
     here = used_precision(plan, bfloat16=computes_bfloat16())

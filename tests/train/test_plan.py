@@ -98,8 +98,8 @@ def test_the_card_says_what_it_was_trained_on() -> None:
         'training': {
             'data': {'site': {'people': 3, 'scans': 4, 'scans_without_lesions': 1,
                               'lesions': {'CMB': 7}}},
-            'fold_sizes': [2, 2], 'recipe': {**Plan().to_json(), 'steps': [5, 5], 'cycle': 8,
-                                             'decay': 0.9},
+            'fold_sizes': [2, 2], 'recipe': {**Plan().to_json(), 'steps': [5, 6],
+                                             'cycle': [8, 10], 'decay': [0.9, 0.92]},
             'optimizer': 'Adam', 'start': 'random weights', 'minutes': 2.0,
             'finished': '2026-01-01', 'software': 'shivacmb 0', 'machines': [
                 {'device': 'cpu', 'cpu': 'a', 'cpu_cores': 2, 'backend': 'b 1', 'keras': '3'}],
@@ -111,6 +111,7 @@ def test_the_card_says_what_it_was_trained_on() -> None:
     assert '**Licence.** not stated' in text
     assert '| all | 4 | 7 | 0.857 | n/a | 0.25 | 0.8 |' in text
     assert 'threshold 0.4, at least 3 voxels' in text
+    assert 'in cycles of 8, 10 steps, times 0.9, 0.92 each step (by fold)' in text
 
 
 def test_an_ignored_value_of_a_class_is_refused() -> None:

@@ -17,11 +17,13 @@ from shivacmb.exceptions import DataError, UsageError
 from shivacmb.models import Intensity
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
+from shivacmb.train.finish import training_facts
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
 from shivacmb.train.run import (
     SETTINGS,
     Task,
+    Trained,
     _check_continued,
     _fixed_folds,
     _why_not,
@@ -97,6 +99,32 @@ def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
     for precision in ('mixed_bfloat16', 'mixed_bfloat16', 'float32'):
         note_run(tmp_path, {'device': 'cpu'}, precision)
     assert [run['precision'] for run in read_runs(tmp_path)] == ['mixed_bfloat16', 'float32']
+
+
+def test_the_card_gives_the_rates_of_every_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('shivacmb.train.finish.computes_bfloat16', lambda: False)
+    names = [f'raw/{number}' for number in range(7)]
+    facts = {name: {'dataset': 'raw', 'person': name, 'lesions': {'CMB': 1}} for name in names}
+    left_out = [names[:3], names[3:5], names[5:]]
+
+    def recipe(**changes: Any) -> dict[str, Any]:
+        mine = task(tmp_path, plan=Plan(folds=3, **changes))
+        steps = [mine.plan.total(7 - len(own)) for own in left_out]
+        trained = Trained([], left_out, facts, 0.0, steps)
+        found: dict[str, Any] = training_facts(mine, trained)['recipe']
+        return found
+
+    # 4, 5 and 5 scans: cycles of eight epochs, 1 % of the height left after 200
+    own = recipe()
+    assert own['steps'] == [800, 1000, 1000]
+    assert own['cycle'] == [32, 40, 40]
+    assert own['decay'] == pytest.approx([0.01 ** (1 / 800), *[0.01 ** (1 / 1000)] * 2])
+    assert own['epochs'] == 200
+    by_steps = recipe(steps=5000)
+    assert by_steps['steps'] == [5000] * 3
+    assert 'epochs' not in by_steps
 
 
 def test_why_another_precision_is_used() -> None:
