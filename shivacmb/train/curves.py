@@ -47,12 +47,16 @@ def join_curves(folds: list[Rows]) -> str:
     titles = ('step', 'learning_rate', 'loss', 'validation_loss')
     lines = ['\t'.join(['fold', *titles])]
     for fold, rows in enumerate(folds):
-        for row in rows:
-            cells = [row.get(title) for title in titles]
-            lines.append(
-                '\t'.join([str(fold), *('n/a' if c is None else f'{c:g}' for c in cells)])
-            )
+        lines += ['\t'.join([str(fold), *(_cell(t, row) for t in titles)]) for row in rows]
     return '\n'.join(lines) + '\n'
+
+
+def _cell(title: str, row: dict[str, float | None]) -> str:
+    value = row.get(title)
+    if value is None:
+        return 'n/a'
+    # six digits would round the steps of a long training
+    return f'{value:.0f}' if title == 'step' else f'{value:g}'
 
 
 def plot_curves(folds: list[Rows], path: Path, *, title: str) -> None:

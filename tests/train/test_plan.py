@@ -87,6 +87,13 @@ def test_curves_of_folds_are_joined() -> None:
     ]  # fmt: skip
 
 
+def test_steps_of_a_long_training_are_whole_in_the_table() -> None:
+    rows = [{'step': float(step), 'learning_rate': 1e-3, 'loss': 0.5, 'validation_loss': None}
+            for step in (999_999, 1_234_567, 1_234_568)]  # fmt: skip
+    steps = [line.split('\t')[1] for line in join_curves([rows]).splitlines()[1:]]
+    assert steps == ['999999', '1234567', '1234568']
+
+
 def test_the_card_says_what_it_was_trained_on() -> None:
     own = {'scans': 4, 'lesions': 7, 'found': 6, 'sensitivity': 0.857, 'precision': None,
            'false_positives_per_scan': 0.25, 'f1': 0.8}  # fmt: skip
