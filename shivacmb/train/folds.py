@@ -129,17 +129,27 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
     Raises
     ------
     DataError
-        A column is missing, a fold does not exist, or a person is in two.
+        It is no UTF-8, a column is missing, a fold does not exist, or a person is in two.
     """
     found: dict[str, int] = {}
-    with path.open(newline='', encoding='utf-8') as stream:
-        for number, row in enumerate(csv.DictReader(stream, delimiter='\t'), start=2):
-            person, text = row.get('person'), row.get('fold') or ''
-            if not person or not text.isdigit() or int(text) >= folds:
-                raise DataError(
-                    f'line {number} of <{path}> must have a person and a fold from 0 to '
-                    f'{folds - 1}; take the folds.tsv of an earlier training'
-                )
-            if found.setdefault(person, int(text)) != int(text):
-                raise DataError(f'<{path}> has {person} in two folds; keep one')
+    for number, row in enumerate(_rows(path), start=2):
+        person, text = row.get('person'), row.get('fold') or ''
+        if not person or not text.isdigit() or int(text) >= folds:
+            raise DataError(
+                f'line {number} of <{path}> must have a person and a fold from 0 to '
+                f'{folds - 1}; take the folds.tsv of an earlier training'
+            )
+        if found.setdefault(person, int(text)) != int(text):
+            raise DataError(f'<{path}> has {person} in two folds; keep one')
     return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline='', encoding='utf-8') as stream:
+            return list(csv.DictReader(stream, delimiter='\t'))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f'the table of folds <{path}> is no text in UTF-8 with tabs ({error}); save it as '
+            'such, or take the folds.tsv of an earlier training'
+        ) from error

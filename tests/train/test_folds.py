@@ -92,3 +92,15 @@ def test_a_table_with_nonsense_is_refused(tmp_path: Path, row: str, message: str
     table.write_text('person\tscan\tlesions\tfold\n' + row + '\n')
     with pytest.raises(DataError, match=message):
         read_folds(table, 3)
+
+
+@pytest.mark.parametrize('content', [
+    'person\tscan\tlesions\tfold\nd/sub-1\tx\t1\t0\n'.encode('utf-16'),
+    'person\tscan\tlesions\tfold\nd/é\tx\t1\t0\n'.encode('latin-1'),
+    b'person\tfold\n' + b'x' * 200_000 + b'\t0\n',
+], ids=['utf-16', 'latin-1', 'endless'])  # fmt: skip
+def test_a_table_that_is_no_utf8_is_named(tmp_path: Path, content: bytes) -> None:
+    table = tmp_path / 'folds.tsv'
+    table.write_bytes(content)
+    with pytest.raises(DataError, match=r'<.*folds\.tsv> is no text in UTF-8 .*; save it as such'):
+        read_folds(table, 2)
