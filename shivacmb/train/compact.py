@@ -42,6 +42,9 @@ def round_weights(weights: list[Array]) -> list[Array]:
 def save_compact(model: Any, path: Path) -> None:
     """Save a Keras model with deflated members, which Keras leaves uncompressed.
 
+    The same model gives the same bytes: the date of saving is a fixed one, and shared objects are
+    numbered from 1.
+
     Parameters
     ----------
     model : keras.Model
@@ -59,10 +62,28 @@ def save_compact(model: Any, path: Path) -> None:
         model.save(str(plain))
         with zipfile.ZipFile(plain) as source, zipfile.ZipFile(made, 'w') as target:
             for name in source.namelist():
-                # a fixed date: the same weights give the same file
+                # a fixed date, here and below: the same weights give the same file
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
                 content = source.read(name)
+                if name == 'metadata.json':
+                    about = {**json.loads(content), 'date_saved': '1980-01-01@00:00:00'}
+                    content = json.dumps(about).encode()
                 if name == 'config.json':
                     # older releases of Keras refuse arguments that they do not know
-                    content = json.dumps(without_defaults(json.loads(content))).encode()
+                    config = _numbered(without_defaults(json.loads(content)), {})
+                    content = json.dumps(config).encode()
                 target.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)
+
+
+def _numbered(config: Any, seen: dict[int, int]) -> Any:
+    """Number shared objects in their order; Keras writes where they lay in memory."""
+    if isinstance(config, list):
+        return [_numbered(item, seen) for item in config]
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: seen.setdefault(value, len(seen) + 1)
+        if key == 'shared_object_id'
+        else _numbered(value, seen)
+        for key, value in config.items()
+    }
