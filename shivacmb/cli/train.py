@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from shivacmb.cli import interrupts, types
+from shivacmb.cli.train_folders import check_folders, work_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -270,7 +271,7 @@ def run(args: argparse.Namespace) -> int:
     from shivacmb.models.write import require_replaceable
 
     name = check_name(args.output.name)
-    _check_folders(args)
+    check_folders(args)
     if args.output.exists() and not args.overwrite:
         raise OutputError(
             f'<{args.output}> exists; give another folder, or --overwrite to replace it'
@@ -309,41 +310,6 @@ def run(args: argparse.Namespace) -> int:
         f'{own["false_positives_per_scan"]:g} false positives per scan'
     )
     return 0
-
-
-def _check_folders(args: argparse.Namespace) -> None:
-    """Refuse a model's folder that would replace, or mix with, what the training reads."""
-    from shivacmb.exceptions import UsageError
-
-    output, work = args.output.resolve(), _work(args).resolve()
-    for folder in (args.bids_dir, args.labels_dir, *(path for pair in args.also for path in pair)):
-        own = folder.resolve()
-        if own == output or own in output.parents or output in own.parents:
-            raise UsageError(
-                f'-o <{args.output}> and the data <{folder}> lie one inside the other; give a '
-                'folder outside the data'
-            )
-        if own == work or own in work.parents:
-            raise UsageError(
-                f'--work <{_work(args)}> lies in the data <{folder}>; give a folder outside it'
-            )
-    if work == output or output in work.parents:
-        raise UsageError(
-            f'--work <{_work(args)}> must not be the folder of the model, nor lie in it; give '
-            'another one, or leave --work out'
-        )
-    # files of the same names (README.md) would be replaced
-    if work.is_dir() and any(work.iterdir()) and not (work / 'pool').is_dir():
-        raise UsageError(
-            f'<{_work(args)}> is not empty and holds no training that could go on; give a new '
-            'folder with --work'
-        )
-
-
-def _work(args: argparse.Namespace) -> Path:
-    given: Path | None = args.work
-    output: Path = args.output
-    return given or output.with_name(f'{output.name}.work')
 
 
 def check_backend() -> None:
@@ -401,7 +367,7 @@ def task_from(args: argparse.Namespace) -> Task:
     return Task(
         plan=plan, query=query,
         sets=((args.bids_dir, args.labels_dir), *((bids, labels) for bids, labels in args.also)),
-        work=_work(args), start=start,
+        work=work_folder(args), start=start,
         fold_table=args.fold_table, from_pool=args.from_pool, workers=args.nprocs,
         only_fold=args.only_fold,
     )  # fmt: skip
