@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shivacmb import __version__
-from shivacmb.bids import (
-    Scan,
-    check_mask_pattern,
-    file_facts,
-    find_brain_mask,
-    find_scans,
-    settings_hash,
-)
+from shivacmb.bids import Scan, check_mask_pattern, find_scans
 from shivacmb.exceptions import (
     DataError,
     NoInputError,
@@ -30,10 +23,11 @@ from shivacmb.exceptions import (
     ShivaCMBError,
     UsageError,
 )
+from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
-from shivacmb.simulate.implant_files import Fallback, load_host, phase_metadata, phase_path
+from shivacmb.simulate.implant_files import Fallback, input_sums, load_host
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
@@ -363,6 +357,7 @@ def measure_detectability(
         'grid': json.loads(json.dumps(asdict(grid))), 'detector': detector_name,
         'detector_key': json.loads(json.dumps(dict(detector_key or {}))),
         'fallback': asdict(fallback or Fallback()), 'software_version': __version__,
+        'simulator': SIMULATOR,
     }  # fmt: skip
     done: list[ScanTrials] = []
     failures: dict[str, ShivaCMBError] = {}
@@ -371,7 +366,7 @@ def measure_detectability(
             report(number, len(scans))
         path = out_dir / 'scans' / f'{scan.stem}.json'
         try:
-            key = {**settings, 'inputs': _inputs(scan, derivatives, mask_pattern)}
+            key = {**settings, 'inputs': input_sums(scan, derivatives, mask_pattern)}
             kept = _kept(path, key)
             if kept is None:
                 kept, notes = _one(scan, grid, detect, derivatives, mask_pattern, fallback)
@@ -417,30 +412,6 @@ def _one(
 ) -> tuple[ScanTrials, tuple[str, ...]]:
     found = load_host(scan, derivatives=derivatives, mask_pattern=mask_pattern, fallback=fallback)
     return try_scan(scan.stem, scan.contrast, found.host, grid, detect), found.notes
-
-
-def _inputs(
-    scan: Scan, derivatives: Mapping[str, Path] | None, mask_pattern: str | None
-) -> dict[str, Any]:
-    """Checksums of what is read for a scan; without a mask file the mask is the built-in one."""
-    scan.check()
-    phase = phase_path(scan.path)
-    files = {
-        'scan': scan.path,
-        'phase': phase,
-        'mask': find_brain_mask(scan, derivatives or {}, mask_pattern),
-    }
-    try:
-        sums = {
-            name: None if path is None else file_facts(path)['input_sha256']
-            for name, path in files.items()
-        }
-    except OSError as error:
-        raise DataError(
-            f'<{error.filename}> cannot be read ({error.strerror}); replace it or allow reading'
-        ) from error
-    turned = None if phase is None else settings_hash(phase_metadata(scan, phase))
-    return {**sums, 'sidecar': settings_hash(scan.metadata), 'phase_sidecar': turned}
 
 
 def _kept(path: Path, settings: Mapping[str, Any]) -> ScanTrials | None:

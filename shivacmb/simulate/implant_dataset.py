@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 
 from shivacmb.bids import Scan, check_mask_pattern, find_scans, write_text
 from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
 from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
-from shivacmb.simulate.implant_files import Fallback, load_host, write_implanted
+from shivacmb.simulate.implant_files import Fallback, input_sums, load_host, write_implanted
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.truth import write_truth
 
@@ -95,7 +97,7 @@ def implant_dataset(
     bids_dir : Path
         The user's dataset; nothing in it is changed.
     out_dir : Path
-        New, empty, or begun with the same order.
+        New, empty, or begun with the same order, modality and masks.
     order : ImplantOrder
         What is to be put in.
     participants, modality
@@ -114,7 +116,7 @@ def implant_dataset(
     failures : dict of str to ShivaCMBError
         Scans that could not be used; they stop no other.
     kept : list of str
-        Stems of the scans that were finished earlier.
+        Stems of the scans that were finished earlier, and whose files are as they were then.
 
     Raises
     ------
@@ -128,18 +130,22 @@ def implant_dataset(
     if not scans:
         raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
     check_mask_pattern(mask_pattern, scans)
-    _prepare(bids_dir, out_dir, order)
+    masks = [[name, str(path.resolve())] for name, path in (derivatives or {}).items()]
+    search = {'modality': modality, 'derivatives': masks, 'mask_pattern': mask_pattern}
+    _prepare(bids_dir, out_dir, order, search)
     made: list[str] = []
     kept: list[str] = []
     failures: dict[str, ShivaCMBError] = {}
     for number, scan in enumerate(scans, start=1):
         if report is not None:
             report(number - 1, len(scans))
-        if _marker(out_dir, scan).is_file():
-            kept.append(scan.stem)
-            continue
         try:
-            notes = _one(out_dir, scan, order, derivatives, mask_pattern)
+            inputs = input_sums(scan, derivatives, mask_pattern)
+            before = _earlier(out_dir, scan)
+            if before is not None and before.inputs == inputs and before.whole:
+                kept.append(scan.stem)
+                continue
+            notes = _one(out_dir, scan, order, derivatives, mask_pattern, inputs, before)
         except OutputError:
             raise
         except ShivaCMBError as error:
@@ -169,12 +175,45 @@ def _marker(out_dir: Path, scan: Scan) -> Path:
     return _folders(out_dir, scan)[1] / f'{scan.stem}_desc-CMB_dseg.json'
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """What an earlier run wrote of a scan: the checksums of what it read, and its images."""
+
+    inputs: Any
+    images: tuple[Path, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(path.is_file() for path in self.images)
+
+    def remove(self) -> None:
+        """Remove the images and their sidecars: the new ones may have other names."""
+        for path in self.images:
+            stem = path.name.removesuffix('.gz').removesuffix('.nii')
+            for old in (path, path.with_name(f'{stem}.json')):
+                old.unlink(missing_ok=True)
+
+
+def _earlier(out_dir: Path, scan: Scan) -> _Earlier | None:
+    """What is there of a scan; None when it was not finished."""
+    try:
+        facts = json.loads(_marker(out_dir, scan).read_text('utf-8'))
+        # names alone: nothing outside the folder of the copies is ever ours
+        names = [str(source).rpartition('/')[2] for source in facts['Sources']]
+        raw = _folders(out_dir, scan)[0]
+        return _Earlier(facts['Inputs'], tuple(raw / name for name in names))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _one(
     out_dir: Path,
     scan: Scan,
     order: ImplantOrder,
     derivatives: Mapping[str, Path] | None,
     mask_pattern: str | None,
+    inputs: Mapping[str, Any],
+    before: _Earlier | None,
 ) -> tuple[str, ...]:
     found = load_host(
         scan, derivatives=derivatives, mask_pattern=mask_pattern, fallback=order.fallback
@@ -201,22 +240,33 @@ def _one(
             sources=[f'bids:raw:{inner}/{name}' for name in names],
             facts={'FieldStrength': host.protocol.field_t, 'EchoTime': host.protocol.echo_s,
                    'VoxelSize': [round(value, 4) for value in host.voxel_mm],
+                   'Inputs': dict(inputs),
                    'Note': 'Lesions that the person has are not listed.'},
         )  # fmt: skip
         last = _marker(out_dir, scan)
+        if before is not None:
+            before.remove()
+            last.unlink(missing_ok=True)
         for source, target in zip(parts, (raw, truth), strict=True):
             target.mkdir(parents=True, exist_ok=True)
             for path in sorted(source.iterdir(), key=lambda item: item.name == last.name):
                 path.replace(target / path.name)
-    return found.notes
+    if before is None:
+        return found.notes
+    why = 'it, its phase, a sidecar or its mask changed'
+    if before.inputs == inputs:
+        why = 'files of its copy were gone'
+    return (*found.notes, f'{scan.name}: {why}, so its copy was made anew')
 
 
-def _prepare(bids_dir: Path, out_dir: Path, order: ImplantOrder) -> None:
+def _prepare(
+    bids_dir: Path, out_dir: Path, order: ImplantOrder, search: Mapping[str, Any]
+) -> None:
     ignore = bids_dir / '.bidsignore'
     lines = ignore.read_text('utf-8').splitlines() if ignore.is_file() else []
     prepare_root(
         out_dir,
-        {**asdict(order), 'into': str(bids_dir.resolve())},
+        {**asdict(order), 'into': str(bids_dir.resolve()), **search, 'simulator': SIMULATOR},
         name='Scans with simulated microbleeds',
         readme=README,
         description={'SourceDatasets': [{'URL': bids_dir.resolve().as_uri()}]},

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.bids import Scan, find_brain_mask
+from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import background_mask, is_skull_stripped, load_scan, read_mask, same_grid
@@ -255,6 +255,49 @@ def _brain(image: Any, mask: Path | None, name: str) -> Array:
     if not brain.any():
         raise DataError(f'the brain mask of {name} is empty; give one that is not')
     return brain
+
+
+def input_sums(
+    scan: Scan, derivatives: Mapping[str, Path] | None, mask_pattern: str | None
+) -> dict[str, Any]:
+    """Name of a scan and checksums of all that is read for it.
+
+    Parameters
+    ----------
+    scan, derivatives, mask_pattern
+        See :func:`load_host`.
+
+    Returns
+    -------
+    dict
+        Without a mask file the mask is the built-in one, and None here.
+
+    Raises
+    ------
+    DataError
+        When a file cannot be read.
+    NoInputError
+        When a mask was asked for and there is none.
+    """
+    scan.check()
+    phase = phase_path(scan.path)
+    files = {
+        'scan': scan.path,
+        'phase': phase,
+        'mask': find_brain_mask(scan, derivatives or {}, mask_pattern),
+    }
+    try:
+        sums = {
+            name: None if path is None else file_facts(path)['input_sha256']
+            for name, path in files.items()
+        }
+    except OSError as error:
+        raise DataError(
+            f'<{error.filename}> cannot be read ({error.strerror}); replace it or allow reading'
+        ) from error
+    turned = None if phase is None else settings_hash(phase_metadata(scan, phase))
+    own = settings_hash(scan.metadata)
+    return {'name': scan.name, **sums, 'sidecar': own, 'phase_sidecar': turned}
 
 
 def write_like(source: Path, target: Path, values: Array, boxes: Any, unscale: Any = None) -> None:

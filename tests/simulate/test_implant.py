@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,80 @@ def test_scans_are_never_written_into(tmp_path: Path) -> None:
     (empty / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
     with pytest.raises(NoInputError, match='no T2'):
         implant_dataset(empty, tmp_path / 'out', ImplantOrder())
+
+
+ORDER = ImplantOrder(seed=1, lesions=(2, 2), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
+
+
+def implanted(bids: Path, out: Path, said: list[str] | None = None, **options: Any) -> Any:
+    """Run ``--into`` with the masks of a dataset."""
+    options = {'derivatives': {'masks': bids / 'derivatives/masks'}, **options}
+    return implant_dataset(bids, out, ORDER, say=None if said is None else said.append, **options)
+
+
+def test_another_modality_or_mask_is_no_resumption(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    folder = bids / 'sub-01/anat'
+    for end in ('.nii.gz', '.json'):
+        shutil.copy(folder / f'sub-01_T2starw{end}', folder / f'sub-01_swi{end}')
+    assert implanted(bids, out, modality='swi')[0] == ['sub-01']
+    with pytest.raises(UsageError, match=r'other settings \(modality'):
+        implanted(bids, out, modality='t2s')
+    shutil.copytree(bids / 'derivatives/masks', tmp_path / 'other')
+    with pytest.raises(UsageError, match=r'other settings \(derivatives'):
+        implanted(bids, out, modality='swi', derivatives={'masks': tmp_path / 'other'})
+    pattern = str(
+        tmp_path / 'other/sub-{participant}/anat/sub-{participant}_desc-brain_mask.nii.gz'
+    )
+    with pytest.raises(UsageError, match=r'other settings \(mask_pattern'):
+        implanted(bids, out, modality='swi', mask_pattern=pattern)
+    record = json.loads((out / 'code/simulate.json').read_text())
+    record['settings']['simulator'] -= 1
+    (out / 'code/simulate.json').write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r'other settings \(simulator'):
+        implanted(bids, out, modality='swi')
+
+
+def test_a_replaced_scan_phase_sidecar_or_mask_is_made_anew(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    folder = bids / 'sub-01/anat'
+
+    def changed() -> bool:
+        said: list[str] = []
+        made, failures, kept = implanted(bids, out, said)
+        assert not failures
+        assert (made, kept) in ((['sub-01'], []), ([], ['sub-01']))
+        assert any('made anew' in text for text in said) == bool(made)
+        return bool(made)
+
+    implanted(bids, out)
+    assert not changed()
+    scan = nib.load(folder / 'sub-01_T2starw.nii.gz')
+    values = np.asarray(scan.dataobj) * 3
+    nib.Nifti1Image(values, scan.affine, scan.header).to_filename(folder / 'sub-01_T2starw.nii.gz')
+    assert changed()
+    assert np.asarray(nib.load(out / 'sub-01/anat/sub-01_T2starw.nii.gz').dataobj).max() > 1400
+    (folder / 'sub-01_T2starw.json').write_text('{"EchoTime": 0.03, "MagneticFieldStrength": 3}')
+    assert changed()
+    (folder / 'sub-01_part-phase_T2starw.json').write_text('{"ImageType": ["P"]}')
+    assert changed()
+    path = bids / 'derivatives/masks/sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    mask = nib.load(path)
+    nib.Nifti1Image(np.asarray(mask.dataobj) * 2, mask.affine).to_filename(path)
+    assert changed()
+    # what a copy no longer has must not stay
+    for name in ('sub-01_part-phase_T2starw.nii.gz', 'sub-01_part-phase_T2starw.json'):
+        (folder / name).unlink()
+    assert changed()
+    here = {path.name for path in (out / 'sub-01/anat').iterdir()}
+    assert here == {'sub-01_T2starw.nii.gz', 'sub-01_T2starw.json'}
+    # nor does a scan count as there when its contrast is another now, or its copy is gone
+    for end in ('.nii.gz', '.json'):
+        (folder / f'sub-01_T2starw{end}').rename(folder / f'sub-01_swi{end}')
+    assert changed()
+    assert {path.name for path in (out / 'sub-01/anat').iterdir()} == {
+        'sub-01_swi.nii.gz', 'sub-01_swi.json',
+    }  # fmt: skip
+    (out / 'sub-01/anat/sub-01_swi.nii.gz').unlink()
+    assert changed()
+    assert not changed()
