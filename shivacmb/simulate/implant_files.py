@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
-from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import background_mask, is_skull_stripped, load_scan, read_mask, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
+from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
 from shivacmb.simulate.lesions import Protocol
 
 Array = NDArray[Any]
-_RADIANS = ('rad', 'radian', 'radians')
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def load_host(
     values, scale = None, (1.0, 0.0)
     sidecar: dict[str, Any] = {}
     if path is not None:
-        values, scale, sidecar, guessed = _read_phase(path, image, phase_metadata(scan, path))
+        values, scale, sidecar, guessed = read_phase(path, image, phase_metadata(scan, path))
         notes += guessed
     host = Host(
         np.asarray(image.dataobj, np.float32), affine,
@@ -135,105 +134,6 @@ def _positive(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         return None
     return float(value)
-
-
-def phase_path(path: Path) -> Path | None:
-    """Phase image of a magnitude image by its name, or None.
-
-    Parameters
-    ----------
-    path : Path
-        Such as ``sub-1_T2starw.nii.gz`` or ``sub-1_part-mag_T2starw.nii.gz``.
-    """
-    if '_part-mag' in path.name:
-        other = path.with_name(path.name.replace('_part-mag', '_part-phase'))
-    else:
-        stem, _, suffix = path.name.rpartition('_')
-        before, chunk, after = stem.partition('_chunk-')
-        other = path.with_name(f'{before}_part-phase{chunk}{after}_{suffix}')
-    return other if other.is_file() else None
-
-
-def phase_metadata(scan: Scan, path: Path) -> dict[str, Any]:
-    """Sidecars of a scan's phase image, merged by the inheritance principle.
-
-    Parameters
-    ----------
-    scan : Scan
-    path : Path
-        From :func:`phase_path`.
-
-    Raises
-    ------
-    DataError
-        When one that applies cannot be read.
-    """
-    # from the root of the dataset down to the image
-    steps = max(1, len(Path(scan.relative_path).parts))
-    folders = list(path.parents)[:steps][::-1]
-    levels = [(folder, sorted(item.name for item in folder.glob('*.json'))) for folder in folders]
-    pairs, suffix, _ = split_name(path.name.removesuffix('.gz').removesuffix('.nii'))
-    return SidecarReader().merged(levels, pairs, suffix)
-
-
-def phase_scale(low: float, high: float) -> tuple[float, float]:
-    """How stored phase becomes rad: radians, -4096 to 4096 and 0 to 4095 occur.
-
-    Parameters
-    ----------
-    low, high : float
-        Extremes of the stored values.
-
-    Returns
-    -------
-    tuple of two float
-        Factor, and summand in rad.
-    """
-    if max(abs(low), abs(high)) <= 3.2:
-        return 1.0, 0.0
-    if low >= 0:
-        if high <= 6.4:
-            return 1.0, -np.pi
-        half = 2.0 ** np.ceil(np.log2(high)) / 2
-        return float(np.pi / half), -np.pi
-    return float(np.pi / 2.0 ** np.ceil(np.log2(max(-low, high) * 0.999))), 0.0
-
-
-def _read_phase(
-    path: Path, scan: Any, sidecar: dict[str, Any]
-) -> tuple[Array, tuple[float, float], dict[str, Any], list[str]]:
-    """Phase in rad, how it is stored, its sidecar with the unit, and what was guessed."""
-    try:
-        image = nib.load(path)
-        stored = np.asarray(image.dataobj, np.float32)
-    except Exception as error:
-        raise DataError(
-            f'the phase <{path}> cannot be read ({error}); replace or remove it'
-        ) from (error)
-    if stored.size != np.prod(scan.shape) or not same_grid(
-        nib.Nifti1Image(stored.reshape(scan.shape), image.affine), scan
-    ):
-        raise DataError(
-            f'the phase <{path}> has another grid than its magnitude: {stored.shape} against '
-            f'{scan.shape}; give both from the same reconstruction'
-        )
-    notes = []
-    if str(sidecar.get('Units', '')).strip().lower() in _RADIANS:
-        scale = 1.0, 0.0
-    else:
-        low, high = float(np.nanmin(stored)), float(np.nanmax(stored))
-        scale = phase_scale(low, high)
-        guess = (
-            f'stored values of {low:g} to {high:g} were taken for rad after times {scale[0]:.6g} '
-            f'plus {scale[1]:.6g}'
-        )
-        notes.append(f'{path.name}: its sidecar does not have "Units": "rad"; {guess}')
-        usual = 'rad' if scale == (1.0, 0.0) else 'arbitrary'
-        sidecar = {'Units': usual, **sidecar, 'UnitsGuessed': f'By shivacmb-tools: {guess}'}
-    values = np.nan_to_num(stored.reshape(scan.shape)) * np.float32(scale[0]) + np.float32(
-        scale[1]
-    )
-    return values, scale, sidecar, notes
 
 
 def _brain(image: Any, mask: Path | None, name: str) -> Array:
@@ -359,21 +259,10 @@ def write_implanted(folder: Path, scan: Scan, found: HostFile, new: Implanted) -
     _write_sidecar(folder, names[0], dict(scan.metadata))
     if found.phase_path is not None and new.phase is not None:
         names.append(found.phase_path.name)
-        values = _same_turns(new.phase, found.host.phase, found.phase_scale)
+        values = same_turns(new.phase, found.host.phase, found.phase_scale)
         write_like(found.phase_path, folder / names[1], values, new.boxes, found.phase_scale)
         _write_sidecar(folder, names[1], found.phase_sidecar)
     return names
-
-
-def _same_turns(new: Array, old: Array | None, scale: tuple[float, float]) -> Array:
-    """Bring phase of -pi to pi to the turns in which a file in rad has it."""
-    if old is None or scale != (1.0, 0.0) or np.abs(old).max(initial=0.0) <= 3.2:
-        return new
-    turn = 2 * np.pi
-    if old.min() >= 0 and old.max() <= 6.4:
-        return np.asarray(np.mod(new, turn), np.float32)
-    # unwrapped: the turn that is nearest to what was there
-    return np.asarray(new + turn * np.rint((old - new) / turn), np.float32)
 
 
 def _write_sidecar(folder: Path, name: str, content: dict[str, Any]) -> None:

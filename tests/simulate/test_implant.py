@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ from shivacmb.simulate.implant import (
     noise_level,
     room,
 )
-from shivacmb.simulate.implant_dataset import ImplantOrder, check_folders, implant_dataset
-from shivacmb.simulate.implant_files import load_host, phase_path, phase_scale, write_like
-from shivacmb.simulate.lesions import Protocol
+from shivacmb.simulate.implant_dataset import (
+    ImplantOrder,
+    check_folders,
+    implant_dataset,
+    scan_stream,
+)
+from shivacmb.simulate.implant_files import load_host, write_like
+from shivacmb.simulate.implant_phase import phase_path, phase_scale
+from shivacmb.simulate.lesions import Protocol, lesion_signal, phase_reach
 
 
 def host(phase: bool = False, noise: float = 10.0, sign: int = 1) -> Host:
@@ -116,7 +123,9 @@ def test_phase_changes_with_the_sign_of_the_convention() -> None:
 @pytest.mark.parametrize(
     ('low', 'high', 'one', 'expected'),
     [(-3.14, 3.14, 1.0, 1.0), (-4096, 4094, 2048, np.pi / 2), (0, 4095, 3072, np.pi / 2),
-     (0, 6.28, 3.0, 3.0 - np.pi), (-4000, 4090, 4096, np.pi), (-2047, 2047, 1024, np.pi / 2)],
+     (0, 6.28, 3.0, 3.0 - np.pi), (-3142, 3141, 1500, 1.5), (0, 6283, 1500, 1.5 - np.pi),
+     (-180, 179, 90, np.pi / 2), (0, 359, 90, -np.pi / 2),
+      (-4000, 4090, 4096, np.pi), (-2047, 2047, 1024, np.pi / 2)],
 )  # fmt: skip
 def test_stored_phase_becomes_rad(low: float, high: float, one: float, expected: float) -> None:
     factor, summand = phase_scale(low, high)
@@ -408,3 +417,69 @@ def test_a_replaced_scan_phase_sidecar_or_mask_is_made_anew(tmp_path: Path) -> N
     (out / 'sub-01/anat/sub-01_swi.nii.gz').unlink()
     assert changed()
     assert not changed()
+
+
+def wrapped() -> np.ndarray:
+    """Phase that wraps several times, in rad from -pi to pi."""
+    x = np.arange(48)[:, None, None] * np.ones(host().shape)
+    return np.angle(np.exp(0.4j * x))
+
+
+@pytest.mark.parametrize(
+    ('to_rad', 'low', 'units'),
+    [(1e-3, -1, None), (1e-3, 0, None), (1e-3, -1, 'mrad'), (1e-3, 0, 'mrad'),
+     (np.pi / 180, -1, None), (np.pi / 180, 0, None), (np.pi / 180, 0, 'Degrees'),
+     (np.pi / 180, -1, 'deg'), (np.pi / 4096, -1, None), (1.0, -1, 'Rad')],
+)  # fmt: skip
+def test_phase_turns_alike_in_every_unit(
+    tmp_path: Path, to_rad: float, low: int, units: str | None
+) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    path = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    stored = (wrapped() if low else wrapped() % (2 * np.pi)) / to_rad
+    # extremes as a whole brain has them
+    stored[0, 0, 0], stored[0, 0, 1] = np.pi / to_rad * low, np.pi / to_rad * (low + 2)
+    kind = np.float32 if to_rad == 1 else np.int16 if low else np.uint16
+    stored = stored.astype(np.float32) if to_rad == 1 else np.rint(stored).astype(kind)
+    nib.Nifti1Image(stored, nib.load(path).affine).to_filename(path)
+    if units is not None:
+        path.with_name('sub-01_part-phase_T2starw.json').write_text(json.dumps({'Units': units}))
+    implanted(bids, tmp_path / 'out')
+    new = nib.load(tmp_path / 'out' / path.relative_to(bids)).get_fdata()
+    inner = (slice(1, None), slice(1, None), slice(1, None))
+    turned = np.angle(np.exp(1j * (new - stored) * to_rad))[inner]
+    # what the lesions do to that phase, without any file
+    options = {'derivatives': {'m': bids / 'derivatives/masks'}}
+    found = load_host(find_scans(bids).scans[0], **options).host
+    rng = scan_stream(ORDER.seed, 'sub-01')
+    rng.integers(2, 3)
+    places = draw_positions(rng, found, room(found), 2)
+    lesions = draw_lesions(rng, found, places, radius_mm=ORDER.radius_mm, chi_ppm=ORDER.chi_ppm)
+    scan = replace(found, phase=wrapped().astype(np.float32))
+    expected = np.zeros(scan.shape)
+    for lesion in lesions:
+        box, factor, _ = lesion_signal(
+            lesion, scan.voxel_mm, scan.shape, scan.protocol, reach_mm=phase_reach(lesion)
+        )
+        expected[box] += np.angle(factor)
+    strong = scan.brain[inner] & (np.abs(expected[inner]) > 0.2) & (np.abs(expected[inner]) < 1)
+    assert strong.sum() > 20
+    assert np.median(turned[strong] / expected[inner][strong]) == pytest.approx(1, abs=0.03)
+    # turns are those of the file
+    assert new.min() >= float(stored.min()) - 1
+    assert new.max() <= float(stored.max()) + 1
+
+
+def test_one_infinite_voxel_does_not_decide_the_unit(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    values = 4096 / np.pi * wrapped()
+    values[0, 0, 0], values[0, 0, 1] = np.inf, -4096
+    values[0, 1, 0] = np.nan
+    phase_of(bids, values)
+    found = load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+    assert found.phase_scale == pytest.approx((np.pi / 4096, 0))
+    assert np.abs(found.host.phase[0, 0, 0]) <= np.pi
+    np.testing.assert_allclose(found.host.phase[1:], wrapped()[1:], atol=1e-4)
+    path, _ = phase_of(bids, np.full(host().shape, np.nan))
+    with pytest.raises(DataError, match=f'{path.name}> has no finite value'):
+        load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
