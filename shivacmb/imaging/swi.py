@@ -15,6 +15,8 @@ from scipy import fft
 from shivacmb.exceptions import DataError
 
 Array = npt.NDArray[Any]
+#: How often the mask is applied (Haacke 2004).
+POWER = 4
 
 
 def homodyne_phase(
@@ -84,7 +86,7 @@ def susceptibility_weighted(
     phase: Array,
     *,
     sign: Literal[-1, 1] = 1,
-    power: int = 4,
+    power: int = POWER,
     window: float = 0.125,
     slice_axis: int = 2,
 ) -> Array:

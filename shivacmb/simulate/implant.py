@@ -13,6 +13,7 @@ from scipy import ndimage
 from shivacmb.exceptions import DataError
 from shivacmb.simulate.dataset_scan import least_drop
 from shivacmb.simulate.exact import one_thread
+from shivacmb.simulate.implant_swi import slice_axis, weighting
 from shivacmb.simulate.lesions import (
     Lesion,
     Protocol,
@@ -48,6 +49,8 @@ class Host:
         In rad.
     phase_sign : int
         1 where a raised field gives a positive phase, -1 where a negative one.
+    swi : bool
+        Whether ``magnitude`` is an SWI: multiplied by a mask that was made of the phase.
     """
 
     magnitude: Array
@@ -56,6 +59,7 @@ class Host:
     protocol: Protocol
     phase: Array | None = None
     phase_sign: int = 1
+    swi: bool = False
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
@@ -230,9 +234,10 @@ def draw_lesions(
 def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> Implanted:
     """Multiply lesions into a scan.
 
-    The complex signal is multiplied, or the magnitude where there is no phase. The scan's noise
-    would shrink with the signal, so the missing part is added anew: a lesion without any signal
-    keeps the noise of the scan.
+    The complex signal is multiplied, or the magnitude where there is no phase; an SWI also by the
+    mask that its reconstruction makes of the lesion's phase. The scan's noise would shrink with
+    the signal, so the missing part is added anew: a lesion without any signal keeps the noise of
+    the scan, in an SWI as far as the mask leaves it.
 
     Parameters
     ----------
@@ -257,12 +262,15 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
     boxes: list[Box] = []
     for number, lesion in enumerate(lesions, start=1):
         # phase reaches farther than magnitude does
-        reach = None if phase is None else phase_reach(lesion)
+        reach = None if phase is None and not host.swi else phase_reach(lesion)
         box, factor, _ = lesion_signal(
             lesion, host.voxel_mm, host.shape, host.protocol, reach_mm=reach
         )
         size = np.abs(factor)
-        drop = magnitude[box] / max(level, 1e-9) * (1.0 - size)
+        mask = np.ones(size.shape)
+        if host.swi:
+            mask = weighting(factor, host.shape, slice_axis(host.voxel_mm, host.protocol.b0))
+        drop = magnitude[box] / max(level, 1e-9) * (1.0 - size * mask)
         peak = float(drop.max(initial=0.0))
         visible = bool(peak > least)
         spread = noise * np.sqrt(np.clip(1.0 - size**2, 0.0, None))
@@ -270,11 +278,11 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
         spread = spread * (magnitude[box] > 0)
         extra = spread * (rng.standard_normal(size.shape) + 1j * rng.standard_normal(size.shape))
         if phase is None:
-            magnitude[box] = np.abs(magnitude[box] * size + extra)
+            magnitude[box] = np.abs(magnitude[box] * size + extra) * mask
         else:
             turned = factor if host.phase_sign > 0 else np.conj(factor)
             signal = magnitude[box] * np.exp(1j * phase[box]) * turned + extra
-            magnitude[box] = np.abs(signal)
+            magnitude[box] = np.abs(signal) * mask
             phase[box] = np.where(np.abs(signal) > 0, np.angle(signal), phase[box])
         if visible:
             view = labels[box]

@@ -126,6 +126,8 @@ def load_host(
         np.asarray(image.dataobj, np.float32), affine,
         _brain(image, find_brain_mask(scan, derivatives or {}, mask_pattern), scan.name),
         protocol, values, fallback.phase_sign,
+        # the magnitude of an SWI sequence lacks the mask, whatever its suffix
+        swi=scan.contrast == 'swi' and 'part' not in scan.entities,
     )  # fmt: skip
     return HostFile(host, image, path, scale, sidecar, tuple(notes))
 

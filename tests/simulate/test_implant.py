@@ -483,3 +483,20 @@ def test_one_infinite_voxel_does_not_decide_the_unit(tmp_path: Path) -> None:
     path, _ = phase_of(bids, np.full(host().shape, np.nan))
     with pytest.raises(DataError, match=f'{path.name}> has no finite value'):
         load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+
+
+def test_the_same_scan_loses_more_as_swi(tmp_path: Path) -> None:
+    dark = []
+    for suffix, masked in (('T2starw', False), ('swi', True), ('part-mag_swi', False)):
+        bids, out = dataset(tmp_path / suffix), tmp_path / f'out-{suffix}'
+        folder = bids / 'sub-01/anat'
+        for end in ('.nii.gz', '.json'):
+            (folder / f'sub-01_T2starw{end}').rename(folder / f'sub-01_{suffix}{end}')
+        found = load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+        # a magnitude of that sequence has no mask
+        assert found.host.swi == masked
+        implanted(bids, out)
+        old, new = (np.asarray(nib.load(root / f'sub-01/anat/sub-01_{suffix}.nii.gz').dataobj)
+                    for root in (bids, out))  # fmt: skip
+        dark.append(int((new < 0.6 * old).sum()))
+    assert dark[1] > 1.2 * dark[0] > 0
