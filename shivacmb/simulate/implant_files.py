@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
+from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import background_mask, is_skull_stripped, load_scan, read_mask, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
@@ -21,6 +22,9 @@ from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_pha
 from shivacmb.simulate.lesions import Protocol
 
 Array = NDArray[Any]
+#: What a scan of a head may have: others are another unit, or a slip.
+_FIELD_T, _ECHO_S = (0.1, 20.0), (1e-3, 0.2)
+_SILENT = ('', 'n/a', 'na', 'none')
 
 
 @dataclass(frozen=True)
@@ -95,25 +99,14 @@ def load_host(
     Raises
     ------
     DataError
-        When the scan, its phase or its mask cannot be used.
+        When the scan, its phase, its mask or its protocol cannot be used.
     NoInputError
         When a mask was asked for and there is none.
     """
     scan.check()
     fallback = fallback or Fallback()
     image = load_scan(scan.path).image
-    notes = []
-    echo_s = _positive(scan.metadata.get('EchoTime'))
-    field_t = _positive(scan.metadata.get('MagneticFieldStrength'))
-    if echo_s is None:
-        echo_s = fallback.echo_s
-        notes.append(f'{scan.name}: no EchoTime in its sidecar, {1000 * echo_s:g} ms taken')
-    elif echo_s >= 1:
-        # milliseconds, as find_scans warns
-        echo_s /= 1000
-    if field_t is None:
-        field_t = fallback.field_t
-        notes.append(f'{scan.name}: no MagneticFieldStrength in its sidecar, {field_t:g} T taken')
+    field_t, echo_s, notes = _field_and_echo(scan, fallback)
     affine = np.asarray(image.affine, float)
     protocol = Protocol(field_t, echo_s, field_direction(affine))
     path = phase_path(scan.path)
@@ -132,10 +125,68 @@ def load_host(
     return HostFile(host, image, path, scale, sidecar, tuple(notes))
 
 
-def _positive(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+def _field_and_echo(scan: Scan, fallback: Fallback) -> tuple[float, float, list[str]]:
+    """Field in tesla and echo time in seconds, and what was taken where sidecars are silent."""
+    notes = []
+    echo_s = _number(scan, 'EchoTime')
+    field_t = _number(scan, 'MagneticFieldStrength')
+    if echo_s is None:
+        echo_s = fallback.echo_s
+        notes.append(f'{scan.name}: no EchoTime in its sidecar, {1000 * echo_s:g} ms taken')
+    else:
+        if echo_s >= 1:
+            # milliseconds, as find_scans warns where it is no text
+            echo_s /= 1000
+            if isinstance(scan.metadata['EchoTime'], str):
+                notes.append(f'{scan.name}: EchoTime {1000 * echo_s:g} was read as milliseconds')
+        _within(scan, 'EchoTime', echo_s, _ECHO_S, 's')
+    if field_t is None:
+        field_t = fallback.field_t
+        notes.append(f'{scan.name}: no MagneticFieldStrength in its sidecar, {field_t:g} T taken')
+    else:
+        _within(scan, 'MagneticFieldStrength', field_t, _FIELD_T, 'T')
+    return field_t, echo_s, notes
+
+
+def _number(scan: Scan, name: str) -> float | None:
+    """A number of a sidecar, also where it is text; None where there is none."""
+    value = scan.metadata.get(name)
+    if value is None or (isinstance(value, str) and value.strip().lower() in _SILENT):
         return None
-    return float(value)
+    try:
+        if not isinstance(value, bool):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise DataError(
+        f'{name} of {scan.name} is no number in <{_sidecar_of(scan, name)}>: {value!r}; correct '
+        'or remove it'
+    )
+
+
+def _within(scan: Scan, name: str, value: float, limits: tuple[float, float], unit: str) -> None:
+    least, most = limits
+    # NaN lies in no range
+    if not least <= value <= most:
+        raise DataError(
+            f'{name} of {scan.name} is {scan.metadata.get(name)} in <{_sidecar_of(scan, name)}>; '
+            f'give one between {least:g} and {most:g} {unit}, or remove it'
+        )
+
+
+def _sidecar_of(scan: Scan, name: str) -> Path:
+    """The sidecar from which a scan has a field, by the inheritance principle."""
+    pairs, suffix, _ = split_name(scan.name.removesuffix('.gz').removesuffix('.nii'))
+    steps = max(1, len(Path(scan.relative_path).parts))
+    reader = SidecarReader()
+    for folder in list(scan.path.parents)[:steps]:
+        names = [
+            item.name for item in folder.glob('*.json')
+            if name in reader.merged([(folder, [item.name])], pairs, suffix)
+        ]  # fmt: skip
+        if names:
+            return folder / max(names, key=lambda item: (len(split_name(item[:-5])[0]), item))
+    return scan.path
 
 
 def _brain(image: Any, mask: Path | None, name: str) -> Array:

@@ -500,3 +500,42 @@ def test_the_same_scan_loses_more_as_swi(tmp_path: Path) -> None:
                     for root in (bids, out))  # fmt: skip
         dark.append(int((new < 0.6 * old).sum()))
     assert dark[1] > 1.2 * dark[0] > 0
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'field', 'echo'),
+    [({'MagneticFieldStrength': '1.5', 'EchoTime': '0.03'}, 1.5, 0.03),
+     ({'MagneticFieldStrength': ' 7 ', 'EchoTime': '25'}, 7, 0.025),
+     ({'MagneticFieldStrength': 'n/a', 'EchoTime': None}, 3, 0.02)],
+)  # fmt: skip
+def test_numbers_in_text_are_read(
+    tmp_path: Path, sidecar: dict[str, Any], field: float, echo: float
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(json.dumps(sidecar))
+    found = load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+    assert found.host.protocol.field_t == field
+    assert found.host.protocol.echo_s == pytest.approx(echo)
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'message'),
+    [({'MagneticFieldStrength': 30000}, 'is 30000 in .*give one between 0.1 and 20 T'),
+     ({'MagneticFieldStrength': '3000'}, 'is 3000 in .*give one between 0.1 and 20 T'),
+     ({'MagneticFieldStrength': 0}, 'is 0 in'), ({'MagneticFieldStrength': 'NaN'}, 'is NaN in'),
+     ({'MagneticFieldStrength': '3 tesla'}, "is no number in .*: '3 tesla'"),
+     ({'MagneticFieldStrength': True}, 'is no number in'),
+     ({'EchoTime': 20000}, 'EchoTime .* is 20000 in .*give one between 0.001 and 0.2 s'),
+     ({'EchoTime': [0.02, 0.03]}, 'EchoTime .* is no number in')],
+)  # fmt: skip
+def test_impossible_protocols_stop_their_scan_and_name_the_sidecar(
+    tmp_path: Path, sidecar: dict[str, Any], message: str
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').unlink()
+    # inherited: the file that has the value is named
+    (bids / 'T2starw.json').write_text(json.dumps(sidecar))
+    _, failures, _ = implanted(bids, tmp_path / 'out')
+    with pytest.raises(DataError, match=message) as caught:
+        raise failures['sub-01']
+    assert f'<{bids / "T2starw.json"}>' in str(caught.value)
