@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -132,7 +133,13 @@ def implant_dataset(
     check_mask_pattern(mask_pattern, scans)
     masks = [[name, str(path.resolve())] for name, path in (derivatives or {}).items()]
     search = {'modality': modality, 'derivatives': masks, 'mask_pattern': mask_pattern}
-    _prepare(bids_dir, out_dir, order, search)
+    tell = say or _silent
+    # before the first scan: hours later nobody looks
+    ignored, people, words = (
+        _text(bids_dir / name, tell)
+        for name in ('.bidsignore', 'participants.tsv', 'participants.json')
+    )
+    _prepare(bids_dir, out_dir, order, search, ignored)
     made: list[str] = []
     kept: list[str] = []
     failures: dict[str, ShivaCMBError] = {}
@@ -153,10 +160,9 @@ def implant_dataset(
             notes = (f'{scan.name}: {error}',)
         else:
             made.append(scan.stem)
-        if say is not None:
-            for note in notes:
-                say(note)
-    _participants(bids_dir, out_dir)
+        for note in notes:
+            tell(note)
+    _participants(out_dir, people, words)
     if report is not None:
         report(len(scans), len(scans))
     return made, failures, kept
@@ -259,11 +265,28 @@ def _one(
     return (*found.notes, f'{scan.name}: {why}, so its copy was made anew')
 
 
+def _text(path: Path, tell: Callable[[str], None]) -> str | None:
+    """Text of a file that describes the dataset; None, and said, where it cannot be read."""
+    try:
+        return path.read_text('utf-8-sig')
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        tell(
+            f'<{path}> was left out, it cannot be read as UTF-8 text ({error}); save it as UTF-8 '
+            'and run the same command again'
+        )
+        return None
+
+
 def _prepare(
-    bids_dir: Path, out_dir: Path, order: ImplantOrder, search: Mapping[str, Any]
+    bids_dir: Path,
+    out_dir: Path,
+    order: ImplantOrder,
+    search: Mapping[str, Any],
+    ignored: str | None,
 ) -> None:
-    ignore = bids_dir / '.bidsignore'
-    lines = ignore.read_text('utf-8').splitlines() if ignore.is_file() else []
+    lines = (ignored or '').splitlines()
     prepare_root(
         out_dir,
         {**asdict(order), 'into': str(bids_dir.resolve()), **search, 'simulator': SIMULATOR},
@@ -286,16 +309,17 @@ Lesions that the person really has are not listed.
 """
 
 
-def _participants(bids_dir: Path, out_dir: Path) -> None:
-    """Copy the rows of the participants that are there."""
-    source = bids_dir / 'participants.tsv'
-    here = {path.name for path in out_dir.glob('sub-*')}
-    if not source.is_file():
+def _participants(out_dir: Path, table: str | None, words: str | None) -> None:
+    """Copy the rows of the participants that are there, and what their columns mean."""
+    if table is None:
         return
-    with source.open(newline='', encoding='utf-8-sig') as stream:
-        rows = list(csv.reader(stream, delimiter='\t'))
+    here = {path.name for path in out_dir.glob('sub-*')}
+    rows = list(csv.reader(io.StringIO(table), delimiter='\t'))
     kept = [row for row in rows[1:] if row and row[0] in here]
     write_table(out_dir / 'participants.tsv', rows[0] if rows else ['participant_id'], kept)
-    words = bids_dir / 'participants.json'
-    if words.is_file():
-        write_text(out_dir / 'participants.json', words.read_text('utf-8-sig'))
+    if words is not None:
+        write_text(out_dir / 'participants.json', words)
+
+
+def _silent(_said: str) -> None:
+    """Tell nobody."""

@@ -272,7 +272,9 @@ def write_like(source: Path, target: Path, values: Array, boxes: Any, unscale: A
     content = source.read_bytes()
     if content[:2] == b'\x1f\x8b':
         content = gzip.decompress(content)
-    stored_as = nib.load(source).dataobj
+    # by content: the ending may say compressed where it is not
+    second = nib.Nifti2Header.may_contain_header(content[:540])
+    stored_as = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content).dataobj
     dtype, start = stored_as.dtype, stored_as.offset
     raw = np.frombuffer(content, dtype, int(np.prod(values.shape)), start).copy()
     stored = raw.reshape(values.shape, order='F')

@@ -539,3 +539,47 @@ def test_impossible_protocols_stop_their_scan_and_name_the_sidecar(
     with pytest.raises(DataError, match=message) as caught:
         raise failures['sub-01']
     assert f'<{bids / "T2starw.json"}>' in str(caught.value)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('kind', [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_name_that_lies_about_the_compression_stops_nothing(
+    tmp_path: Path, kind: Any, zipped: bool
+) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    usual = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(usual)
+    kind(np.asarray(image.dataobj), image.affine, image.header).to_filename(usual)
+    packed, path = usual.read_bytes(), usual
+    if zipped:
+        path = usual.rename(usual.with_suffix(''))
+    else:
+        path.write_bytes(gzip.decompress(packed))
+    assert implanted(bids, out)[0] == ['sub-01']
+    new = nib.load(out / path.relative_to(bids))
+    assert type(new) is kind
+    old = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(packed)).dataobj
+                     if kind is nib.Nifti1Image
+                     else nib.Nifti2Image.from_bytes(gzip.decompress(packed)).dataobj)  # fmt: skip
+    changed = np.asarray(new.dataobj) != old
+    assert 0 < changed.mean() < 0.1
+
+
+def test_texts_in_another_encoding_are_named_before_the_first_scan(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    names = ('.bidsignore', 'participants.tsv', 'participants.json')
+    contents = ('# f\u00fcr uns\n', 'participant_id\tsite\nsub-01\tZ\u00fcrich\n', '{"\u00fc": 1}')
+    for name, content in zip(names, contents, strict=True):
+        (bids / name).write_bytes(content.encode('latin-1'))
+    (bids / 'sub-01/anat/sub-01_T2starw.json').unlink()
+    said: list[str] = []
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert [f'<{bids / name}> was left out' in text
+            for name, text in zip(names, said[:3], strict=True)] == [True] * 3  # fmt: skip
+    assert 'no EchoTime' in said[3]
+    assert not (out / 'participants.tsv').exists()
+    for name, content in zip(names, contents, strict=True):
+        (bids / name).write_text(content, encoding='utf-8')
+    implanted(bids, out, said)
+    assert 'Z\u00fcrich' in (out / 'participants.tsv').read_text('utf-8')
+    assert '# f\u00fcr uns' in (out / '.bidsignore').read_text('utf-8')
