@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, NoInputError, ShivaCMBError, TemporaryError
 
 #: Entities of a raw anatomical image, in the order of the BIDS schema (short key, pybids name).
 ENTITIES: tuple[tuple[str, str], ...] = (
@@ -156,3 +156,38 @@ class Found:
     missing: tuple[str, ...]
     absent: tuple[str, ...] = ()
     unreadable: tuple[PassedOver, ...] = ()
+
+    def unlisted(self, bids_dir: Path) -> set[str]:
+        """Labels of participants of whom nobody knows whether they have a scan."""
+        root = bids_dir.absolute()
+        parts = (item.path.relative_to(root).parts[0] for item in self.unreadable)
+        return {part.removeprefix('sub-') for part in parts}
+
+    def left_out(self, bids_dir: Path) -> dict[str, ShivaCMBError]:
+        """Folders that could not be listed and participants without a scan.
+
+        Parameters
+        ----------
+        bids_dir : Path
+            Root of the dataset.
+
+        Returns
+        -------
+        dict of str to ShivaCMBError
+            By the path of the folder or the name of the participant: a TemporaryError or a
+            NoInputError that says what to do.
+        """
+        errors: dict[str, ShivaCMBError] = {
+            str(item.path): TemporaryError(
+                f'<{item.path}> was left out, {item.reason}; run the same command again when it '
+                'can be'
+            )
+            for item in self.unreadable
+        }
+        unlisted = self.unlisted(bids_dir)
+        for participant in [name for name in self.missing if name not in unlisted]:
+            text = f'sub-{participant} has no usable scan (see --dry-run)'
+            if participant in self.absent:
+                text = f'no sub-{participant} in <{bids_dir}>'
+            errors[f'sub-{participant}'] = NoInputError(text)
+        return errors

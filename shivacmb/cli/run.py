@@ -28,7 +28,7 @@ from shivacmb.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shivacmb.bids import Found, PassedOver, Scan
+    from shivacmb.bids import Found, Scan
     from shivacmb.cli.engine import Plugin
     from shivacmb.cli.settings import Settings
     from shivacmb.models import Bundle
@@ -123,7 +123,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
-    unlisted = _participants_of(found.unreadable, settings.bids_dir)
+    unlisted = found.unlisted(settings.bids_dir)
     for participant in [name for name in found.missing if name not in unlisted]:
         reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
         write_absence(settings.out_dir, participant, reason)
@@ -452,12 +452,6 @@ def _keeps_earlier(
     return not settings.overwrite and is_done(settings, scan, plan)
 
 
-def _participants_of(unreadable: Sequence[PassedOver], bids_dir: Path) -> set[str]:
-    """Labels of participants of whom nobody knows whether they have a scan."""
-    parts = (item.path.relative_to(bids_dir.absolute()).parts[0] for item in unreadable)
-    return {part.removeprefix('sub-') for part in parts}
-
-
 def _conclude(
     settings: Settings, found: Found, failures: dict[str, ShivaCMBError], skipped: int
 ) -> int:
@@ -468,16 +462,8 @@ def _conclude(
         print_summary(settings.out_dir, found.scans, skipped)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
-    for item in found.unreadable:
-        say(
-            f'<{item.path}> was left out, {item.reason}; run the same command again when it can be'
-        )
-    unlisted = _participants_of(found.unreadable, settings.bids_dir)
-    for participant in [name for name in found.missing if name not in unlisted]:
-        if participant in found.absent:
-            say(f'no sub-{participant} in <{settings.bids_dir}>')
-        else:
-            say(f'sub-{participant} has no usable scan (see --dry-run)')
+    for left_out in found.left_out(settings.bids_dir).values():
+        say(str(left_out))
     if found.unreadable and not failures:
         return EXIT_SOME_FAILED if found.scans else TemporaryError.exit_code
     if not failures:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from shivacmb import __version__
-from shivacmb.bids import Scan, check_mask_pattern, find_scans
+from shivacmb.bids import Scan
 from shivacmb.exceptions import (
     DataError,
-    NoInputError,
     OutputError,
     ShivaCMBError,
     UsageError,
@@ -28,6 +27,7 @@ from shivacmb.simulate.files import write_json, write_table
 from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
 from shivacmb.simulate.implant_files import Fallback, input_sums, load_host
+from shivacmb.simulate.implant_find import find_hosts
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
 Array = NDArray[Any]
@@ -334,7 +334,8 @@ def measure_detectability(
     rows : list of dict
         See :func:`summarise`.
     failures : dict of str to ShivaCMBError
-        Scans that could not be used.
+        Scans that could not be used, participants asked for that have none, and folders that
+        could not be listed.
 
     Raises
     ------
@@ -343,10 +344,9 @@ def measure_detectability(
     OutputError
         When the folder cannot be written.
     """
-    scans = find_scans(bids_dir, participants=participants, modality=modality).scans
-    if not scans:
-        raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
-    check_mask_pattern(mask_pattern, scans)
+    scans, failures = find_hosts(
+        bids_dir, participants=participants, modality=modality, mask_pattern=mask_pattern, say=say
+    )
     try:
         (out_dir / 'scans').mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -360,7 +360,6 @@ def measure_detectability(
         'simulator': SIMULATOR,
     }  # fmt: skip
     done: list[ScanTrials] = []
-    failures: dict[str, ShivaCMBError] = {}
     for number, scan in enumerate(scans):
         if report is not None:
             report(number, len(scans))

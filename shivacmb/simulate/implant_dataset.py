@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from shivacmb.bids import Scan, check_mask_pattern, find_scans, write_text
-from shivacmb.exceptions import NoInputError, OutputError, ShivaCMBError, UsageError
+from shivacmb.bids import Scan, write_text
+from shivacmb.exceptions import OutputError, ShivaCMBError, UsageError
 from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
 from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
 from shivacmb.simulate.implant_files import Fallback, input_sums, load_host, write_implanted
+from shivacmb.simulate.implant_find import find_hosts
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.truth import write_truth
 
@@ -115,7 +116,8 @@ def implant_dataset(
     made : list of str
         Stems of the scans written now.
     failures : dict of str to ShivaCMBError
-        Scans that could not be used; they stop no other.
+        Scans that could not be used, participants asked for that have none, and folders that
+        could not be listed; they stop no other.
     kept : list of str
         Stems of the scans that were finished earlier, and whose files are as they were then.
 
@@ -127,10 +129,9 @@ def implant_dataset(
         When there is no scan.
     """
     check_folders(bids_dir, out_dir)
-    scans = find_scans(bids_dir, participants=participants, modality=modality).scans
-    if not scans:
-        raise NoInputError(f'no T2*-GRE or SWI scan in <{bids_dir}>; see shivacmb --dry-run')
-    check_mask_pattern(mask_pattern, scans)
+    scans, failures = find_hosts(
+        bids_dir, participants=participants, modality=modality, mask_pattern=mask_pattern, say=say
+    )
     masks = [[name, str(path.resolve())] for name, path in (derivatives or {}).items()]
     search = {'modality': modality, 'derivatives': masks, 'mask_pattern': mask_pattern}
     tell = say or _silent
@@ -142,7 +143,6 @@ def implant_dataset(
     _prepare(bids_dir, out_dir, order, search, ignored)
     made: list[str] = []
     kept: list[str] = []
-    failures: dict[str, ShivaCMBError] = {}
     for number, scan in enumerate(scans, start=1):
         if report is not None:
             report(number - 1, len(scans))

@@ -106,7 +106,9 @@ def load_host(
     scan.check()
     fallback = fallback or Fallback()
     image = load_scan(scan.path).image
-    field_t, echo_s, notes = _field_and_echo(scan, fallback)
+    notes = [f'{scan.name}: {warning}' for warning in scan.warnings]
+    field_t, echo_s, guessed = _field_and_echo(scan, fallback)
+    notes += guessed
     affine = np.asarray(image.affine, float)
     protocol = Protocol(field_t, echo_s, field_direction(affine))
     path = phase_path(scan.path)

@@ -273,3 +273,15 @@ def test_a_broken_scan_is_named_and_stops_no_other(tmp_path: Path) -> None:
     assert set(failures) == {'sub-02'}
     assert rows[0]['scans'] == 1
     assert 'sub-02_T2starw.nii.gz' in said[0]
+
+
+def test_who_was_asked_for_and_is_not_there_counts_as_failed(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    said: list[str] = []
+    rows, failures = measure_detectability(
+        bids, tmp_path / 'out', Grid((1.6,), (2.0,), repeats=1), nothing, detector_name='x',
+        participants=['01', '99'], say=said.append,
+    )  # fmt: skip
+    assert rows[0]['scans'] == 1
+    assert set(failures) == {'sub-99'}
+    assert said == [f'no sub-99 in <{bids}>']

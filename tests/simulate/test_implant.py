@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.bids import find_scans
+from shivacmb.bids import PassedOver, find_scans
 from shivacmb.exceptions import DataError, NoInputError, UsageError
 from shivacmb.simulate.implant import (
     Host,
@@ -583,3 +583,48 @@ def test_texts_in_another_encoding_are_named_before_the_first_scan(tmp_path: Pat
     implanted(bids, out, said)
     assert 'Z\u00fcrich' in (out / 'participants.tsv').read_text('utf-8')
     assert '# f\u00fcr uns' in (out / '.bidsignore').read_text('utf-8')
+
+
+def test_who_was_asked_for_and_is_not_there_is_named(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    (bids / 'sub-02' / 'anat').mkdir(parents=True)
+    said: list[str] = []
+    made, failures, _ = implanted(bids, out, said, participants=['01', '02', '99'])
+    assert made == ['sub-01']
+    assert {name: error.exit_code for name, error in failures.items()} == {
+        'sub-02': 66, 'sub-99': 66,
+    }  # fmt: skip
+    assert said == ['sub-02 has no usable scan (see --dry-run)', f'no sub-99 in <{bids}>']
+    # nobody asked for sub-02 here
+    said.clear()
+    assert implanted(bids, out, said) == ([], {}, ['sub-01'])
+    assert said == ['sub-02 has no usable scan (see --dry-run)']
+    with pytest.raises(NoInputError):
+        implanted(bids, out, said, participants=['99'])
+    assert said[-1] == f'no sub-99 in <{bids}>'
+
+
+def test_what_is_odd_about_a_scan_is_told(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(
+        json.dumps({'EchoTime': 20, 'MagneticFieldStrength': 3})
+    )
+    said: list[str] = []
+    implanted(bids, tmp_path / 'out', said)
+    assert said == ['sub-01_T2starw.nii.gz: EchoTime 20 was read as milliseconds']
+
+
+def test_folders_that_cannot_be_listed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    found = find_scans(bids)
+    folder = bids / 'sub-03'
+    odd = replace(found, missing=('03',), unreadable=(PassedOver(folder, 'it cannot be listed'),))
+    monkeypatch.setattr('shivacmb.simulate.implant_find.find_scans', lambda *_, **__: odd)
+    said: list[str] = []
+    _, failures, _ = implanted(bids, tmp_path / 'out', said)
+    assert [error.exit_code for error in failures.values()] == [75]
+    assert said == [
+        f'<{folder}> was left out, it cannot be listed; run the same command again when it can be'
+    ]
