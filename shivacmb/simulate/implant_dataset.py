@@ -314,7 +314,8 @@ def _participants(out_dir: Path, table: str | None, words: str | None) -> None:
     if table is None:
         return
     here = {path.name for path in out_dir.glob('sub-*')}
-    rows = list(csv.reader(io.StringIO(table), delimiter='\t'))
+    # BIDS tables quote nothing: a lone quote would swallow the rows that follow
+    rows = list(csv.reader(io.StringIO(table), delimiter='\t', quoting=csv.QUOTE_NONE))
     kept = [row for row in rows[1:] if row and row[0] in here]
     write_table(out_dir / 'participants.tsv', rows[0] if rows else ['participant_id'], kept)
     if words is not None:

@@ -628,3 +628,11 @@ def test_folders_that_cannot_be_listed_are_named(
     assert said == [
         f'<{folder}> was left out, it cannot be listed; run the same command again when it can be'
     ]
+
+
+def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    table = 'participant_id\tnote\nsub-00\t"5 mm\nsub-01\t"a" and "b\n'
+    (bids / 'participants.tsv').write_text(table)
+    implanted(bids, out)
+    assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
