@@ -274,16 +274,18 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
         peak = float(drop.max(initial=0.0))
         visible = bool(peak > least)
         spread = noise * np.sqrt(np.clip(1.0 - size**2, 0.0, None))
-        # what was cut away has neither signal nor noise
-        spread = spread * (magnitude[box] > 0)
+        # what was cut away has neither signal nor noise; stored below 0, its size would shine
+        there = magnitude[box] > 0
+        spread = spread * there
         extra = spread * (rng.standard_normal(size.shape) + 1j * rng.standard_normal(size.shape))
         if phase is None:
-            magnitude[box] = np.abs(magnitude[box] * size + extra) * mask
+            new = np.abs(magnitude[box] * size + extra) * mask
+            magnitude[box] = np.where(there, new, magnitude[box])
         else:
             turned = factor if host.phase_sign > 0 else np.conj(factor)
             signal = magnitude[box] * np.exp(1j * phase[box]) * turned + extra
-            magnitude[box] = np.abs(signal) * mask
-            phase[box] = np.where(np.abs(signal) > 0, np.angle(signal), phase[box])
+            magnitude[box] = np.where(there, np.abs(signal) * mask, magnitude[box])
+            phase[box] = np.where(there & (np.abs(signal) > 0), np.angle(signal), phase[box])
         if visible:
             view = labels[box]
             view[visible_label(drop) & (view == 0)] = number

@@ -636,3 +636,20 @@ def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
     (bids / 'participants.tsv').write_text(table)
     implanted(bids, out)
     assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
+
+
+@pytest.mark.parametrize('phase', [True, False])
+@pytest.mark.parametrize('swi', [True, False])
+def test_background_below_zero_stays_as_it_is(phase: bool, swi: bool) -> None:
+    scan = replace(host(phase=phase), swi=swi)
+    scan.magnitude[~scan.brain] = -400
+    scan.magnitude[~scan.brain & (np.arange(26) % 2 == 0)] = 0
+    # one at the edge of the brain
+    centre = (24.0 - 18.0, 26.0, 26.0)
+    (lesion, *_) = lesions_in(scan, 1)
+    new = implant(np.random.default_rng(3), scan, [replace(lesion, centre=centre)])
+    changed = np.zeros(scan.shape, bool)
+    changed[new.boxes[0]] = True
+    assert (changed & ~scan.brain).sum() > 50
+    np.testing.assert_array_equal(new.magnitude[~scan.brain], scan.magnitude[~scan.brain])
+    assert (new.magnitude != scan.magnitude)[changed & scan.brain].mean() > 0.9
