@@ -247,7 +247,7 @@ def _one(
             facts={'FieldStrength': host.protocol.field_t, 'EchoTime': host.protocol.echo_s,
                    'VoxelSize': [round(value, 4) for value in host.voxel_mm],
                    'Inputs': dict(inputs),
-                   'Note': 'Lesions that the person has are not listed.'},
+                   'Note': NOTE + (NOTE_SWI if host.swi else '')},
         )  # fmt: skip
         last = _marker(out_dir, scan)
         if before is not None:
@@ -296,6 +296,9 @@ def _prepare(
         ignore='\n'.join(dict.fromkeys([*lines, '*_swi.*'])) + '\n',
     )
 
+
+NOTE = 'Lesions that the person has are not listed.'
+NOTE_SWI = ' Losses are those of the SWI, by magnitude and phase.'
 
 README = """\
 # Scans with simulated microbleeds

@@ -161,8 +161,7 @@ def _number(scan: Scan, name: str) -> float | None:
     except (TypeError, ValueError, OverflowError):
         pass
     raise DataError(
-        f'{name} of {scan.name} is no number in <{_sidecar_of(scan, name)}>: {value!r}; correct '
-        'or remove it'
+        f'{name} is no number in <{_sidecar_of(scan, name)}>: {value!r}; correct or remove it'
     )
 
 
@@ -171,7 +170,7 @@ def _within(scan: Scan, name: str, value: float, limits: tuple[float, float], un
     # NaN lies in no range
     if not least <= value <= most:
         raise DataError(
-            f'{name} of {scan.name} is {scan.metadata.get(name)} in <{_sidecar_of(scan, name)}>; '
+            f'{name} is {scan.metadata.get(name)} in <{_sidecar_of(scan, name)}>; '
             f'give one between {least:g} and {most:g} {unit}, or remove it'
         )
 
