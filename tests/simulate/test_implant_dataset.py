@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from shivacmb.bids import PassedOver, find_scans
+from shivacmb.exceptions import DataError, NoInputError, UsageError
+from shivacmb.simulate.implant_dataset import ImplantOrder, implant_dataset
+from shivacmb.simulate.implant_files import load_host
+
+
+def dataset(root: Path, *, phase: bool = False) -> Path:
+    """A dataset of one scan, with its brain mask."""
+    rng = np.random.default_rng(0)
+    axes = [np.arange(n) - n / 2 for n in (48, 52, 26)]
+    x, y, z = np.meshgrid(*axes, indexing='ij')
+    brain = (x / 20) ** 2 + (y / 22) ** 2 + (2 * z / 20) ** 2 < 1
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[:3, 3] = [-24, -26, -26]
+    values = np.abs(np.where(brain, 500.0, 0.0) + 10 * rng.normal(size=x.shape))
+    images = {'anat/sub-01_T2starw': values.astype(np.int16)}
+    if phase:
+        images['anat/sub-01_part-phase_T2starw'] = (4095 * np.sin(x / 9)).astype(np.int16)
+    masks = root / 'derivatives/masks/sub-01'
+    for folder, names in (
+        (root / 'sub-01', images),
+        (masks, {'anat/sub-01_desc-brain_mask': brain.astype(np.uint8)}),
+    ):
+        (folder / 'anat').mkdir(parents=True)
+        for name, stored in names.items():
+            image = nib.Nifti1Image(stored, affine)
+            image.set_sform(affine, 1)
+            image.set_qform(affine, 1)
+            image.to_filename(folder / f'{name}.nii.gz')
+    (root / 'sub-01/anat/sub-01_T2starw.json').write_text(
+        json.dumps({'EchoTime': 0.025, 'MagneticFieldStrength': 1.5})
+    )
+    (root / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+ORDER = ImplantOrder(seed=1, lesions=(2, 2), radius_mm=(2.0, 2.5), chi_ppm=(1.0, 1.0))
+
+
+def implanted(bids: Path, out: Path, said: list[str] | None = None, **options: Any) -> Any:
+    """Run ``--into`` with the masks of a dataset."""
+    options = {'derivatives': {'masks': bids / 'derivatives/masks'}, **options}
+    return implant_dataset(bids, out, ORDER, say=None if said is None else said.append, **options)
+
+
+def test_another_modality_or_mask_is_no_resumption(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    folder = bids / 'sub-01/anat'
+    for end in ('.nii.gz', '.json'):
+        shutil.copy(folder / f'sub-01_T2starw{end}', folder / f'sub-01_swi{end}')
+    assert implanted(bids, out, modality='swi')[0] == ['sub-01']
+    with pytest.raises(UsageError, match=r'other settings \(modality'):
+        implanted(bids, out, modality='t2s')
+    shutil.copytree(bids / 'derivatives/masks', tmp_path / 'other')
+    with pytest.raises(UsageError, match=r'other settings \(derivatives'):
+        implanted(bids, out, modality='swi', derivatives={'masks': tmp_path / 'other'})
+    pattern = str(
+        tmp_path / 'other/sub-{participant}/anat/sub-{participant}_desc-brain_mask.nii.gz'
+    )
+    with pytest.raises(UsageError, match=r'other settings \(mask_pattern'):
+        implanted(bids, out, modality='swi', mask_pattern=pattern)
+    record = json.loads((out / 'code/simulate.json').read_text())
+    record['settings']['simulator'] -= 1
+    (out / 'code/simulate.json').write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=r'other settings \(simulator'):
+        implanted(bids, out, modality='swi')
+
+
+def test_a_replaced_scan_phase_sidecar_or_mask_is_made_anew(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    folder = bids / 'sub-01/anat'
+
+    def changed() -> bool:
+        said: list[str] = []
+        made, failures, kept = implanted(bids, out, said)
+        assert not failures
+        assert (made, kept) in ((['sub-01'], []), ([], ['sub-01']))
+        assert any('made anew' in text for text in said) == bool(made)
+        return bool(made)
+
+    implanted(bids, out)
+    assert not changed()
+    scan = nib.load(folder / 'sub-01_T2starw.nii.gz')
+    values = np.asarray(scan.dataobj) * 3
+    nib.Nifti1Image(values, scan.affine, scan.header).to_filename(folder / 'sub-01_T2starw.nii.gz')
+    assert changed()
+    assert np.asarray(nib.load(out / 'sub-01/anat/sub-01_T2starw.nii.gz').dataobj).max() > 1400
+    (folder / 'sub-01_T2starw.json').write_text('{"EchoTime": 0.03, "MagneticFieldStrength": 3}')
+    assert changed()
+    (folder / 'sub-01_part-phase_T2starw.json').write_text('{"ImageType": ["P"]}')
+    assert changed()
+    path = bids / 'derivatives/masks/sub-01/anat/sub-01_desc-brain_mask.nii.gz'
+    mask = nib.load(path)
+    nib.Nifti1Image(np.asarray(mask.dataobj) * 2, mask.affine).to_filename(path)
+    assert changed()
+    # what a copy no longer has must not stay
+    for name in ('sub-01_part-phase_T2starw.nii.gz', 'sub-01_part-phase_T2starw.json'):
+        (folder / name).unlink()
+    assert changed()
+    here = {path.name for path in (out / 'sub-01/anat').iterdir()}
+    assert here == {'sub-01_T2starw.nii.gz', 'sub-01_T2starw.json'}
+    # nor does a scan count as there when its contrast is another now, or its copy is gone
+    for end in ('.nii.gz', '.json'):
+        (folder / f'sub-01_T2starw{end}').rename(folder / f'sub-01_swi{end}')
+    assert changed()
+    assert {path.name for path in (out / 'sub-01/anat').iterdir()} == {
+        'sub-01_swi.nii.gz', 'sub-01_swi.json',
+    }  # fmt: skip
+    (out / 'sub-01/anat/sub-01_swi.nii.gz').unlink()
+    assert changed()
+    assert not changed()
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'field', 'echo'),
+    [({'MagneticFieldStrength': '1.5', 'EchoTime': '0.03'}, 1.5, 0.03),
+     ({'MagneticFieldStrength': ' 7 ', 'EchoTime': '25'}, 7, 0.025),
+     ({'MagneticFieldStrength': 'n/a', 'EchoTime': None}, 3, 0.02)],
+)  # fmt: skip
+def test_numbers_in_text_are_read(
+    tmp_path: Path, sidecar: dict[str, Any], field: float, echo: float
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(json.dumps(sidecar))
+    found = load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+    assert found.host.protocol.field_t == field
+    assert found.host.protocol.echo_s == pytest.approx(echo)
+
+
+@pytest.mark.parametrize(
+    ('sidecar', 'message'),
+    [({'MagneticFieldStrength': 30000}, 'is 30000 in .*give one between 0.1 and 20 T'),
+     ({'MagneticFieldStrength': '3000'}, 'is 3000 in .*give one between 0.1 and 20 T'),
+     ({'MagneticFieldStrength': 0}, 'is 0 in'), ({'MagneticFieldStrength': 'NaN'}, 'is NaN in'),
+     ({'MagneticFieldStrength': '3 tesla'}, "is no number in .*: '3 tesla'"),
+     ({'MagneticFieldStrength': True}, 'is no number in'),
+     ({'EchoTime': 20000}, 'EchoTime is 20000 in .*give one between 0.001 and 0.2 s'),
+     ({'EchoTime': [0.02, 0.03]}, 'EchoTime is no number in')],
+)  # fmt: skip
+def test_impossible_protocols_stop_their_scan_and_name_the_sidecar(
+    tmp_path: Path, sidecar: dict[str, Any], message: str
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').unlink()
+    # inherited: the file that has the value is named
+    (bids / 'T2starw.json').write_text(json.dumps(sidecar))
+    _, failures, _ = implanted(bids, tmp_path / 'out')
+    with pytest.raises(DataError, match=message) as caught:
+        raise failures['sub-01']
+    assert f'<{bids / "T2starw.json"}>' in str(caught.value)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('kind', [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_name_that_lies_about_the_compression_stops_nothing(
+    tmp_path: Path, kind: Any, zipped: bool
+) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    usual = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(usual)
+    kind(np.asarray(image.dataobj), image.affine, image.header).to_filename(usual)
+    packed, path = usual.read_bytes(), usual
+    if zipped:
+        path = usual.rename(usual.with_suffix(''))
+    else:
+        path.write_bytes(gzip.decompress(packed))
+    assert implanted(bids, out)[0] == ['sub-01']
+    new = nib.load(out / path.relative_to(bids))
+    assert type(new) is kind
+    old = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(packed)).dataobj
+                     if kind is nib.Nifti1Image
+                     else nib.Nifti2Image.from_bytes(gzip.decompress(packed)).dataobj)  # fmt: skip
+    changed = np.asarray(new.dataobj) != old
+    assert 0 < changed.mean() < 0.1
+
+
+def test_texts_in_another_encoding_are_named_before_the_first_scan(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    names = ('.bidsignore', 'participants.tsv', 'participants.json')
+    contents = ('# f\u00fcr uns\n', 'participant_id\tsite\nsub-01\tZ\u00fcrich\n', '{"\u00fc": 1}')
+    for name, content in zip(names, contents, strict=True):
+        (bids / name).write_bytes(content.encode('latin-1'))
+    (bids / 'sub-01/anat/sub-01_T2starw.json').unlink()
+    said: list[str] = []
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert [f'<{bids / name}> was left out' in text
+            for name, text in zip(names, said[:3], strict=True)] == [True] * 3  # fmt: skip
+    assert 'no EchoTime' in said[3]
+    assert not (out / 'participants.tsv').exists()
+    for name, content in zip(names, contents, strict=True):
+        (bids / name).write_text(content, encoding='utf-8')
+    implanted(bids, out, said)
+    assert 'Z\u00fcrich' in (out / 'participants.tsv').read_text('utf-8')
+    assert '# f\u00fcr uns' in (out / '.bidsignore').read_text('utf-8')
+
+
+def test_who_was_asked_for_and_is_not_there_is_named(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    (bids / 'sub-02' / 'anat').mkdir(parents=True)
+    said: list[str] = []
+    made, failures, _ = implanted(bids, out, said, participants=['01', '02', '99'])
+    assert made == ['sub-01']
+    assert {name: error.exit_code for name, error in failures.items()} == {
+        'sub-02': 66, 'sub-99': 66,
+    }  # fmt: skip
+    assert said == ['sub-02 has no usable scan (see --dry-run)', f'no sub-99 in <{bids}>']
+    # nobody asked for sub-02 here
+    said.clear()
+    assert implanted(bids, out, said) == ([], {}, ['sub-01'])
+    assert said == ['sub-02 has no usable scan (see --dry-run)']
+    with pytest.raises(NoInputError):
+        implanted(bids, out, said, participants=['99'])
+    assert said[-1] == f'no sub-99 in <{bids}>'
+
+
+def test_what_is_odd_about_a_scan_is_told(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    (bids / 'sub-01/anat/sub-01_T2starw.json').write_text(
+        json.dumps({'EchoTime': 20, 'MagneticFieldStrength': 3})
+    )
+    said: list[str] = []
+    implanted(bids, tmp_path / 'out', said)
+    assert said == ['sub-01_T2starw.nii.gz: EchoTime 20 was read as milliseconds']
+
+
+def test_folders_that_cannot_be_listed_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bids = dataset(tmp_path / 'bids')
+    found = find_scans(bids)
+    folder = bids / 'sub-03'
+    odd = replace(found, missing=('03',), unreadable=(PassedOver(folder, 'it cannot be listed'),))
+    monkeypatch.setattr('shivacmb.simulate.implant_find.find_scans', lambda *_, **__: odd)
+    said: list[str] = []
+    _, failures, _ = implanted(bids, tmp_path / 'out', said)
+    assert [error.exit_code for error in failures.values()] == [75]
+    assert said == [
+        f'<{folder}> was left out, it cannot be listed; run the same command again when it can be'
+    ]
+
+
+def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    table = 'participant_id\tnote\nsub-00\t"5 mm\nsub-01\t"a" and "b\n'
+    (bids / 'participants.tsv').write_text(table)
+    implanted(bids, out)
+    assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
