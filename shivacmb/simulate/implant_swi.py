@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.imaging.swi import POWER, homodyne_phase, phase_mask
+from shivacmb.simulate.subject import SWI_LINES
 
 Array = NDArray[Any]
-#: Lines of k-space that make the low-pass image, as in the SWI of simulated heads.
-LINES = 64
 
 
 def slice_axis(voxel_mm: Sequence[float], b0: Sequence[float]) -> int:
@@ -57,7 +56,7 @@ def weighting(signal: Array, shape: Sequence[int], across: int) -> Array:
     """
     if not signal.size:
         return np.ones(signal.shape, np.float32)
-    window = min(1.0, LINES / max(n for axis, n in enumerate(shape) if axis != across))
+    window = min(1.0, SWI_LINES / max(n for axis, n in enumerate(shape) if axis != across))
     # the blurred copy must not reach round from the other side of the box
     rim = int(np.ceil(2 / window))
     rims = [0 if axis == across else rim for axis in range(3)]

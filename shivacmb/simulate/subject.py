@@ -66,7 +66,7 @@ Box = tuple[slice, slice, slice]
 
 CONTRASTS = ('T2starw', 'phase', 'swi', 'Chimap', 'T2w')
 #: Lines of k-space that make the low-pass image of the SWI, whatever the matrix (Haacke 2004).
-_SWI_LINES = 64
+SWI_LINES = 64
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def _simulate(
             seen, mimic_loss = marks, np.float32(1.0) - np.abs(factor)
             if 'swi' in images:
                 plane = [n for axis, n in enumerate(grid.shape) if axis != grid.slice_axis]
-                window = min(1.0, _SWI_LINES / max(plane))
+                window = min(1.0, SWI_LINES / max(plane))
                 images['swi'].append(
                     susceptibility_weighted(
                         magnitude, phase, window=window, slice_axis=grid.slice_axis
