@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shivacmb.bids.choose import Candidate, choose
+from shivacmb.bids.entities import read_entities
 from shivacmb.bids.filters import load_filters, matches, named_keys
 from shivacmb.bids.listing import Folder, is_label, list_participants, list_root
 from shivacmb.bids.rules import (
@@ -18,7 +19,6 @@ from shivacmb.bids.rules import (
     refusal_by_name,
 )
 from shivacmb.bids.scan import LONG_NAMES, OTHER_ENTITIES, Found, PassedOver, Scan
-from shivacmb.bids.shadow import query_entities
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, FilterError, UsageError
 
@@ -157,7 +157,7 @@ class _Search:
                     self.candidates.append(outcome)
                 elif outcome is not None:
                     self.passed.append(PassedOver(folder.path / name, outcome))
-        entities = query_entities((item.folder.datatype, item.name) for item in self.candidates)
+        entities = read_entities((item.folder.datatype, item.name) for item in self.candidates)
         for item in self.candidates:
             item.entities = _entities(
                 item.pairs, entities.get((item.folder.datatype, item.name), {})

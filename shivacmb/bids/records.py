@@ -268,7 +268,8 @@ def is_finished(
     record = read_record(record_path(out_dir, scan))
     if record is None or record.status != 'ok' or record.settings_hash != settings:
         return False
-    if record.source != scan.uri:
+    # the rules of a model go by the contrast, which a sidecar or a filter may have changed since
+    if record.source != scan.uri or record.contrast != scan.contrast:
         return False
     paths = output_paths(out_dir, scan)
     if not all(paths[key].exists() for key in required):

@@ -42,6 +42,10 @@ def qform_of(header: Any) -> Affine:
     DataError
         If the quaternion in the header is no rotation.
     """
+    if header['pixdim'][0] == 0:
+        # the standard: "should not occur", and counts as 1; nibabel takes 1 and -1 alone
+        header = header.copy()
+        header['pixdim'][0] = 1.0
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
     except (ValueError, HeaderDataError) as error:

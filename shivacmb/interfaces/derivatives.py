@@ -208,6 +208,7 @@ def _finished_elsewhere(
         other is not None
         and other.status == 'ok'
         and other.settings_hash == record.settings_hash
+        and other.contrast == record.contrast
         and other.input_sha256 == record.input_sha256
         and all(Path(outputs[key]).exists() for key in keys)
     )

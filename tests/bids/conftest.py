@@ -16,7 +16,7 @@ def dataset(tmp_path: Path) -> Make:
 
     def make(*files: str | tuple[str, Mapping[str, Any] | str], name: str = 'raw') -> Path:
         root = tmp_path / name
-        root.mkdir(exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         description = root / 'dataset_description.json'
         description.write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
         for item in files:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shivacmb.bids import find_scans
-from shivacmb.exceptions import DataError, DatasetError, FilterError, OutputError, UsageError
+from shivacmb.exceptions import DataError, DatasetError, FilterError, UsageError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / 'bids_examples').glob('*/expected.tsv'))
 
@@ -101,6 +101,23 @@ def test_stem_puts_entities_in_the_order_of_bids_and_keeps_zeros(dataset):
     assert scan.entities['run'] == '01'
     assert scan.entities['reconstruction'] == 'n'
     assert scan.uri == 'bids:raw:sub-01/ses-a/anat/sub-01_ses-a_run-01_rec-n_acq-x_T2starw.nii.gz'
+
+
+def test_folders_above_the_dataset_and_of_temporary_files_name_nothing(
+    dataset, tmp_path, monkeypatch
+):
+    temporary = tmp_path / 'run-5_acq-zz' / 'part-phase'
+    temporary.mkdir(parents=True)
+    monkeypatch.setattr('tempfile.tempdir', str(temporary))
+    root = dataset(
+        'sub-01/anat/sub-01_run-1_swi.nii.gz',
+        'sub-01/anat/sub-01_acq-a_run-2_part-mag_T2starw.nii.gz',
+        name='run-7/echo-2/raw',
+    )
+    found = find_scans(root)
+    stems = [scan.stem for scan in found.scans]
+    assert stems == ['sub-01_acq-a_run-2_part-mag', 'sub-01_run-1']
+    assert found.passed_over == ()
 
 
 @pytest.mark.parametrize('label', ['01', 'sub-01'])
@@ -273,11 +290,10 @@ def test_equally_close_echoes_give_the_first(dataset):
     assert find_scans(root).scans[0].entities['echo'] == '1'
 
 
-def test_no_room_for_temporary_files_is_said_with_the_remedy(dataset, tmp_path, monkeypatch):
+def test_no_temporary_files_are_needed(dataset, tmp_path, monkeypatch):
     root = dataset('sub-01/anat/sub-01_swi.nii.gz')
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'absent'))
-    with pytest.raises(OutputError, match='let TMPDIR name a folder'):
-        find_scans(root)
+    assert taken(find_scans(root)) == ['sub-01_swi.nii.gz']
 
 
 def test_a_task_opens_few_files_of_a_large_dataset(dataset):

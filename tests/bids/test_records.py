@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,8 @@ def test_finished_means_same_settings_same_input_and_all_files(scan, tmp_path):
     finish('a')
     assert is_finished(tmp_path, scan, 'a')
     assert not is_finished(tmp_path, scan, 'b')
+    other = 'swi' if scan.contrast == 'T2starw' else 'T2starw'
+    assert not is_finished(tmp_path, replace(scan, contrast=other), 'a'), 'a sidecar came later'
     os.utime(scan.path, (1, 1))
     assert is_finished(tmp_path, scan, 'a'), 'a copied file has the same checksum'
     scan.path.write_text('changed')

@@ -168,6 +168,15 @@ def test_voxel_sizes(save, size):
     )
 
 
+def test_a_handedness_of_0_counts_as_1(save):
+    """NIfTI-1, method 2: pixdim[0] should be 1 or -1, and 0 counts as 1."""
+    path = save(name='a.nii')
+    before = load_scan(path).image
+    loaded = load_scan(patch(path, PIXDIM, 'f', 0.0)).image
+    np.testing.assert_array_equal(loaded.affine, before.affine)
+    np.testing.assert_array_equal(loaded.get_qform(), before.get_qform())
+
+
 def test_orientation(save):
     path = save(name='a.nii')
     refused(patch(path, CODES, 'hh', 0, 0), 'sform and qform codes 0, so its orientation')
