@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from shivacmb.cli import types
 from shivacmb.cli.parser import Parser, build_parser
 from shivacmb.exceptions import UsageError
 
@@ -196,7 +197,7 @@ def _joined(typed: dict[str, Any]) -> dict[str, Any]:
     for name in _LISTS & set(values):
         values[name] = tuple(values[name])
     if 'derivatives' in values:
-        values['derivatives'] = dict(values['derivatives'])
+        values['derivatives'] = types.folders_by_name(values['derivatives'])
     return values
 
 

@@ -84,7 +84,7 @@ def _add_data(group: Any) -> None:
         'starts in LABELS_DIR',
     )  # fmt: skip
     group.add_argument(
-        '-d', '--derivatives', nargs='+', default=[], metavar='NAME=PATH',
+        '-d', '--derivatives', action='extend', nargs='+', default=[], metavar='NAME=PATH',
         help='derivatives with *_desc-brain_mask.nii.gz; with --also, a NAME that is that of a '
         'dataset is for this one alone',
     )  # fmt: skip
@@ -380,7 +380,7 @@ def _derivatives(args: argparse.Namespace) -> dict[str, Path]:
     if args.from_pool:
         return {}
     try:
-        return dict(types.named_folder(value) for value in args.derivatives)
+        return types.folders_by_name(map(types.named_folder, args.derivatives))
     except argparse.ArgumentTypeError as error:
         raise UsageError(f'argument -d/--derivatives: {error}') from error
 

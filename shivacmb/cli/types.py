@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _MEMORY = re.compile(r'(\d+(?:\.\d+)?)\s*(k|m|g|t)?b?$', re.IGNORECASE)
@@ -76,6 +77,26 @@ def named_folder(value: str) -> tuple[str, Path]:
     if not target.is_dir():
         raise argparse.ArgumentTypeError(f'no such folder: <{path}> (expected NAME=PATH)')
     return name or target.name, target
+
+
+def folders_by_name(pairs: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Join what ``-d`` gave.
+
+    Raises
+    ------
+    UsageError
+        Two folders have one name.
+    """
+    from shivacmb.exceptions import UsageError
+
+    found: dict[str, Path] = {}
+    for name, path in pairs:
+        if found.setdefault(name, path) != path:
+            raise UsageError(
+                f'-d {name}: <{found[name]}> and <{path}> have one name; give each its own, such '
+                f'as -d one={found[name]} -d two={path}'
+            )
+    return found
 
 
 def seed(value: str) -> int:

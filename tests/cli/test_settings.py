@@ -148,3 +148,17 @@ def test_processors_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.nprocs, settings.omp_nthreads) == (20, 8)
     fewer = Settings(Path('/bids'), Path('/out'), 'participant', nprocs=2)
     assert (fewer.nprocs, fewer.omp_nthreads) == (2, 2)
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
+    """``-d site1/fmriprep -d site2/fmriprep``: one of them would be dropped."""
+    one, two = (tmp_path / site / 'fmriprep' for site in ('site1', 'site2'))
+    for folder in (one, two):
+        folder.mkdir(parents=True)
+    begin = [str(tmp_path), str(tmp_path / 'out'), 'participant']
+    with pytest.raises(UsageError, match=r'-d fmriprep: <.*> and <.*> have one name; give each'):
+        settings_from(parse_args([*begin, '-d', str(one), '-d', str(two)]))
+    named = settings_from(parse_args([*begin, '-d', f'a={one}', '-d', f'b={two}']))
+    assert named.derivatives == {'a': one, 'b': two}
+    twice = settings_from(parse_args([*begin, '-d', str(one), '-d', str(one)]))
+    assert twice.derivatives == {'fmriprep': one}

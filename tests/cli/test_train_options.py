@@ -57,3 +57,5 @@ def test_masks_must_be_there_unless_the_scans_are_prepared(
     assert task_from(parser.parse_args(options(tmp_path))).query.derivatives == {'masks': tmp_path}
     # the same options on another machine: the prepared scans are all that is asked for
     assert task_from(parser.parse_args(options(gone, '--from-pool'))).from_pool
+    more = parser.parse_args(options(tmp_path, '-d', f'other={tmp_path}'))
+    assert task_from(more).query.derivatives == {'other': tmp_path, 'masks': tmp_path}
