@@ -50,7 +50,8 @@ def gather_labelled(
     UsageError
         A scan is found twice, or datasets that share a participant's label share their masks.
     NoInputError
-        A label map is that of several scans, or nobody who was asked for is there.
+        A label map is that of several scans, a mask that of several people, or nobody who was
+        asked for is there.
     """
     tags = dataset_names([bids for bids, _ in sets])
     scans: list[LabelledScan] = []
@@ -117,7 +118,15 @@ def _check_scans(scans: Sequence[LabelledScan]) -> None:
             'a dataset may be given twice only with labels of other scans'
         )
     owners: dict[Path, LabelledScan] = {}
+    wearers: dict[Path, LabelledScan] = {}
     for scan in scans:
+        if scan.mask is not None:
+            other = wearers.setdefault(scan.mask, scan)
+            if other.person != scan.person:
+                raise NoInputError(
+                    f'the brain mask <{scan.mask}> is taken for {other.name} and for {scan.name}, '
+                    'who are two people; name the folder of each dataset with -d'
+                )
         for path in set(scan.labels):
             # links are not followed: maps of zeros may be links to one file
             other = owners.setdefault(path, scan)

@@ -57,6 +57,8 @@ def test_masks_of_one_dataset_do_not_serve_another(
     masks = {scan.name: scan.mask for scan in gather_labelled(pairs, named, quiet)}
     mask = Path('sub-01/anat/sub-01_desc-brain_mask.nii.gz')
     assert masks == {'A/sub-01_T2starw': one / mask, 'B/sub-01_T2starw': other / mask}
+    with pytest.raises(NoInputError, match=r'mask <.*> is taken for A/sub-01_.* two people; name'):
+        gather_labelled(pairs, replace(QUERY, derivatives={'A': one, 'B': one}), quiet)
     # a folder of the one alone: the other is left to the built-in mask
     alone = gather_labelled(pairs, replace(QUERY, derivatives={'A': one}), quiet)
     assert [scan.mask for scan in alone] == [one / mask, None]
