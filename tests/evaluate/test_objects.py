@@ -53,6 +53,16 @@ def test_probability_keeps_the_peak_and_the_weighed_volume() -> None:
     assert found.amount_mm3 == pytest.approx(2 * (0.5 + 0.75 + 0.4), abs=1e-6)
 
 
+@pytest.mark.parametrize('shape', [(1, 1, 3), (3, 1, 1), (1, 5, 1), (3, 3, 1), (1, 3, 5)])
+def test_lesions_in_one_line_or_plane_are_told_apart(shape: Any) -> None:
+    corners = np.zeros((7, 7, 7), np.uint8)
+    corners[tuple(slice(1, 1 + size, 2) for size in shape)] = 1
+    number = int(np.prod([(size + 1) // 2 for size in shape]))
+    assert len(from_mask(corners, np.eye(4))) == number
+    found = from_probability(corners * np.float32(0.7), np.eye(4), threshold=0.5)
+    assert found.sizes.tolist() == [1] * number
+
+
 def test_select_and_at_least_keep_voxels_with_their_lesion(make_lesions: Any) -> None:
     found = make_lesions(((1, 1, 1), (1, 1, 1)), ((5, 5, 5), (2, 2, 2)), ((9, 9, 9), (1, 1, 2)))
     kept = found.at_least(2)
