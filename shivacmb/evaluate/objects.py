@@ -236,6 +236,29 @@ def _components(
     return _build(shape, affine, above[kept], numbers[kept], probability)
 
 
+def close_together(parts: Objects) -> bool:
+    """Whether parts can be one lesion that a coarser grid has torn apart.
+
+    Each has to lie within two voxel diagonals of another, by their nearest voxels: one voxel may
+    be missing between them.
+
+    Parameters
+    ----------
+    parts : Objects
+        Connected components; at least one.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
+
+    linear = parts.affine[:3, :3]
+    places = np.stack(np.unravel_index(parts.voxels, parts.shape, order='F'), axis=1) @ linear.T
+    near = KDTree(places).query_pairs(2 * float(np.linalg.norm(linear)), output_type='ndarray')
+    joined = parts.owners[near].T
+    links = coo_array((np.ones(len(near)), tuple(joined)), shape=(len(parts), len(parts)))
+    return int(connected_components(links, directed=False, return_labels=False)) == 1
+
+
 def from_points(
     points_mm: Array, shape: Shape3, affine: Array, radii_mm: Array | None = None
 ) -> Objects:

@@ -196,7 +196,7 @@ def _by_names(
             if named:
                 as_kind = kind if wanted == 'auto' and kind != 'auto' else wanted
                 if wanted == 'instances' and kind == 'auto':
-                    as_kind = 'auto'  # a map of 0 and 1 may have this name too
+                    as_kind = 'auto'  # a map of one value may have this name too
                 return [_source(path, as_kind, globs[0]) for path in named]
     return []
 

@@ -16,6 +16,7 @@ from scipy import ndimage
 from shivacmb.evaluate.lists import NAME_COLUMNS, Listed, read_points, read_rows, zone_of
 from shivacmb.evaluate.objects import (
     Objects,
+    close_together,
     from_labels,
     from_mask,
     from_points,
@@ -126,7 +127,7 @@ def values_of(image: Any, path: Path, side: str) -> Array:
     return values
 
 
-def _objects(source: Source, image: Any, side: str, how: HowToRead) -> Objects:
+def _objects(source: Source, image: Any, side: str, how: HowToRead, notes: list[str]) -> Objects:
     """Lesions of an image on its own grid."""
     values = values_of(image, source.path, side)
     affine = np.asarray(image.affine, np.float64)
@@ -148,11 +149,39 @@ def _objects(source: Source, image: Any, side: str, how: HowToRead) -> Objects:
         raise DataError(f'<{source.path}> ({side}) holds negative numbers; a label map has none')
     if how.class_value is not None:
         return from_mask(values == how.class_value, affine, how.connectivity)
-    binary = source.kind == 'auto' and values.max(initial=0) <= 1
-    if source.kind == 'mask' or how.merge or (binary and not _is_only_lesion(source.path)):
-        found = from_mask(values, affine, how.connectivity)
+    value = int(values.max(initial=0))
+    components = source.kind == 'mask' or how.merge
+    if not components and (source.kind != 'auto' or _several(values, value)):
+        return from_labels(values, affine)
+    found = from_mask(values, affine, how.connectivity)
+    if components or (len(found) > 1 and not _parts_of_one(source, found, value, side, notes)):
         return replace(found, cut=len(found) > 1)
     return from_labels(values, affine)
+
+
+def _several(values: Array, largest: int) -> bool:
+    """Whether a map has more than one value beside 0, so that its values tell lesions apart."""
+    return largest > 1 and bool(((values != 0) & (values != largest)).any())
+
+
+def _parts_of_one(source: Source, parts: Objects, value: int, side: str, notes: list[str]) -> bool:
+    """Whether the parts of a map of one value are one lesion, by the table beside it.
+
+    A reader who adds lesions to the map of a scan with one, in the same value, leaves its table
+    as it was: parts that lie far from one another are no longer the lesion that it knows.
+    """
+    if not _is_lesion(source.path, value):
+        return False
+    one = close_together(parts)
+    notes.append(
+        f'{side}: {len(parts)} parts count as one lesion, the only one that the table beside '
+        f'<{source.path.name}> knows'
+        if one
+        else f'{side}: the table beside <{source.path.name}> knows one lesion, but the '
+        f'{len(parts)} parts of the map lie too far apart for that and count as one each; give '
+        'each lesion a value of its own if that is not right'
+    )
+    return one
 
 
 def _option(side: str) -> str:
@@ -181,14 +210,15 @@ def read_sides(pair: Pair, how: HowToRead) -> Sides:
         )
     ]
     if any(numbers_only):
+        notes: list[str] = []
         counts = [
             listed.count if listed is not None
-            else len(_objects(source, image, side, how))
+            else len(_objects(source, image, side, how, notes))
             for listed, image, source, side in zip(
                 lists, images, (pair.pred, pair.truth), ('predictions', 'truth'), strict=True
             )
         ]  # fmt: skip
-        return Sides(None, None, counts[0], counts[1])
+        return Sides(None, None, counts[0], counts[1], notes=tuple(notes))
     pred, truth, notes = _on_one_grid(pair, lists, images, how)
     pred_zones, scores = _beside(pair.pred, pred, lists[0], how)
     truth_zones, _ = _beside(pair.truth, truth, lists[1], how)
@@ -211,13 +241,13 @@ def _on_one_grid(
     if first is not None and second is not None:
         if same_grid(first, second):
             return (
-                _objects(pair.pred, first, 'predictions', how),
-                _objects(pair.truth, second, 'truth', how),
+                _objects(pair.pred, first, 'predictions', how, notes),
+                _objects(pair.truth, second, 'truth', how, notes),
                 notes,
             )
         _refuse_grids(pair, first, second, how)
-        pred = _objects(pair.pred, first, 'predictions', how)
-        truth = _objects(pair.truth, second, 'truth', how)
+        pred = _objects(pair.pred, first, 'predictions', how, notes)
+        truth = _objects(pair.truth, second, 'truth', how, notes)
         notes.append(f'the {how.resample} were resampled to the other grid, nearest neighbour')
         fixed, moving = (pred, truth) if how.resample == 'truth' else (truth, pred)
         moved = to_grid(moving, fixed.shape, fixed.affine)
@@ -225,10 +255,10 @@ def _on_one_grid(
             notes.append(f'{len(moving) - len(moved)} of them lie outside it and are gone')
         return (pred, moved, notes) if how.resample == 'truth' else (moved, truth, notes)
     if first is not None:
-        pred = _objects(pair.pred, first, 'predictions', how)
+        pred = _objects(pair.pred, first, 'predictions', how, notes)
         return pred, _points(lists[1], pred.shape, pred.affine, how, notes), notes
     if second is not None:
-        truth = _objects(pair.truth, second, 'truth', how)
+        truth = _objects(pair.truth, second, 'truth', how, notes)
         return _points(lists[0], truth.shape, truth.affine, how, notes), truth, notes
     shape, affine = _grid_around(lists)
     notes.append('both sides are points: a grid of 1 mm was laid around them')
@@ -364,14 +394,19 @@ def _rows_by_name(path: Path) -> dict[str, dict[str, str]]:
     return {} if name is None else {row[name]: row for row in rows}
 
 
-def _is_only_lesion(path: Path) -> bool:
-    """Tell whether the table beside a map of ones knows one lesion, of the value 1.
+def _is_lesion(path: Path, value: int) -> bool:
+    """Tell whether the table beside a map of one value is about lesions and knows that value.
 
-    Then its parts are one lesion, as those of value 1 are where there is a second. Simulated truth
-    also lists lesions that cannot be seen and are in no map.
+    Of the value 1 it has to know nothing else: a map of ones is mostly all lesions together.
+    Simulated truth also lists lesions that cannot be seen and are in no map. A table without
+    places is none of lesions: the look-up table of BIDS names a value, which all lesions together
+    may have.
     """
-    rows = _rows_by_name(path)
-    return [name for name, row in rows.items() if row.get('visible') != 'false'] == ['1']
+    rows = {
+        name: row for name, row in _rows_by_name(path).items() if row.get('visible') != 'false'
+    }
+    mine = rows.get(str(value), {})
+    return {'x', 'y', 'z'} <= mine.keys() and (value > 1 or len(rows) == 1)
 
 
 def _float(text: str) -> float:

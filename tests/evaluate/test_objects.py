@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shivacmb.evaluate import from_labels, from_mask, from_points, from_probability
+from shivacmb.evaluate.objects import close_together
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 1.0, 0, -126], [0, 0, 0.5, -72], [0, 0, 0, 1]])
 
@@ -61,6 +62,24 @@ def test_lesions_in_one_line_or_plane_are_told_apart(shape: Any) -> None:
     assert len(from_mask(corners, np.eye(4))) == number
     found = from_probability(corners * np.float32(0.7), np.eye(4), threshold=0.5)
     assert found.sizes.tolist() == [1] * number
+
+
+@pytest.mark.parametrize(
+    ('places', 'together'),
+    [
+        ([(1, 1, 1), (1, 1, 3)], True),  # 1 mm apart on this grid, two diagonals are 4.58 mm
+        ([(1, 1, 1), (3, 1, 1)], True),  # 4 mm
+        ([(1, 1, 1), (4, 1, 1)], False),  # 6 mm
+        ([(1, 1, 1), (3, 1, 1), (5, 1, 1)], True),  # 8 mm, the third between them
+        ([(1, 1, 1), (3, 1, 1), (9, 1, 1)], False),
+        ([(1, 1, 1)], True),
+    ],
+)
+def test_parts_of_a_torn_lesion_lie_close_together(places: Any, together: bool) -> None:
+    mask = np.zeros((12, 6, 6), np.uint8)
+    for place in places:
+        mask[place] = 1
+    assert close_together(from_mask(mask, AFFINE)) is together
 
 
 def test_select_and_at_least_keep_voxels_with_their_lesion(make_lesions: Any) -> None:

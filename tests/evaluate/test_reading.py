@@ -41,13 +41,14 @@ def volume(*places: tuple[int, int, int], values: Any = None, dtype: Any = np.in
 def test_values_of_a_plain_map_decide(tmp_path: Path) -> None:
     apart = [(2, 2, 2), (8, 8, 8)]
     binary = save(tmp_path / 'b.nii.gz', volume(*apart))
-    numbered = save(tmp_path / 'n.nii.gz', volume(*apart, values=[5, 5], dtype=np.uint8))
+    more = [*apart, (5, 5, 5)]
+    numbered = save(tmp_path / 'n.nii.gz', volume(*more, values=[5, 5, 2], dtype=np.uint8))
     sides = read_sides(one_pair(binary, numbered), HOW)
-    assert (sides.n_pred, sides.n_truth) == (2, 1)
+    assert (sides.n_pred, sides.n_truth) == (2, 2)
     merged = read_sides(one_pair(binary, numbered), replace(HOW, merge=True))
-    assert (merged.n_pred, merged.n_truth) == (2, 2)
+    assert (merged.n_pred, merged.n_truth) == (2, 3)
     as_mask = read_sides(one_pair(binary, numbered, truth_kind='mask'), HOW)
-    assert as_mask.n_truth == 2
+    assert as_mask.n_truth == 3
     as_instances = read_sides(one_pair(binary, numbered, pred_kind='instances'), HOW)
     assert as_instances.n_pred == 1
 
@@ -250,14 +251,73 @@ def test_name_of_instances_does_not_make_a_mask_one_lesion(tmp_path: Path) -> No
     assert sides.truth_zones == ('n/a', 'n/a')  # the table's numbers are not the components'
     said = read_sides(one_pair(masks, masks, truth_kind='instances'), HOW)
     assert (said.n_pred, said.n_truth) == (2, 1)
-    # but a table that knows the one lesion of value 1 says that its parts belong together
-    table = path.with_name('sub-1_desc-CMB_dseg.tsv')
-    for rows in ('1\tdeep\ttrue\n', '1\tdeep\ttrue\n2\tlobar\tfalse\n'):
-        table.write_text('index\tzone\tvisible\n' + rows)
-        one = read_sides(one_pair(masks, masks), HOW)
-        assert (one.n_pred, one.n_truth, one.truth_zones) == (1, 1, ('deep',))
-    assert read_sides(one_pair(masks, masks), replace(HOW, merge=True)).n_truth == 2
-    assert read_sides(one_pair(masks, masks, truth_kind='mask'), HOW).n_truth == 2
+
+
+@pytest.mark.parametrize('value', [1, 5, 255])
+def test_map_of_one_value_is_cut_whatever_the_value_is(tmp_path: Path, value: int) -> None:
+    path = save(
+        tmp_path / 'sub-1_desc-CMB_dseg.nii.gz',
+        volume((2, 2, 2), (8, 8, 8), (2, 8, 2), values=[value] * 3),
+    )
+    sides = read_sides(one_pair(path, path), HOW)
+    assert (sides.n_pred, sides.n_truth, sides.notes) == (3, 3, ())
+    assert read_sides(one_pair(path, path, truth_kind='instances'), HOW).n_truth == 1
+    # one lesion keeps its value, by which a table knows it
+    alone = save(tmp_path / 'b' / 'sub-1_dseg.nii.gz', volume((2, 2, 2), values=[value]))
+    found = read_sides(one_pair(alone, alone), HOW).truth
+    assert found is not None
+    assert found.names.tolist() == [value]
+
+
+PLACED = 'index\tx\ty\tz\tzone\tvisible\n'
+
+
+@pytest.mark.parametrize(
+    ('value', 'table', 'number'),
+    [
+        (1, 'index\tname\n1\tcerebral microbleed\n', 2),  # the look-up table of BIDS
+        (1, 'index\tzone\n1\tdeep\n', 2),
+        (1, PLACED + '1\t2\t2\t2\tdeep\ttrue\n', 1),
+        (1, PLACED + '1\t2\t2\t2\tdeep\ttrue\n2\t9\t9\t9\tlobar\tfalse\n', 1),
+        (1, PLACED + '1\t2\t2\t2\tdeep\ttrue\n2\t9\t9\t9\tlobar\ttrue\n', 2),
+        (2, PLACED + '1\t9\t9\t9\tlobar\ttrue\n2\t2\t2\t2\tdeep\ttrue\n', 1),
+        (3, PLACED + '1\t9\t9\t9\tlobar\ttrue\n2\t2\t2\t2\tdeep\ttrue\n', 2),
+    ],
+)
+def test_table_of_a_lesion_holds_its_parts_together(
+    tmp_path: Path, value: int, table: str, number: int
+) -> None:
+    near = volume((2, 2, 2), (2, 2, 5), values=[value] * 2)  # two voxels missing: 3 mm < 2 sqrt(3)
+    path = save(tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', near)
+    path.with_name('sub-1_desc-CMB_dseg.tsv').write_text(table)
+    sides = read_sides(one_pair(path, path), HOW)
+    assert sides.n_truth == number
+    if number == 1:
+        assert sides.truth_zones == ('deep',)
+        assert 'truth: 2 parts count as one lesion' in sides.notes[1]
+    else:
+        assert sides.notes == ()
+    assert read_sides(one_pair(path, path), replace(HOW, merge=True)).n_truth == 2
+    assert read_sides(one_pair(path, path, truth_kind='mask'), HOW).n_truth == 2
+
+
+def test_lesions_added_to_the_map_of_a_scan_with_one_count(tmp_path: Path) -> None:
+    # the app found one lesion; a reader paints two more in the same value and keeps the table
+    path = save(
+        tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (2, 2, 5), (10, 10, 10))
+    )
+    path.with_name('sub-1_desc-CMB_dseg.tsv').write_text('index\tx\ty\tz\n1\t2\t2\t2\n')
+    sides = read_sides(one_pair(path, path), HOW)
+    assert (sides.n_pred, sides.n_truth) == (3, 3)
+    assert 'truth: the table beside <sub-1_desc-CMB_dseg.nii.gz> knows one' in sides.notes[1]
+    assert 'give each lesion a value of its own' in sides.notes[1]
+    counts = tmp_path / 'counts.tsv'
+    counts.write_text('participant_id\tcount\nsub-1\t3\n', encoding='utf-8')
+    sides = read_sides(one_pair(path, counts), HOW)
+    assert (sides.n_pred, len(sides.notes)) == (3, 1)
+
+
+def test_touching_lesions_of_a_map_named_for_instances_stay_apart(tmp_path: Path) -> None:
     touching = tmp_path / 'i'
     save(touching / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (2, 2, 3), values=[1, 2]))
     assert read_sides(one_pair(touching, touching), HOW).n_truth == 2
