@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from shivacmb.evaluate.resampling import NOT_KNOWN, Bootstrap, Interval, proportion_interval
+from shivacmb.evaluate.resampling import NOT_KNOWN, Bootstrap
 from shivacmb.lesions import burden_class
 
 Array = npt.NDArray[Any]
@@ -21,7 +21,11 @@ KO_CLASSES = ('0', '1-10', '>10')
 
 @dataclass(frozen=True)
 class Figure:
-    """One statistic: value, 95 % interval, p where there is a test, and the number of scans."""
+    """One statistic: value, 95 % interval, p where there is a test, and the number of scans.
+
+    Intervals by formula and tests take scans as independent. Where a participant has several,
+    intervals come from draws of participants, and there is no p.
+    """
 
     name: str
     value: float
@@ -56,30 +60,35 @@ def presence_verdict(truth: int, predicted: int) -> str:
     return 'FP' if predicted else 'TN'
 
 
-def patient_level(verdicts: Sequence[str], method: str = 'wilson') -> list[Figure]:
+def patient_level(
+    verdicts: Sequence[str], bootstrap: Bootstrap, method: str = 'wilson'
+) -> list[Figure]:
     """Sensitivity, specificity and accuracy of verdicts.
 
     Parameters
     ----------
     verdicts : sequence of str
-        TN, TP, FN, FP.
+        TN, TP, FN, FP; one per scan.
+    bootstrap : Bootstrap
+        Over the same scans.
     method : {'wilson', 'clopper-pearson'}
         Of the intervals; Ko's are Wilson's.
     """
-    count = {name: list(verdicts).count(name) for name in ('TN', 'TP', 'FN', 'FP')}
-    parts = {
-        'sensitivity': (count['TP'], count['TP'] + count['FN']),
-        'specificity': (count['TN'], count['TN'] + count['FP']),
-        'accuracy': (count['TP'] + count['TN'], len(verdicts)),
+    given = np.asarray(verdicts, str)
+    right = np.isin(given, ('TP', 'TN'))
+    groups = {
+        'sensitivity': np.isin(given, ('TP', 'FN')),
+        'specificity': np.isin(given, ('TN', 'FP')),
+        'accuracy': np.ones(len(given), bool),
     }
     return [
         Figure(
             name,
-            hits / total if total else math.nan,
-            *proportion_interval(hits, total, method),
-            n=total,
+            float(right[mine].mean()) if mine.any() else math.nan,
+            *bootstrap.proportion(right, mine, method),
+            n=int(mine.sum()),
         )
-        for name, (hits, total) in parts.items()
+        for name, mine in groups.items()
     ]
 
 
@@ -112,7 +121,64 @@ def count_agreement(truth: Array, predicted: Array, bootstrap: Bootstrap) -> lis
             n=n,
         )
     )
-    return figures
+    return _by_participant(figures, x, y, bootstrap) if bootstrap.repeated else figures
+
+
+def _by_participant(
+    figures: Sequence[Figure], x: Array, y: Array, bootstrap: Bootstrap
+) -> list[Figure]:
+    """Put intervals from draws in the place of those by formula, and leave out p."""
+    drawn = drawn_agreement(x, y, bootstrap)
+    ends = {name: bootstrap.interval(values) for name, values in drawn.items()}
+    found = []
+    for figure in figures:
+        low, high = ends.get(figure.name, (figure.low, figure.high))
+        if math.isnan(figure.value):
+            low, high = NOT_KNOWN
+        found.append(replace(figure, low=low, high=high, p=math.nan))
+    return found
+
+
+def drawn_agreement(x: Array, y: Array, bootstrap: Bootstrap) -> dict[str, Array]:
+    """Statistics of :func:`count_agreement` that have an interval by formula, of each draw.
+
+    Parameters
+    ----------
+    x, y : (N,) array of float
+        True and predicted counts: whole numbers, so that the sums are exact and a draw without
+        spread has none by rounding.
+    bootstrap : Bootstrap
+        Over the same scans.
+
+    Returns
+    -------
+    dict of str to (B,) array of float
+        NaN or infinite where a draw has no spread.
+    """
+    columns = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+    n, sum_x, sum_y, *squares = bootstrap.sums(columns).T
+    with np.errstate(invalid='ignore', divide='ignore'):
+        # n times the sums of squares and of products about the means
+        xx, yy, xy = (
+            n * square - first * second
+            for square, first, second in zip(
+                squares, (sum_x, sum_y, sum_x), (sum_x, sum_y, sum_y), strict=True
+            )
+        )
+        slope, bias = xy / xx, (sum_y - sum_x) / n
+        free = n * (n - 1)
+        spread = np.sqrt((xx + yy - 2 * xy) / free)
+        rows, error = (xx + yy + 2 * xy) / 2 / free, spread**2 / 2
+        return {
+            'pearson': xy / np.sqrt(xx * yy),
+            'slope': slope,
+            'intercept': (sum_y - slope * sum_x) / n,
+            'bias': bias,
+            'limit_low': bias - 1.96 * spread,
+            'limit_high': bias + 1.96 * spread,
+            'icc_agreement': (rows - error) / (rows + error + bias**2 - 2 * error / n),
+            'icc_consistency': (rows - error) / (rows + error),
+        }
 
 
 def _correlations(x: Array, y: Array, bootstrap: Bootstrap) -> list[Figure]:
@@ -287,10 +353,10 @@ def class_agreement(
     tables = _one_hot(truth, predicted, scheme)
     n = len(truth)
     drawn = bootstrap.sums(tables)
-    right = int(np.trace(tables.sum(axis=0)))
-    accuracy: Interval = proportion_interval(right, n)
+    right = np.trace(tables, axis1=1, axis2=2).astype(bool)
+    accuracy = bootstrap.proportion(right, np.ones(n, bool))
     named = {'shiva': 'shiva_classes', 'ko': 'ko_groups'}[scheme]
-    figures = [Figure(f'{named}_accuracy', right / n if n else math.nan, *accuracy, n=n)]
+    figures = [Figure(f'{named}_accuracy', float(right.mean()) if n else math.nan, *accuracy, n=n)]
     for weighting in ('none', 'linear', 'quadratic'):
         value = float(kappas(tables.sum(axis=0), weighting))
         interval = bootstrap.interval(kappas(drawn, weighting))

@@ -19,7 +19,7 @@ _COMMON = {
     'value': 'Its value; n/a where not defined.',
     'low': _LOW,
     'high': _HIGH,
-    'n': 'Scans (or patients) that have a value.',
+    'n': 'Scans that have a value.',
     'n_pred': 'Predictions that take part under the rule.',
     'n_truth': 'Lesions that take part under the rule.',
     'tp_pred': 'Predictions that are right.',
@@ -58,15 +58,15 @@ MEASURES = {
     ),
     'voxel_dice': 'Dice over all voxels where the truth is not empty (Ko 2024).',
     'ko': (
-        'Patient level by numbers: equal is right, fewer is a miss, more is a false positive '
-        '(Ko 2024, table S3).'
+        'Patient level by numbers, each scan taken for a patient: equal is right, fewer is a '
+        'miss, more is a false positive (Ko 2024, table S3).'
     ),
-    'presence': 'Patient level by whether there is any lesion.',
-    'pearson': 'Correlation of predicted and true numbers; Fisher interval.',
-    'spearman': 'Rank correlation; bootstrap interval.',
-    'slope': 'Least squares slope of predicted on true numbers; t interval.',
+    'presence': ('Patient level by whether there is any lesion, each scan taken for a patient.'),
+    'pearson': 'Correlation of predicted and true numbers.',
+    'spearman': 'Rank correlation.',
+    'slope': 'Least squares slope of predicted on true numbers.',
     'intercept': 'Its intercept.',
-    'bias': 'Mean of predicted minus true number (Bland & Altman); t interval.',
+    'bias': 'Mean of predicted minus true number (Bland & Altman).',
     'limit_low': 'Bias minus 1.96 standard deviations.',
     'limit_high': 'Bias plus 1.96 standard deviations.',
     'icc_agreement': 'ICC(A,1): two-way, single rating, absolute agreement (McGraw & Wong 1996).',
@@ -123,11 +123,23 @@ TABLES: dict[str, dict[str, str]] = {
             'means of sensitivity and precision.'
         ),
         'sd': 'Standard deviation over scans (n - 1), of means.',
-        'sem': 'Standard error of the mean.',
+        'sem': 'Standard error of the mean as if scans were independent.',
         'q1': 'First quartile, of medians.',
         'q3': 'Third quartile, of medians.',
+        'low': (
+            f'{_LOW} Of ko and presence by formula (Wilson, or Clopper-Pearson if asked for), '
+            'unless a participant has several scans; then by formula only where all or none are '
+            'right, with participants for scans.'
+        ),
     },
-    'agreement': {'p': 'p value where there is a test.'},
+    'agreement': {
+        'low': (
+            f'{_LOW} By formula, unless a participant has several scans: pearson (Fisher), '
+            'slope, intercept, bias and limits (t), icc (F) and accuracy (Wilson; if it is 0 or '
+            '1 always, with participants for scans).'
+        ),
+        'p': 'p value where there is a test; n/a where a participant has several scans.',
+    },
     'confusion': {
         'scheme': 'shiva: classes 0, 1-3, 4-9, >=10; ko: groups 0, 1-10, >10.',
         'truth': 'Class by the true number.',
@@ -168,12 +180,14 @@ TABLES: dict[str, dict[str, str]] = {
         'second': 'The same of the second.',
         'difference': 'Second minus first.',
         'signed_rank_p': (
-            'Wilcoxon signed-rank test, two-sided; scans with equal scores are left out of it.'
+            'Wilcoxon signed-rank test, two-sided, of means over the scans of each participant; '
+            'participants with equal scores are left out of it.'
         ),
         'rank_sum_p': (
-            'Wilcoxon rank-sum test, two-sided, as DEEPMIR used it although the scans are the '
-            'same.'
+            'Wilcoxon rank-sum test of the same means, two-sided, as DEEPMIR used it although '
+            'the scans are the same.'
         ),
+        'participants': 'Participants that these scans are of.',
     },
 }
 

@@ -69,5 +69,5 @@ def _pooled_difference(sides: list[list[ScanScore]], bootstrap: Bootstrap) -> Pa
     low, high = bootstrap.interval(drawn[1] - drawn[0])
     return Paired(
         values[0], values[1], values[1] - values[0], low, high, float('nan'), float('nan'),
-        len(sides[0]),
+        len(sides[0]), bootstrap.subjects,
     )  # fmt: skip

@@ -303,7 +303,7 @@ def _patients(scans: Sequence[ScanResult], interval: str, bootstrap: Bootstrap) 
         verdicts = [verdict(*pair) for pair in pairs]
         found += [
             replace(figure, name=f'{name}_{figure.name}')
-            for figure in patient_level(verdicts, interval)
+            for figure in patient_level(verdicts, bootstrap, interval)
         ]
     dice = np.array([scan.dice for scan in scans])
     known = int(np.isfinite(dice).sum())

@@ -281,7 +281,7 @@ def comparison_lines(rows: Sequence[tuple[str, str, str, Paired]], class_name: s
             'first': paired.first, 'second': paired.second, 'difference': paired.difference,
             'low': paired.low, 'high': paired.high,
             'signed_rank_p': _p(paired.signed_rank_p), 'rank_sum_p': _p(paired.rank_sum_p),
-            'n': paired.scans,
+            'n': paired.scans, 'participants': paired.subjects,
         }
         for rule, zero_rule, measure, paired in rows
     ]  # fmt: skip

@@ -219,6 +219,7 @@ def _comparison(part: Part) -> list[dict[str, Any]]:
             'interval': interval if paired.low == paired.low else '',
             'signed': _p(paired.signed_rank_p),
             'ranks': _p(paired.rank_sum_p), 'n': paired.scans,
+            'participants': paired.subjects,
         })  # fmt: skip
     return lines
 

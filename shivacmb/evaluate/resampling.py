@@ -61,6 +61,11 @@ class Bootstrap:
         owner = owner.reshape(-1)
         return cls(np.asarray(times)[:, owner], count, owner)
 
+    @property
+    def repeated(self) -> bool:
+        """Whether a subject has several scans, which are then not independent."""
+        return len(self.owners) > self.subjects
+
     def of(self, scans: Array) -> Bootstrap:
         """Keep some scans; one subject alone then has no interval."""
         owners = self.owners[scans]
@@ -112,6 +117,27 @@ class Bootstrap:
         with np.errstate(invalid='ignore', divide='ignore'):
             return self.interval(np.asarray(formula(self.sums(columns))))
 
+    def proportion(self, hits: Array, among: Array, method: str = 'wilson') -> Interval:
+        """95 % interval of the share of hits among some scans.
+
+        Where each subject has one of these scans it is that of a proportion; else it comes from
+        the draws. Where all or none are hits, which no draw changes, it is that of as many
+        subjects instead of scans.
+
+        Parameters
+        ----------
+        hits, among : (N,) array of bool
+            Hits, and the scans that count.
+        method : {'wilson', 'clopper-pearson'}
+            See :func:`proportion_interval`.
+        """
+        mine, right = self.of(among), hits[among]
+        if not mine.repeated:
+            return proportion_interval(int(right.sum()), len(right), method)
+        if right.any() and not right.all():
+            return mine.interval(mine.means(right.astype(float)))
+        return proportion_interval(mine.subjects if right.any() else 0, mine.subjects, method)
+
 
 def proportion_interval(hits: int, total: int, method: str = 'wilson') -> Interval:
     """95 % interval of a proportion.
@@ -151,9 +177,9 @@ class Paired:
         95 % interval of the difference, subjects drawn.
     signed_rank_p, rank_sum_p : float
         Two-sided Wilcoxon tests: of the pairs, and of two samples as DEEPMIR used it though its
-        data are paired.
-    scans : int
-        Scans with both values.
+        data are paired. Of means over the scans of each subject.
+    scans, subjects : int
+        Scans with both values, and whose they are.
     """
 
     first: float
@@ -164,6 +190,7 @@ class Paired:
     signed_rank_p: float
     rank_sum_p: float
     scans: int
+    subjects: int
 
 
 def compare_paired(first: Array, second: Array, bootstrap: Bootstrap) -> Paired:
@@ -182,17 +209,25 @@ def compare_paired(first: Array, second: Array, bootstrap: Bootstrap) -> Paired:
     a, b = np.asarray(first, float)[both], np.asarray(second, float)[both]
     if not both.any():
         none = math.nan
-        return Paired(none, none, none, none, none, none, none, 0)
+        return Paired(none, none, none, none, none, none, none, 0, 0)
     difference = np.where(both, np.asarray(second, float) - np.asarray(first, float), np.nan)
-    low, high = bootstrap.of(both).interval(bootstrap.means(difference))
+    mine = bootstrap.of(both)
+    low, high = mine.interval(bootstrap.means(difference))
+    first_means, second_means = (_subject_means(values, mine) for values in (a, b))
     signed, ranks = 1.0, 1.0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # small samples and ties: said in the dictionary
-        if np.any(a != b):
-            signed = float(wilcoxon(a, b).pvalue)
-        if len(np.unique(np.concatenate([a, b]))) > 1:
-            ranks = float(mannwhitneyu(a, b, alternative='two-sided').pvalue)
+        if np.any(first_means != second_means):
+            signed = float(wilcoxon(first_means, second_means).pvalue)
+        if len(np.unique(np.concatenate([first_means, second_means]))) > 1:
+            ranks = float(mannwhitneyu(first_means, second_means, alternative='two-sided').pvalue)
     return Paired(
         float(a.mean()), float(b.mean()), float((b - a).mean()), low, high, signed, ranks,
-        int(both.sum()),
+        int(both.sum()), mine.subjects,
     )  # fmt: skip
+
+
+def _subject_means(values: Array, bootstrap: Bootstrap) -> Array:
+    """Mean over the scans of each subject; equal scores in another order stay equal."""
+    _, owner = np.unique(bootstrap.owners, return_inverse=True)
+    return np.asarray(np.round(np.bincount(owner, values) / np.bincount(owner), 12))

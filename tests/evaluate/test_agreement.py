@@ -16,6 +16,7 @@ from shivacmb.evaluate.agreement import (
     class_agreement,
     class_table,
     count_agreement,
+    drawn_agreement,
     icc,
     kappas,
     ko_class,
@@ -48,7 +49,7 @@ def figures(truth: Any, predicted: Any) -> dict[str, Any]:
 
 
 def test_ko_external_validation_as_printed() -> None:
-    found = patient_level([ko_verdict(*pair) for pair in KO_TABLE_S3])
+    found = patient_level([ko_verdict(*pair) for pair in KO_TABLE_S3], draw(68))
     assert len(KO_TABLE_S3) == 68
     printed = {
         'accuracy': (75.0, 63.6, 83.8),
@@ -67,7 +68,9 @@ def test_presence_is_another_reading_than_ko() -> None:
 
 
 def test_exact_interval_on_request() -> None:
-    exact = {f.name: f for f in patient_level(['TP'] * 14 + ['FN'] * 6, 'clopper-pearson')}
+    exact = {
+        f.name: f for f in patient_level(['TP'] * 14 + ['FN'] * 6, draw(20), 'clopper-pearson')
+    }
     # beta quantiles of Clopper and Pearson
     assert exact['sensitivity'].low == pytest.approx(stats.beta.ppf(0.025, 14, 7))
     assert exact['sensitivity'].high == pytest.approx(stats.beta.ppf(0.975, 15, 6))
@@ -158,3 +161,72 @@ def test_class_agreement_has_intervals() -> None:
     assert found['shiva_classes_accuracy'].value == pytest.approx(right)
     for figure in found.values():
         assert figure.low < figure.value < figure.high
+
+
+def sessions() -> tuple[Any, Any, Bootstrap]:
+    """Counts of 12 participants with one to three scans."""
+    rng = np.random.default_rng(8)
+    owners = np.repeat(np.arange(12), rng.integers(1, 4, 12))
+    x = rng.poisson(4, len(owners))
+    y = np.clip(x + rng.integers(-2, 4, len(owners)), 0, None)
+    return x, y, Bootstrap.draw([str(owner) for owner in owners], 200, 3)
+
+
+def test_statistics_of_draws_are_those_of_the_repeated_sample() -> None:
+    x, y, bootstrap = sessions()
+    drawn = drawn_agreement(x.astype(float), y.astype(float), bootstrap)
+    for number, weights in enumerate(bootstrap.weights):
+        a, b = np.repeat(x, weights).astype(float), np.repeat(y, weights).astype(float)
+        slope, intercept = np.polyfit(a, b, 1)
+        spread = (b - a).std(ddof=1)
+        want = {
+            'pearson': np.corrcoef(a, b)[0, 1], 'slope': slope, 'intercept': intercept,
+            'bias': (b - a).mean(), 'limit_low': (b - a).mean() - 1.96 * spread,
+            'limit_high': (b - a).mean() + 1.96 * spread,
+            'icc_agreement': icc(np.stack([a, b], axis=1), 'agreement')[0],
+            'icc_consistency': icc(np.stack([a, b], axis=1), 'consistency')[0],
+        }  # fmt: skip
+        assert {name: values[number] for name, values in drawn.items()} == pytest.approx(want)
+
+
+def test_intervals_of_several_scans_come_from_draws_of_participants() -> None:
+    x, y, bootstrap = sessions()
+    found = {figure.name: figure for figure in count_agreement(x, y, bootstrap)}
+    for name, values in drawn_agreement(x.astype(float), y.astype(float), bootstrap).items():
+        ends = np.percentile(values, [2.5, 97.5])
+        assert (found[name].low, found[name].high) == pytest.approx(tuple(ends))
+    assert all(math.isnan(figure.p) for figure in found.values())
+    # the values are those of the scans, as before
+    assert found['pearson'].value == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert found['bias'].value == pytest.approx((y - x).mean())
+
+
+def test_scans_that_are_copies_narrow_no_interval() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.poisson(3, 30)
+    y = np.clip(x + rng.integers(-1, 2, 30), 0, None)
+    verdicts = [ko_verdict(int(a), int(b)) for a, b in zip(x, y, strict=True)]
+    named = [str(n) for n in range(30)]
+    widths = []
+    for copies in (1, 4):
+        bootstrap = Bootstrap.draw(np.repeat(named, copies).tolist(), 4000, 1)
+        a, b = np.repeat(x, copies), np.repeat(y, copies)
+        found = [
+            *count_agreement(a, b, bootstrap),
+            *class_agreement(a.tolist(), b.tolist(), 'shiva', bootstrap),
+            *patient_level(np.repeat(verdicts, copies).tolist(), bootstrap),
+        ]
+        widths.append({figure.name: figure.high - figure.low for figure in found})
+    for name, wide in widths[0].items():
+        assert widths[1][name] > 0.7 * wide, name  # a half, were the copies independent
+
+
+def test_draws_without_spread_give_no_number() -> None:
+    counts = np.array([0, 0, 3, 3, 0, 0])
+    bootstrap = Bootstrap.draw(list('aabbcc'), 300, 1)
+    found = {figure.name: figure for figure in count_agreement(counts, counts + 1, bootstrap)}
+    assert (found['pearson'].low, found['pearson'].high) == (1, 1)
+    assert (found['bias'].low, found['limit_high'].high) == (1, 1)
+    alone = Bootstrap.draw(['a'] * 6, 300, 1)
+    for figure in count_agreement(counts, counts + 1, alone):
+        assert math.isnan(figure.low)

@@ -121,3 +121,43 @@ def test_measure_of_one_participant_has_no_interval() -> None:
     first = np.array([0.0, 1.0, np.nan])
     paired = compare_paired(first, first + 0.1, drawn)
     assert (paired.scans, math.isnan(paired.low)) == (2, True)
+
+
+def test_share_among_scans_of_several_participants() -> None:
+    drawn = Bootstrap.draw(['a', 'a', 'b', 'b', 'c', 'd'], 4000, 0)
+    hits = np.array([True, True, False, False, True, True])
+    everywhere = np.ones(6, bool)
+    # all draws of b alone have the share 0, all without b 1: each with a chance of over 2.5 %
+    four = Bootstrap.draw(['a', 'a', 'b', 'b'], 4000, 0)
+    assert four.proportion(hits[:4], np.ones(4, bool)) == (0, 1)
+    want = drawn.interval(drawn.means(hits.astype(float)))
+    assert drawn.proportion(hits, everywhere) == want
+    # all right: no draw changes that, and four participants are not six
+    assert drawn.proportion(everywhere, everywhere) == proportion_interval(4, 4)
+    assert drawn.proportion(~everywhere, everywhere, 'clopper-pearson') == proportion_interval(
+        0, 4, 'clopper-pearson'
+    )
+    # one scan each of those that count
+    some = np.array([True, False, True, False, True, True])
+    assert drawn.proportion(hits, some) == proportion_interval(3, 4)
+    assert math.isnan(drawn.proportion(hits, ~everywhere)[0])
+
+
+def test_tests_of_pairs_count_participants_not_scans() -> None:
+    rng = np.random.default_rng(2)
+    first = rng.random(12)
+    second = first + rng.normal(0.05, 0.12, 12)
+    names = [str(n) for n in range(12)]
+    once = compare_paired(first, second, Bootstrap.draw(names, 500, 1))
+    copies = compare_paired(
+        np.repeat(first, 4), np.repeat(second, 4),
+        Bootstrap.draw(np.repeat(names, 4).tolist(), 500, 1),
+    )  # fmt: skip
+    assert (copies.scans, copies.subjects, once.subjects) == (48, 12, 12)
+    assert copies.signed_rank_p == pytest.approx(once.signed_rank_p)
+    assert copies.rank_sum_p == pytest.approx(once.rank_sum_p)
+    # the same scores in another order are equal, whatever their sum rounds to
+    a = np.array([0.1, 0.2, 0.3, 0.5])
+    b = np.array([0.3, 0.2, 0.1, 0.5])
+    equal = compare_paired(a, b, Bootstrap.draw(['a', 'a', 'a', 'b'], 50, 1))
+    assert (equal.signed_rank_p, equal.subjects) == (1, 2)
