@@ -106,7 +106,7 @@ TABLES: dict[str, dict[str, str]] = {
         'x': 'Centre, left (-) to right (+), scanner RAS mm.',
         'y': 'Centre, posterior (-) to anterior (+), scanner RAS mm.',
         'z': 'Centre, inferior (-) to superior (+), scanner RAS mm.',
-        'volume_mm3': 'Volume.',
+        'volume_mm3': 'Volume on the grid that the lesion came on, also where it was resampled.',
         'diameter_mm': 'Diameter of the ball of the same volume.',
         'voxels': 'Voxels on the grid of the comparison.',
         'probability': 'Largest probability inside, where known.',

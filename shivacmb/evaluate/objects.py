@@ -33,7 +33,7 @@ class Objects:
     sizes : (N,) array of int
         Voxels; 0 for a point without extent.
     volumes_mm3 : (N,) array of float
-        NaN for a point without extent.
+        On the grid that the lesions came on; NaN for a point without extent.
     centres : (N, 3) array of float
         Centre of mass in voxels, each voxel weighing the same.
     voxels : (M,) array of int

@@ -322,7 +322,9 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
     -------
     Objects
         Every lesion whose centre lies on the grid keeps at least one voxel, also on thick slices:
-        the nearest to its centre that is not another's last. One outside the grid is gone.
+        the nearest to its centre that is not another's last. One outside the grid is gone. Voxels
+        and centres are those of the other grid, volumes those that the lesions had: a small one
+        would grow to a whole voxel of thick slices, and rules that leave out small ones count it.
     """
     labels: Array = np.zeros(int(np.prod(objects.shape)), np.int32)
     labels[objects.voxels] = objects.owners + 1
@@ -344,7 +346,10 @@ def to_grid(objects: Objects, shape: tuple[int, int, int], affine: Array) -> Obj
             sizes[number] = 1
     found = from_labels(moved, affine)
     old = found.names - 1
-    return replace(found, names=objects.names[old], scores=objects.scores[old], cut=objects.cut)
+    return replace(
+        found, names=objects.names[old], scores=objects.scores[old], cut=objects.cut,
+        volumes_mm3=objects.volumes_mm3[old], amounts_mm3=objects.amounts_mm3[old],
+    )  # fmt: skip
 
 
 def _free_voxel(

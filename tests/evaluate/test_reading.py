@@ -12,6 +12,7 @@ import pytest
 
 from shivacmb.evaluate.pairs import Pair, find_sources, pair_up
 from shivacmb.evaluate.reading import HowToRead, read_probability, read_sides, to_grid
+from shivacmb.evaluate.rules import rule_sets, used
 from shivacmb.exceptions import DataError
 
 HOW = HowToRead()
@@ -151,6 +152,17 @@ def test_no_lesion_is_lost_on_thick_slices(make_lesions: Any) -> None:
     single = make_lesions(((5, 5, 3), (1, 1, 1)))
     kept = to_grid(single, (40, 40, 8), np.diag([1, 1, 5, 1.0]))
     assert kept.centres.tolist() == [[5, 5, 1]]
+
+
+def test_resampling_leaves_volumes_as_they_are(make_lesions: Any) -> None:
+    # 1, 2 and 12 voxels of 1 mm3 on slices of 5 mm: two stay too small for shiva-mm3
+    fine = make_lesions(((5, 5, 3), (1, 1, 1)), ((5, 20, 4), (2, 1, 1)), ((20, 5, 4), (3, 2, 2)))
+    thick = to_grid(fine, (40, 40, 8), np.diag([1, 1, 5, 1.0]))
+    assert thick.sizes.tolist() == [1, 1, 6]
+    assert thick.volumes_mm3.tolist() == [1, 2, 12]
+    assert thick.amount_mm3 == 15
+    (rule,) = (rule for rule in rule_sets(['shiva']) if rule.name == 'shiva-mm3')
+    assert used(thick, rule).tolist() == used(fine, rule).tolist() == [False, False, True]
 
 
 def test_lesion_outside_the_other_grid_is_gone(make_lesions: Any) -> None:
