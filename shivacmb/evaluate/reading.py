@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def values_of(image: Any, path: Path, side: str) -> Array:
         If the file is damaged or holds values that are not numbers.
     """
     try:
+        _check_sum(path)
         values: Array = np.asanyarray(image.dataobj)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f'<{path}> ({side}) is damaged ({error}); copy it again') from error
@@ -125,6 +127,16 @@ def values_of(image: Any, path: Path, side: str) -> Array:
     if values.dtype.kind == 'f' and not np.isfinite(values).all():
         raise DataError(f'<{path}> ({side}) holds values that are not numbers (NaN or infinity)')
     return values
+
+
+def _check_sum(path: Path) -> None:
+    """Read a compressed file to the checksum at its end: nibabel stops at the last voxel."""
+    with path.open('rb') as stream:
+        if stream.read(2) != b'\x1f\x8b':
+            return
+    with gzip.open(path) as unpacked:
+        while unpacked.read(1 << 20):
+            pass
 
 
 def _objects(source: Source, image: Any, side: str, how: HowToRead, notes: list[str]) -> Objects:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,21 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:4000])
     with pytest.raises(DataError, match=r'cut.nii.gz> \(truth\) is damaged'):
         read_sides(one_pair(good, cut), replace(HOW, resample='truth'))
+
+
+def test_wrong_checksum_is_damage(tmp_path: Path) -> None:
+    # stored, not packed: a bit of a voxel can be turned, and nothing but the checksum tells
+    good = save(tmp_path / 'good.nii', volume((2, 2, 2), values=[1]))
+    content = bytearray(gzip.compress(good.read_bytes(), 0))
+    bad = tmp_path / 'bad.nii.gz'
+    bad.write_bytes(content)
+    assert read_sides(one_pair(bad, good), HOW).n_pred == 1
+    content[-1000] ^= 1
+    bad.write_bytes(content)
+    with pytest.raises(DataError, match=r'bad.nii.gz> \(predictions\) is damaged \(CRC check'):
+        read_sides(one_pair(bad, good), HOW)
+    with pytest.raises(DataError, match=r'bad.nii.gz> \(truth\) is damaged \(CRC check'):
+        read_sides(one_pair(good, bad, truth_kind='probability'), HOW)
 
 
 def test_grids_that_differ_are_both_named(tmp_path: Path) -> None:
