@@ -21,11 +21,10 @@ from shivacmb.evaluate.evaluation import (
     with_facts,
 )
 from shivacmb.evaluate.facts import dataset_of, find_facts
-from shivacmb.evaluate.lists import Listed
+from shivacmb.evaluate.missing import count_as_empty
 from shivacmb.evaluate.objects import voxel_mm3
 from shivacmb.evaluate.pairs import (
     Kind,
-    Pair,
     Pairing,
     Source,
     find_sources,
@@ -179,11 +178,10 @@ def _run_class(
     truth = _sources(options, name, 'truth', options.truth, value)
     pred = _sources(options, name, 'predictions', options.predictions, value)
     pairing = pair_up(pred, truth)
-    empty: tuple[str, ...] = ()
-    if options.missing_as_empty and pairing.only_truth:
-        empty = tuple(source.scan for source in pairing.only_truth)
-        pairing = _with_empty(pairing)
-    warnings = _missing(pairing, options, name)
+    counted: tuple[Source, ...] = ()
+    if options.missing_as_empty:
+        pairing, counted = count_as_empty(pairing)
+    warnings = [*_missing(pairing, options, name), *_counted(counted, name)]
     facts = _facts(pairing, options)
     _refuse_unknown_strata(facts, options)  # before the scores, which take long
     scans = score_pairs(pairing.pairs, plan, processes=options.processes, tell=tell)
@@ -193,6 +191,7 @@ def _run_class(
     result = summarise_scans(
         scans, plan, draws=options.draws, seed=options.seed, interval=options.interval
     )
+    empty = tuple(source.scan for source in counted)
     part = Part(result, pairing, empty=empty, warnings=warnings)
     part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
     loose = [pair.note for pair in pairing.pairs if pair.note]
@@ -276,30 +275,17 @@ def _refuse_threshold(found: Sequence[Source], root: Path) -> None:
         )
 
 
-def _with_empty(pairing: Pairing) -> Pairing:
-    """Give truths without a prediction a prediction without lesions."""
-    added = tuple(
-        Pair(
-            replace(
-                source,
-                kind='points',
-                listed=Listed(source.participant, source.session, 0),
-                stand_in=True,
-            ),
-            source,
-        )
-        for source in pairing.only_truth
-    )
-    pairs = tuple(sorted((*pairing.pairs, *added), key=lambda pair: pair.scan))
-    return Pairing(pairs, pairing.only_pred, ())
-
-
 def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     """Say which scans lack a partner; stop when asked to, or when nothing is left."""
     said = []
     if pairing.only_truth:
         scans = some(source.scan for source in pairing.only_truth)
         said.append(f'{name}: {len(pairing.only_truth)} scan(s) have no prediction: {scans}')
+        if options.missing_as_empty:
+            said[-1] += (
+                ' (not counted as empty: there are predictions of these participants without a '
+                'truth, which may be theirs; name both sides alike)'
+            )
     if pairing.only_pred:
         scans = some(source.scan for source in pairing.only_pred)
         said.append(f'{name}: {len(pairing.only_pred)} scan(s) have no truth: {scans}')
@@ -317,6 +303,16 @@ def _missing(pairing: Pairing, options: Options, name: str) -> list[str]:
     if said and options.strict:
         raise DataError(f'{" ".join(said)}. Complete them, or leave out --strict')
     return said
+
+
+def _counted(counted: Sequence[Source], name: str) -> list[str]:
+    if not counted:
+        return []
+    scans = some(source.scan for source in counted)
+    return [
+        f'{name}: {len(counted)} scan(s) without a prediction count as if nothing had been found: '
+        f'{scans}'
+    ]
 
 
 def _facts(pairing: Pairing, options: Options) -> list[Facts]:
@@ -402,9 +398,11 @@ def _add_comparison(
     second = replace(options, predictions=options.compare)  # type: ignore[arg-type]
     plan = replace(part.result.plan, sweep=False)
     pairing = pair_up(_sources(second, name, 'predictions', second.predictions, value), truth)
+    counted: tuple[Source, ...] = ()
     if options.missing_as_empty:
-        pairing = _with_empty(pairing)
+        pairing, counted = count_as_empty(pairing)
     part.warnings += _missing(pairing, second, f'{name}, second set')
+    part.warnings += _counted(counted, f'{name}, second set')
     mine = {scan.pair.truth.scan for scan in part.result.scans}
     theirs = {pair.truth.scan for pair in pairing.pairs}
     if mine ^ theirs:

@@ -263,6 +263,8 @@ def test_missing_partners_are_listed_and_counted(copy: Path, command: Command) -
     empty = command(pred, truth, '-o', copy / 'empty', *QUICK, '--missing-as-empty')
     assert empty.returncode == 0
     assert value(copy / 'empty', 'shiva', 'sensitivity', 'pooled') == 0.2  # 1 of 5
+    said = '1 scan(s) without a prediction count as if nothing had been found: sub-03'
+    assert said in empty.stderr
 
 
 def test_two_files_without_a_dataset(data: Path, tmp_path: Path, command: Command) -> None:

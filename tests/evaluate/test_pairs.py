@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shivacmb.evaluate.lists import count_rows, read_points, read_rows
+from shivacmb.evaluate.missing import count_as_empty
 from shivacmb.evaluate.pairs import find_sources, pair_up, read_participants, some
 from shivacmb.exceptions import DataError, NoInputError
 
@@ -203,6 +204,30 @@ def test_bad_points(tmp_path: Path) -> None:
 def test_long_lists_are_cut() -> None:
     assert some(map(str, range(3))) == '0, 1, 2'
     assert some(map(str, range(11))) == '0, 1, 2, 3, 4, 5, 6, 7 and 3 more'
+
+
+@pytest.mark.parametrize(
+    ('pred', 'truth', 'counted'),
+    [
+        (['sub-1'], ['sub-1', 'sub-2'], ['sub-2']),
+        (['sub-1_ses-a', 'sub-1_ses-b'], ['sub-1'], []),  # one of these two may be its own
+        (['sub-1_run-1'], ['sub-1_run-01', 'sub-2'], ['sub-2']),
+        (['sub-1_ses-a_run-1'], ['sub-1_ses-a_run-2', 'sub-1_ses-b'], ['sub-1_ses-b']),
+    ],
+)
+def test_what_counts_as_empty(
+    tmp_path: Path, pred: list[str], truth: list[str], counted: list[str]
+) -> None:
+    sides = [
+        find_sources(tree(tmp_path / side, *(f'{name}_dseg.nii.gz' for name in names)), side)
+        for side, names in (('predictions', pred), ('truth', truth))
+    ]
+    before = pair_up(*sides)
+    after, found = count_as_empty(before)
+    assert scans(found) == counted
+    assert sorted(scans(after.only_truth) + counted) == scans(before.only_truth)
+    assert [pair.scan for pair in after.pairs if pair.pred.stand_in] == counted
+    assert after.only_pred == before.only_pred
 
 
 def test_loose_pairs_say_so(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""The command on small trees, each with one thing that is odd: names, files and settings."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+
+pytestmark = pytest.mark.system
+
+Command = Callable[..., 'subprocess.CompletedProcess[str]']
+A, B, C = (5, 5, 5), (15, 5, 5), (25, 25, 25)
+
+
+@pytest.fixture
+def command(tools_main: Command) -> Command:
+    """Return the command without pictures, in this process."""
+    quick = ('--pdf', 'none', '--no-gallery', '--bootstrap', '50', '--nprocs', '1')
+    return lambda *args: tools_main('evaluate', *args, *quick)
+
+
+def save(path: Path, *places: tuple[int, int, int]) -> Path:
+    """Label map with a lesion of 2x2x2 voxels of 1 mm at each place."""
+    found = np.zeros((30, 30, 30), np.uint8)
+    for number, place in enumerate(places, start=1):
+        found[tuple(slice(at - 1, at + 1) for at in place)] = number
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(found, np.eye(4)), path)
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding='utf-8') as stream:
+        return list(csv.DictReader(stream, delimiter='\t'))
+
+
+def pooled(folder: Path, rule: str, measure: str) -> Any:
+    (row,) = [
+        row
+        for row in rows(folder / 'summary.tsv')
+        if (row['rule'], row['measure'], row['aggregate']) == (rule, measure, 'pooled')
+    ]
+    return float(row['value'])
+
+
+def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: Command) -> None:
+    pred, truth, out = (tmp_path / name for name in ('p', 't', 'o'))
+    for label, places in (('01', (A, B)), ('03', (A,)), ('04', (C,))):
+        save(truth / f'sub-{label}_desc-CMB_dseg.nii.gz', *places)
+    save(pred / 'sub-01_desc-CMB_dseg.nii.gz', A)
+    for session in '12':
+        save(pred / f'sub-03_ses-{session}_desc-CMB_dseg.nii.gz', A)
+    done = command(pred, truth, '-o', out, '--missing-as-empty')
+    assert done.returncode == 0, done.stderr
+    status = {row['scan']: row['status'] for row in rows(out / 'pairs.tsv')}
+    assert status == {
+        'sub-01': 'scored', 'sub-03': 'no_prediction', 'sub-03_ses-1': 'no_truth',
+        'sub-03_ses-2': 'no_truth', 'sub-04': 'counted_empty',
+    }  # fmt: skip
+    assert '1 scan(s) have no prediction: sub-03 (not counted as empty' in done.stderr
+    assert 'count as if nothing had been found: sub-04' in done.stderr
+    assert pooled(out, 'shiva', 'sensitivity') == pytest.approx(1 / 3, abs=1e-6)
+    second = command(truth, truth, '-o', out, '--compare', pred, '--missing-as-empty')
+    assert second.returncode == 0, second.stderr
+    assert 'second set: 1 scan(s) have no prediction: sub-03 (not counted' in second.stderr
+    assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
