@@ -221,6 +221,7 @@ def _components(
 ) -> Objects:  # fmt: skip
     """Search only the box that holds anything: lesions are few and small."""
     shape = _shape(values)
+    values = np.asarray(values, np.float32)  # of 0.4 in double precision, too: as find_clusters
     above = np.flatnonzero(np.ravel(values, order='F') >= np.float32(threshold))
     if above.size == 0:
         return _build(shape, affine, above, np.zeros(0, np.int64), probability)

@@ -54,6 +54,16 @@ def test_probability_keeps_the_peak_and_the_weighed_volume() -> None:
     assert found.amount_mm3 == pytest.approx(2 * (0.5 + 0.75 + 0.4), abs=1e-6)
 
 
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('votes', [1, 2, 3, 4])
+def test_voxel_at_the_threshold_counts_in_either_precision(votes: int, dtype: Any) -> None:
+    # a share of five raters, which single precision rounds up or down
+    share = np.zeros((5, 5, 5), dtype)
+    share[2, 2, 2], share[4, 4, 4] = votes / 5, 1
+    found = from_probability(share, np.eye(4), threshold=votes / 5)
+    assert found.sizes.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize('shape', [(1, 1, 3), (3, 1, 1), (1, 5, 1), (3, 3, 1), (1, 3, 5)])
 def test_lesions_in_one_line_or_plane_are_told_apart(shape: Any) -> None:
     corners = np.zeros((7, 7, 7), np.uint8)
