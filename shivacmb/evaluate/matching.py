@@ -16,6 +16,8 @@ from shivacmb.evaluate.objects import Objects
 
 Array = npt.NDArray[Any]
 Unit = Literal['mm', 'voxel']
+#: Distances in mm have rounding errors of the affine: three voxels of 1 mm are not below 3 mm.
+_BELOW = 1 - 1e-5
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def match_within(away: Array, tolerance: float) -> Match:
     tolerance : float
         In the unit of ``away``; a pair exactly that far apart is no hit ("below").
     """
-    hit: Array = away < tolerance
+    hit: Array = away < tolerance * _BELOW
     pred_hit, truth_hit = np.asarray(hit.any(axis=1)), np.asarray(hit.any(axis=0))
     partner = away.argmin(axis=1) if away.shape[1] else np.zeros(len(away), int)
     return Match(pred_hit, truth_hit, np.where(pred_hit, partner, -1))
@@ -137,7 +139,7 @@ def match_nearest(away: Array, tolerance: float) -> Match:
         return Match(np.zeros(count, bool), np.zeros(lesions, bool), np.full(count, -1))
     nearest = away.argmin(axis=1)
     closest = away[np.arange(count), nearest]
-    near = closest < tolerance
+    near = closest < tolerance * _BELOW
     best = np.full(lesions, np.inf)
     np.minimum.at(best, nearest[near], closest[near])
     pred_hit = near & (closest == best[nearest])
@@ -158,7 +160,7 @@ def match_optimal(away: Array, tolerance: float) -> Match:
     """
     from scipy.optimize import linear_sum_assignment
 
-    allowed = away < tolerance
+    allowed = away < tolerance * _BELOW
     # a forbidden pair costs more than all allowed ones together: number first, distance second
     forbidden = tolerance * (min(away.shape) + 1) if away.size else 0.0
     rows, columns = linear_sum_assignment(np.where(allowed, away, forbidden))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from shivacmb.evaluate import (
     from_mask,
@@ -22,6 +23,26 @@ ONE = (1, 1, 1)
 
 def hits(match: Any) -> tuple[int, int, int, int]:
     return match.tp_pred, match.tp_truth, match.fp, match.fn
+
+
+@pytest.mark.parametrize('angles', [(0, 0), (7, 3), (-11, 20), (1, -2)])
+@pytest.mark.parametrize('tolerance', [3, 5])
+def test_distance_at_the_tolerance_is_no_hit_however_the_grid_lies(
+    tolerance: int, angles: tuple[float, float]
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler('zx', angles, degrees=True).as_matrix()
+    affine[:3, 3] = -87.3, 101.9, -44.1
+    affine = affine.astype(np.float32).astype(float)  # as a header stores it
+    number = 30
+    places = np.random.default_rng(1).integers(0, 150, (number, 3)).astype(float)
+    for apart, found in ((tolerance, 0), (tolerance - 0.01, number)):
+        moved = places + np.array([apart, 0, 0])
+        first, second = (at @ affine[:3, :3].T + affine[:3, 3] for at in (places, moved))
+        away = np.linalg.norm(first - second, axis=1)
+        pairs = np.where(np.eye(number, dtype=bool), away, 99.0)
+        for match in (match_within, match_nearest, match_optimal):
+            assert match(pairs, tolerance).tp_truth == found
 
 
 def test_one_prediction_over_two_lesions(make_lesions: Any) -> None:
