@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shivacmb.exceptions import DataError
@@ -15,6 +15,8 @@ COUNT_COLUMNS = ('count', 'cmb_count', 'n_cmb', 'cmb', 'microbleeds', 'lesions')
 RADIUS_COLUMNS = ('radius', 'radius_mm', 'apparent_radius_mm')
 NAME_COLUMNS = ('index', 'id', 'label')
 ZONE_COLUMNS = ('zone', 'region')
+#: Entities that tell scans of a session apart, in the order of names; columns may end in ``_id``.
+ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
 _NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 
 
@@ -36,6 +38,8 @@ class Listed:
         Numbers of the lesions, from 1 where the table has none.
     zones : tuple of str
         See :func:`shivacmb.imaging.zones.zone_name`; ``n/a`` where the table has none.
+    entities : str
+        The other entities that tell scans apart, such as ``acq-high_run-1``.
     """
 
     participant: str
@@ -45,6 +49,7 @@ class Listed:
     radii: tuple[float, ...] = ()
     names: tuple[int, ...] = ()
     zones: tuple[str, ...] = field(default=())
+    entities: str = ''
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -107,16 +112,34 @@ def _whole(row: dict[str, str], column: str, path: Path) -> int:
     return int(value)
 
 
-def _who(row: dict[str, str]) -> tuple[str, str | None]:
-    session = row.get('session_id', '')
+def _who(row: dict[str, str]) -> tuple[str, str | None, str]:
+    """Participant, session and other entities of a row, these also from a name under ``scan``."""
+    named = dict(word.split('-', 1) for word in row.get('scan', '').split('_') if '-' in word)
+    others = []
+    for key in ENTITY_COLUMNS:
+        value = _label(row, key) or _label(row, f'{key}_id') or named.get(key, '')
+        others += [f'{key}-{value}'] if value else []
     return (
         row['participant_id'].removeprefix('sub-'),
-        None if session in _NOTHING else session.removeprefix('ses-'),
+        _label(row, 'session_id') or None,
+        '_'.join(others),
     )
 
 
+def _label(row: dict[str, str], column: str) -> str:
+    """Label in a cell without its prefix; ``1.0``, which pandas makes of numbers, is 1."""
+    text = row.get(column, '')
+    if text in _NOTHING:
+        return ''
+    whole, _, rest = text.partition('.')
+    if whole.isdigit() and not rest.strip('0'):
+        text = whole
+    prefix = 'ses-' if column == 'session_id' else f'{column.removesuffix("_id")}-'
+    return text.removeprefix(prefix)
+
+
 def count_rows(path: Path, column: str | None = None) -> list[Listed]:
-    """Read numbers of lesions: ``participant_id``, perhaps ``session_id``, and a count.
+    """Read numbers of lesions: ``participant_id``, perhaps further entities, and a count.
 
     Raises
     ------
@@ -132,23 +155,43 @@ def count_rows(path: Path, column: str | None = None) -> list[Listed]:
             f'The table <{path}> has no single column of counts (it has {", ".join(header)}); '
             'name it with --count-column'
         )
-    return [
-        Listed(*_who(row), _whole(row, known[0], path))
-        for row in rows
-        if row[known[0]] not in _NOTHING
-    ]
+    found = []
+    for row in rows:
+        if row[known[0]] not in _NOTHING:
+            participant, session, entities = _who(row)
+            count = _whole(row, known[0], path)
+            found.append(Listed(participant, session, count, entities=entities))
+    return found
 
 
 def point_rows(path: Path) -> list[Listed]:
-    """Read points of several scans, told apart by ``participant_id`` and ``session_id``.
+    """Read points of several scans.
 
-    A row with n/a under x, y and z says that this participant has no lesions.
+    Scans are told apart by ``participant_id``, ``session_id``, columns named after entities such
+    as ``run``, and a name such as ``sub-01_run-1`` under ``scan``. A row with n/a under x, y and z
+    says that this scan has no lesions.
+
+    Raises
+    ------
+    DataError
+        If ``scan`` tells scans apart and its names do not say by what.
     """
     header, rows = read_rows(path)
-    groups: dict[tuple[str, str | None], list[dict[str, str]]] = {}
+    groups: dict[tuple[str, str | None, str], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(_who(row), []).append(row)
-    return [_listed(*who, mine, header, path) for who, mine in groups.items()]
+    for (participant, _, _), mine in groups.items():
+        names = list(dict.fromkeys(row.get('scan', '') for row in mine))
+        if len(names) > 1:
+            raise DataError(
+                f'The table <{path}> has several scans of sub-{participant} under scan '
+                f'({", ".join(names[:2])}, ...) that no session and no entity tells apart; use '
+                'names such as sub-01_run-1, or rename the column if it means something else'
+            )
+    return [
+        replace(_listed(*who[:2], mine, header, path), entities=who[2])
+        for who, mine in groups.items()
+    ]
 
 
 def read_points(path: Path) -> Listed:

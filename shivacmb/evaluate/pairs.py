@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from shivacmb.evaluate.lists import Listed, count_rows, point_rows, read_rows
+from shivacmb.evaluate.lists import ENTITY_COLUMNS, Listed, count_rows, point_rows, read_rows
 from shivacmb.exceptions import DataError, NoInputError
 
 Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
@@ -258,7 +258,11 @@ def _expand(found: Iterable[Source], count_column: str | None) -> list[Source]:
             continue
         sources += [
             replace(
-                source, participant=row.participant, session=row.session, entities='', listed=row
+                source,
+                participant=row.participant,
+                session=row.session,
+                entities=row.entities,
+                listed=row,
             )
             for row in rows
         ]
@@ -270,6 +274,12 @@ def _refuse_twins(found: Iterable[Source], side: str) -> None:
     seen: dict[str, Source] = {}
     for source in found:
         other = seen.setdefault(source.scan, source)
+        if other is not source and source.listed is not None and other.path == source.path:
+            raise DataError(
+                f'The table <{source.path}> has two rows for {source.scan}; leave one, or tell '
+                f'the scans apart by a column session_id, {", ".join(ENTITY_COLUMNS)}, or by '
+                'names such as sub-01_run-1 under scan'
+            )
         if other is not source:
             raise DataError(
                 f'{source.scan} is there twice in {side}: <{other.path}> and <{source.path}>. '

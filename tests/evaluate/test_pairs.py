@@ -173,7 +173,7 @@ def test_bad_table_of_counts(tmp_path: Path, text: str, message: str) -> None:
 
 def test_participant_twice_in_a_table(tmp_path: Path) -> None:
     path = write(tmp_path / 'counts.tsv', 'participant_id count\nsub-1 2\n1 3\n')
-    with pytest.raises(DataError, match='sub-1 is there twice'):
+    with pytest.raises(DataError, match=r'counts.tsv> has two rows for sub-1; leave one'):
         find_sources(path, 'truth')
 
 
@@ -188,6 +188,44 @@ def test_points_of_one_scan_and_of_many(tmp_path: Path) -> None:
     )
     found = find_sources(many, 'truth')
     assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 2), ('sub-2', 1)]
+
+
+def test_tables_tell_runs_apart(tmp_path: Path) -> None:
+    points = write(
+        tmp_path / 'p.tsv',
+        'participant_id session_id run acq_id x y z\n'
+        'sub-1 n/a 1 n/a 1 2 3\nsub-1 n/a 2.0 n/a 4 5 6\nsub-1 n/a run-2 n/a 7 8 9\n'
+        'sub-2 1.0 n/a acq-hi 1 2 3\nsub-2 ses-1 3 hi n/a n/a n/a\n',
+    )
+    found = find_sources(points, 'truth')
+    assert [(source.scan, source.listed and source.listed.count) for source in found] == [
+        ('sub-1_run-1', 1),
+        ('sub-1_run-2', 2),
+        ('sub-2_ses-1_acq-hi', 1),
+        ('sub-2_ses-1_acq-hi_run-3', 0),
+    ]
+    # the table of the app's group level
+    counts = write(
+        tmp_path / 'c.tsv',
+        'participant_id session_id scan cmb_count\nsub-1 n/a sub-1_run-1 2\n'
+        'sub-1 n/a sub-1_run-2 1\nsub-3 ses-a sub-3_ses-a_acq-x_echo-1 0\n',
+    )
+    assert scans(find_sources(counts, 'predictions')) == [
+        'sub-1_run-1', 'sub-1_run-2', 'sub-3_ses-a_acq-x_echo-1',
+    ]  # fmt: skip
+    pred = tree(tmp_path / 'o', 'sub-1_run-1_desc-CMB_dseg.nii.gz')
+    (pair,) = pair_up(find_sources(pred, 'predictions'), found).pairs
+    assert (pair.truth.scan, pair.note) == ('sub-1_run-1', '')
+
+
+def test_scans_that_a_table_does_not_name_are_not_merged(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / 'p.tsv', 'participant_id scan x y z\nsub-1 first 1 2 3\nsub-1 second 4 5 6\n'
+    )
+    with pytest.raises(DataError, match=r'several scans of sub-1 under scan \(first, second'):
+        find_sources(path, 'truth')
+    write(path, 'participant_id scan x y z\nsub-1 swan 1 2 3\nsub-2 swan 4 5 6\n')
+    assert scans(find_sources(path, 'truth')) == ['sub-1', 'sub-2']
 
 
 def test_bad_points(tmp_path: Path) -> None:
