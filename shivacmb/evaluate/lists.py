@@ -112,6 +112,16 @@ def _whole(row: dict[str, str], column: str, path: Path) -> int:
     return int(value)
 
 
+def _radius(row: dict[str, str], column: str, path: Path) -> float:
+    value = _number(row, column, path)
+    if value < 0:
+        raise DataError(
+            f'The table <{path}> says "{row[column]}" under {column}; a radius is not negative: '
+            'write 0 or n/a where it is not known'
+        )
+    return value
+
+
 def _who(row: dict[str, str]) -> tuple[str, str | None, str]:
     """Participant, session and other entities of a row, these also from a name under ``scan``."""
     named = dict(word.split('-', 1) for word in row.get('scan', '').split('_') if '-' in word)
@@ -222,7 +232,7 @@ def _listed(
             f'The table <{path}> lacks the column {", ".join(missing)}; a list of points has '
             'x, y and z in scanner mm'
         )
-    radius = next((name for name in RADIUS_COLUMNS if name in header), None)
+    radius = next((name for name in RADIUS_COLUMNS if name in header), '')
     name = next((name for name in NAME_COLUMNS if name in header), None)
     places = [row for row in rows if any(row[column] not in _NOTHING for column in 'xyz')]
     if rows and places and len(places) < len(rows):
@@ -241,7 +251,7 @@ def _listed(
             for row in rows
         ),
         tuple(
-            _number(row, radius, path) if radius and row[radius] not in _NOTHING else 0.0
+            _radius(row, radius, path) if row.get(radius, '') not in _NOTHING else 0.0
             for row in rows
         ),
         tuple(

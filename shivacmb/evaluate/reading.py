@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
 from shivacmb.evaluate.lists import NAME_COLUMNS, Listed, read_points, read_rows, zone_of
@@ -22,6 +23,7 @@ from shivacmb.evaluate.objects import (
     from_mask,
     from_points,
     from_probability,
+    voxel_mm3,
 )
 from shivacmb.evaluate.pairs import Pair, Source
 from shivacmb.exceptions import DataError
@@ -29,6 +31,7 @@ from shivacmb.imaging import same_grid
 
 Array = npt.NDArray[Any]
 _COMPONENTS = ('mask', 'probability')
+_LEAST_MM3 = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,25 @@ def open_image(path: Path, side: str) -> Any:
     Raises
     ------
     DataError
-        If it cannot be opened, or has more than one volume.
+        If it cannot be opened, holds colours or complex numbers, has more than one volume, or its
+        header does not say where its voxels lie.
     """
     try:
         image: Any = nib.load(path)
-    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
         raise DataError(
             f'<{path}> ({side}) is no NIfTI image that can be read ({error})'
         ) from error
+    if image.get_data_dtype().kind not in 'biuf':
+        raise DataError(
+            f'<{path}> ({side}) holds colours or complex numbers; save the label map itself, with '
+            'one number per voxel, not a picture of it'
+        )
+    if not np.isfinite(image.affine).all() or voxel_mm3(image.affine) < _LEAST_MM3:
+        raise DataError(
+            f'<{path}> ({side}) has an affine under which voxels have no volume; its header is '
+            'broken: convert the image again, or copy the header of the scan that it was made on'
+        )
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]

@@ -190,6 +190,12 @@ def test_points_of_one_scan_and_of_many(tmp_path: Path) -> None:
     assert [(s.scan, s.listed and s.listed.count) for s in found] == [('sub-1', 2), ('sub-2', 1)]
 
 
+def test_negative_radius_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / 'a.tsv', 'x y z radius\n1 2 3 0\n1 2 3 -2\n')
+    with pytest.raises(DataError, match=r'a.tsv> says "-2" under radius; a radius is not neg'):
+        read_points(path)
+
+
 def test_tables_tell_runs_apart(tmp_path: Path) -> None:
     points = write(
         tmp_path / 'p.tsv',

@@ -72,6 +72,36 @@ def test_whole_numbers_stored_as_float_are_fine(tmp_path: Path) -> None:
     assert read_sides(one_pair(path, path), HOW).n_pred == 1
 
 
+def test_image_of_colours_or_complex_numbers_is_refused(tmp_path: Path) -> None:
+    good = save(tmp_path / 'good.nii.gz', volume())
+    colours = np.zeros((12, 12, 12), [('R', 'u1'), ('G', 'u1'), ('B', 'u1')])
+    colours['R'][2, 2, 2] = 255
+    for values in (colours, volume((2, 2, 2)).astype(np.complex64)):
+        bad = save(tmp_path / 'bad.nii.gz', values)
+        with pytest.raises(DataError, match=r'bad.nii.gz> \(predictions\) holds colours or comp'):
+            read_sides(one_pair(bad, good), HOW)
+
+
+@pytest.mark.parametrize(
+    ('at', 'content', 'message'),
+    [
+        (70, (999).to_bytes(2, 'little'), r'no NIfTI image that can be read \(data code 999'),
+        (280 + 20, bytes(4), 'affine under which voxels have no volume'),  # y of the second row
+        (280, np.float32(np.nan).tobytes(), 'affine under which voxels have no volume'),
+    ],
+)
+def test_header_that_makes_no_sense_is_named(
+    tmp_path: Path, at: int, content: bytes, message: str
+) -> None:
+    good = save(tmp_path / 'good.nii', volume((2, 2, 2)))
+    raw = bytearray(good.read_bytes())
+    raw[at : at + len(content)] = content
+    (tmp_path / 'bad.nii').write_bytes(raw)
+    for pair in (one_pair(tmp_path / 'bad.nii', good), one_pair(good, tmp_path / 'bad.nii')):
+        with pytest.raises(DataError, match=f'bad.nii> .*{message}'):
+            read_sides(pair, HOW)
+
+
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
