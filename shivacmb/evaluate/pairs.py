@@ -365,14 +365,19 @@ def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
     Raises
     ------
     DataError
-        If a participant is there twice.
+        If a participant is there twice, or no column says who a row is about.
     """
     for folder in folders:
         if folder is not None and (folder / 'participants.tsv').is_file():
-            _, rows = read_rows(folder / 'participants.tsv')
+            header, rows = read_rows(folder / 'participants.tsv')
+            if 'participant_id' not in header:
+                raise DataError(
+                    f'The table <{folder / "participants.tsv"}> lacks the column participant_id '
+                    f'(it has {", ".join(header)}); rename the column of the labels'
+                )
             found: dict[str, dict[str, str]] = {}
             for row in rows:
-                label = row.get('participant_id', '').removeprefix('sub-')
+                label = row['participant_id'].removeprefix('sub-')
                 if label in found:
                     raise DataError(
                         f'The table <{folder / "participants.tsv"}> has two rows for sub-{label}; '

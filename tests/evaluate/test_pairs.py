@@ -315,3 +315,6 @@ def test_participant_twice_in_participants(tmp_path: Path) -> None:
     write(tmp_path / 'participants.tsv', 'participant_id sex\nsub-1 F\n1 M\n')
     with pytest.raises(DataError, match=r'participants.tsv> has two rows for sub-1'):
         read_participants(tmp_path)
+    write(tmp_path / 'participants.tsv', 'id sex\nsub-1 F\nsub-2 M\n')
+    with pytest.raises(DataError, match=r'lacks the column participant_id \(it has id, sex\)'):
+        read_participants(tmp_path)
