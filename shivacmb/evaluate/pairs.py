@@ -287,7 +287,7 @@ def _refuse_twins(found: Iterable[Source], side: str) -> None:
             )
 
 
-def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
+def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> Pairing:
     """Bring both sides together.
 
     First by all entities that tell scans apart; then what is left by participant and session, and
@@ -298,9 +298,17 @@ def pair_up(pred: list[Source], truth: list[Source]) -> Pairing:
     ----------
     pred, truth : list of Source
         Of :func:`find_sources`. One file on each side makes a pair whatever the names are.
+    given : bool
+        Whether both were given as files, so that nobody has to be told of their names.
     """
     if len(pred) == 1 and len(truth) == 1 and not (_is_bids(pred[0]) and _is_bids(truth[0])):
-        return Pairing((Pair(pred[0], truth[0]),), (), ())
+        note = (
+            ''
+            if given or pred[0].scan == truth[0].scan
+            else f'prediction <{pred[0].path.name}> and truth <{truth[0].path.name}> were paired '
+            'as the only ones; see whether they are of one scan'
+        )
+        return Pairing((Pair(pred[0], truth[0], note),), (), ())
     pairs: list[Pair] = []
     left, right = list(pred), list(truth)
     for how in ('same', 'session', 'participant'):

@@ -177,7 +177,7 @@ def _run_class(
     plan = make_plan(options, name, value)
     truth = _sources(options, name, 'truth', options.truth, value)
     pred = _sources(options, name, 'predictions', options.predictions, value)
-    pairing = pair_up(pred, truth)
+    pairing = pair_up(pred, truth, given=_given(options))
     counted: tuple[Source, ...] = ()
     if options.missing_as_empty:
         pairing, counted = count_as_empty(pairing)
@@ -209,6 +209,11 @@ def _run_class(
     if options.compare is not None:
         _add_comparison(part, options, name, value, truth)
     return part
+
+
+def _given(options: Options) -> bool:
+    """Whether both sides are single files."""
+    return options.predictions.is_file() and options.truth.is_file()
 
 
 def make_plan(options: Options, name: str, value: int | None) -> Plan:
@@ -397,7 +402,8 @@ def _add_comparison(
     """Score the second predictions against the same truth and compare."""
     second = replace(options, predictions=options.compare)  # type: ignore[arg-type]
     plan = replace(part.result.plan, sweep=False)
-    pairing = pair_up(_sources(second, name, 'predictions', second.predictions, value), truth)
+    found = _sources(second, name, 'predictions', second.predictions, value)
+    pairing = pair_up(found, truth, given=_given(second))
     counted: tuple[Source, ...] = ()
     if options.missing_as_empty:
         pairing, counted = count_as_empty(pairing)

@@ -51,6 +51,27 @@ def pooled(folder: Path, rule: str, measure: str) -> Any:
     return float(row['value'])
 
 
+def test_only_file_of_each_folder_is_a_pair_with_a_remark(
+    tmp_path: Path, command: Command
+) -> None:
+    pred = save(tmp_path / 'p' / 'patient7_pred.nii.gz', A, B)
+    truth = save(tmp_path / 't' / 'patient9_truth.nii.gz', A, C)
+    patterns = ('--pred-pattern', '*_pred.nii.gz', '--truth-pattern', '*_truth.nii.gz')
+    done = command(pred.parent, truth.parent, '-o', tmp_path / 'o', *patterns)
+    assert done.returncode == 0, done.stderr
+    said = (
+        'prediction <patient7_pred.nii.gz> and truth <patient9_truth.nii.gz> were paired as the '
+        'only ones; see whether they are of one scan'
+    )
+    assert said in done.stderr
+    assert [row['notes'] for row in rows(tmp_path / 'o/pairs.tsv')] == [said]
+    done = command(pred, truth, '-o', tmp_path / 'o', '--compare', truth)
+    assert (done.returncode, 'were paired' in done.stderr) == (0, False)
+    pred.rename(pred.with_name('patient9_pred.nii.gz'))
+    done = command(pred.parent, truth.parent, '-o', tmp_path / 'o', *patterns)
+    assert (done.returncode, 'were paired' in done.stderr) == (0, False)
+
+
 def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: Command) -> None:
     pred, truth, out = (tmp_path / name for name in ('p', 't', 'o'))
     for label, places in (('01', (A, B)), ('03', (A,)), ('04', (C,))):
