@@ -41,7 +41,7 @@ class Source:
         How to read it; ``auto`` decides by the values.
     participant, session : str and str or None
         Labels without ``sub-`` and ``ses-``; for names that are not BIDS the participant is what
-        the pattern's ``*`` stood for.
+        the pattern's ``*`` stood for, in the name or else in the folders.
     entities : str
         The other entities that tell scans apart, such as ``acq-high_run-1``.
     listed : Listed or None
@@ -145,7 +145,9 @@ def find_sources(
         raise NoInputError(f'There is no folder or file <{root}> with {side}; check the path')
     if pattern is not None:
         files = _by_pattern(root, pattern.replace('{class}', class_name))
-        found = [_source(path, kind, pattern.replace('{class}', class_name)) for path in files]
+        found = [
+            _source(path, kind, pattern.replace('{class}', class_name), root) for path in files
+        ]
     else:
         found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
     if not found:
@@ -208,8 +210,8 @@ def _of_another(path: Path, class_name: str) -> bool:
     return any(key in ('desc', 'label') and value != class_name for key, value in said)
 
 
-def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
-    """Say which scan a file belongs to."""
+def _source(path: Path, kind: Kind, pattern: str = '*', root: Path | None = None) -> Source:
+    """Say which scan a file belongs to: by its name, or by its folders below the root."""
     if kind == 'auto':
         kind = _kind_of_name(path)
     words = path.name.split('.')[0].split('_')
@@ -221,11 +223,23 @@ def _source(path: Path, kind: Kind, pattern: str = '*') -> Source:
             if key not in ('sub', 'ses', *_OF_THE_FILE)
         ]
         return Source(path, kind, pairs['sub'], pairs.get('ses'), '_'.join(others))
-    translated = re.escape(pattern.rsplit('/', 1)[-1]).replace(r'\*', '(.*)').replace(r'\?', '(.)')
-    match = re.fullmatch(translated, path.name)
-    caught = '_'.join(part for part in match.groups() if part) if match else ''
+    caught = _caught(pattern.rsplit('/', 1)[-1], path.name)
     caught = caught.removesuffix('.gz').removesuffix('.nii').removesuffix('.tsv')
+    if not caught and root is not None:  # the same name for everybody
+        below = path.relative_to(root)
+        folders = dict(part.split('-', 1) for part in below.parent.parts if '-' in part)
+        if 'sub' in folders:
+            return Source(path, kind, folders['sub'], folders.get('ses'))
+        caught = _caught(pattern, below.as_posix())
     return Source(path, kind, caught or path.name.split('.')[0])
+
+
+def _caught(pattern: str, text: str) -> str:
+    """What the ``*`` and ``?`` of a glob stood for, ``**`` left out."""
+    translated = re.escape(pattern).replace(r'\*\*/', '(?:.*/)?')
+    translated = translated.replace(r'\*', '([^/]*)').replace(r'\?', '([^/])')
+    match = re.fullmatch(translated, text)
+    return '_'.join(part for part in match.groups() if part) if match else ''
 
 
 def _kind_of_name(path: Path) -> Kind:
@@ -283,7 +297,8 @@ def _refuse_twins(found: Iterable[Source], side: str) -> None:
         if other is not source:
             raise DataError(
                 f'{source.scan} is there twice in {side}: <{other.path}> and <{source.path}>. '
-                'Remove one, or narrow the pattern'
+                'Remove one, or narrow the pattern; where the label of the participant is in the '
+                'folder, the pattern needs a * for it, as in "*/lesions.nii.gz"'
             )
 
 

@@ -75,6 +75,34 @@ def test_pattern_gives_names_to_files_that_are_not_bids(tmp_path: Path) -> None:
     assert [source.participant for source in pairing.only_truth] == ['case09']
 
 
+@pytest.mark.parametrize(
+    ('names', 'pattern', 'found'),
+    [
+        (['sub-1/seg.nii.gz', 'sub-2/seg.nii.gz'], 'sub-*/seg.nii.gz', ['sub-1', 'sub-2']),
+        (['sub-1/seg.nii.gz', 'sub-2/seg.nii.gz'], 'seg.nii.gz', ['sub-1', 'sub-2']),
+        (
+            ['sub-1/ses-a/seg.nii.gz', 'sub-1/ses-b/seg.nii.gz'],
+            '**/seg*.nii.gz',
+            ['sub-1_ses-a', 'sub-1_ses-b'],
+        ),
+        (['x/p07/seg.nii', 'x/p08/seg.nii'], '**/p*/seg.nii', ['sub-07', 'sub-08']),
+        (['p07/v1/seg.nii', 'p08/v1/seg.nii'], '*/v?/seg.nii', ['sub-p07_1', 'sub-p08_1']),
+        # the name comes first
+        (['sub-1/case7.nii', 'sub-2/case8.nii'], 'sub-*/case*.nii', ['sub-7', 'sub-8']),
+    ],
+)
+def test_one_folder_per_patient(
+    tmp_path: Path, names: list[str], pattern: str, found: list[str]
+) -> None:
+    assert scans(find_sources(tree(tmp_path, *names), 'truth', pattern=pattern)) == found
+
+
+def test_one_name_in_folders_that_the_pattern_does_not_tell_apart(tmp_path: Path) -> None:
+    root = tree(tmp_path, 'p07/seg.nii', 'p08/seg.nii')
+    with pytest.raises(DataError, match=r'needs a \* for it, as in "\*/lesions.nii.gz"'):
+        find_sources(root, 'truth', pattern='seg.nii')
+
+
 def test_twins_are_refused_and_both_named(tmp_path: Path) -> None:
     root = tree(tmp_path, 'a/sub-1_desc-CMB_dseg.nii.gz', 'b/sub-1_desc-CMB_dseg.nii.gz')
     with pytest.raises(DataError, match=r'sub-1 is there twice.*a/sub-1.*b/sub-1'):
