@@ -129,6 +129,11 @@ def run(options: Options, *, tell: Callable[[int, int], None] | None = None) -> 
     ShivaCMBError
         For input that cannot be used.
     """
+    if set(options.rules) == {'ko'} and (options.sweep or options.compare):
+        raise UsageError(
+            f'{"--sweep" if options.sweep else "--compare"} needs a rule that matches lesions, '
+            'and --rules ko compares numbers alone; name another rule beside it'
+        )
     _refuse_unknown_participants(options)
     return [_run_class(options, name, value, tell) for name, value in options.classes]
 
@@ -199,7 +204,7 @@ def _run_class(
         part.warnings.append(
             f'{name}: the names of {len(loose)} pair(s) do not agree in everything: {some(loose)}'
         )
-    if not any(scan.scores for scan in scans):
+    if plan.rules and not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
             'not apply'

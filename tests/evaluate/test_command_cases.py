@@ -72,6 +72,16 @@ def test_only_file_of_each_folder_is_a_pair_with_a_remark(
     assert (done.returncode, 'were paired' in done.stderr) == (0, False)
 
 
+def test_numbers_alone_have_no_sweep_and_no_excuse(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B).parent
+    done = command(truth, truth, '-o', tmp_path / 'o', '--rules', 'ko')
+    assert (done.returncode, 'only the numbers' in done.stderr) == (0, False)
+    for option in (['--sweep'], ['--compare', truth]):
+        done = command(truth, truth, '-o', tmp_path / 'o', '--rules', 'ko', *option)
+        assert done.returncode == 64
+        assert f'{option[0]} needs a rule that matches lesions' in done.stderr
+
+
 def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: Command) -> None:
     pred, truth, out = (tmp_path / name for name in ('p', 't', 'o'))
     for label, places in (('01', (A, B)), ('03', (A,)), ('04', (C,))):
