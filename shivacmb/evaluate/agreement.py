@@ -274,6 +274,8 @@ def icc(ratings: Array, kind: str) -> tuple[float, float, float]:
     free = (n - 1) * (k - 1)
     rest = ((ratings - total) ** 2).sum() - rows * (n - 1) - columns * (k - 1)
     error = max(float(rest), 0.0) / free
+    if not rows and not error:  # scans that are all alike tell nothing, whatever the offset
+        return math.nan, math.nan, math.nan
     if kind == 'consistency':
         value = (rows - error) / (rows + (k - 1) * error)
         if not error:

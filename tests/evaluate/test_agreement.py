@@ -92,6 +92,12 @@ def test_constant_offset_lowers_agreement_alone() -> None:
     assert math.isnan(icc(np.zeros((5, 2)), 'agreement')[0])
 
 
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('kind', ['agreement', 'consistency'])
+def test_scans_that_are_all_alike_have_no_intraclass_correlation(kind: str) -> None:
+    assert all(math.isnan(number) for number in icc(np.array([[1.0, 5.0]] * 3), kind))
+
+
 def test_correlations_and_line_against_scipy() -> None:
     rng = np.random.default_rng(5)
     x = rng.poisson(4, 60)
