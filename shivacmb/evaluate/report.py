@@ -13,6 +13,10 @@ from shivacmb.bids import write_text
 from shivacmb.evaluate import figures, gallery, outputs, page, table3
 from shivacmb.evaluate.session import Options, Part, curve_voxels, cut_at, tables
 
+_PICTURES = (
+    'counts', 'bland-altman', 'classes', 'sizes', 'froc', 'precision-recall', 'misses',
+    'false-positives',
+)  # fmt: skip
 _HEADLINE = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'fp')
 
 
@@ -70,7 +74,24 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         page.write_pdf(
             target, pictures, summary_text(parts, options), browser=options.pdf == 'auto'
         )
+    _remove_stale(options, {*pictures, *(folder / name for name in files)})
     return target
+
+
+def _remove_stale(options: Options, written: set[Path]) -> None:
+    """Remove what an earlier run has left that does not belong to this one, by its names."""
+    folder = options.out_dir
+    found = [
+        path
+        for extension in ('md', 'tex')
+        for path in (folder / f'table3.{extension}', *folder.glob(f'table3_*.{extension}'))
+    ]
+    found += [path for name in _PICTURES for path in (folder / 'figures').glob(f'**/{name}.png')]
+    if options.pdf == 'none':
+        found.append(folder / 'report.pdf')
+    for path in found:
+        if path not in written:
+            path.unlink(missing_ok=True)
 
 
 def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:
@@ -122,8 +143,6 @@ def _write_table3(part: Part, options: Options, *, several: bool) -> list[str]:
         if text:
             write_text(options.out_dir / name, text)
             written.append(name)
-        else:
-            (options.out_dir / name).unlink(missing_ok=True)
     return written
 
 

@@ -82,6 +82,29 @@ def test_numbers_alone_have_no_sweep_and_no_excuse(tmp_path: Path, command: Comm
         assert f'{option[0]} needs a rule that matches lesions' in done.stderr
 
 
+def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
+    out = tmp_path / 'o'
+
+    def files() -> set[str]:
+        return {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}
+
+    def run(*args: Any) -> set[str]:
+        done = command(truth, truth, '-o', out, *args)
+        assert done.returncode == 0, done.stderr
+        return files()
+
+    one = run()
+    assert {'table3.md', 'table3.tex', 'figures/counts.png'} <= one
+    (out / 'table3.txt').write_text('mine')
+    (out / 'report.pdf').write_bytes(b'%PDF')
+    two = run('--classes', 'CMB=1', 'iron=2')
+    assert {'table3_CMB.md', 'table3_iron.tex', 'figures/iron/counts.png'} <= two
+    assert two & {'table3.md', 'table3.tex', 'figures/counts.png', 'report.pdf'} == set()
+    assert 'table3.txt' in two
+    assert run() == one | {'table3.txt'}
+
+
 def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: Command) -> None:
     pred, truth, out = (tmp_path / name for name in ('p', 't', 'o'))
     for label, places in (('01', (A, B)), ('03', (A,)), ('04', (C,))):
