@@ -235,9 +235,10 @@ def score_pairs(
 
 def with_facts(scan: ScanResult, facts: Facts, extra: Sequence[str] = ()) -> ScanResult:
     """Add what is known of the scan."""
-    objects = scan.sides.truth or scan.sides.pred
+    sides = [side for side in (scan.sides.truth, scan.sides.pred) if side is not None]
     thickness = float('nan')
-    if objects is not None:
+    if not all(side.points for side in sides):  # else the grid is one that was laid around them
+        objects = sides[0]
         thickness = float(np.sqrt((objects.affine[:3, :3] ** 2).sum(axis=0)).max())
     strata = scan_strata(
         facts.metadata, facts.person, contrast=facts.contrast, thickness_mm=thickness, extra=extra

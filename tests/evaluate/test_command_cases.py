@@ -105,6 +105,18 @@ def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> No
     assert run() == one | {'table3.txt'}
 
 
+def test_slices_of_points_are_not_known(tmp_path: Path, command: Command) -> None:
+    table = tmp_path / 'points.tsv'
+    table.write_text('participant_id\tx\ty\tz\nsub-01\t4\t4\t4\n', encoding='utf-8')
+    save(tmp_path / 'p' / 'sub-01_dseg.nii.gz', A)
+    for pred, kinds in ((table, set()), (tmp_path / 'p', {'<1.5 mm'})):
+        done = command(pred, table, '-o', tmp_path / 'o')
+        assert done.returncode == 0, done.stderr
+        strata = tmp_path / 'o' / 'strata.tsv'
+        found = rows(strata) if strata.exists() else []
+        assert {row['kind'] for row in found if row['stratum'] == 'slice_thickness'} == kinds
+
+
 def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: Command) -> None:
     pred, truth, out = (tmp_path / name for name in ('p', 't', 'o'))
     for label, places in (('01', (A, B)), ('03', (A,)), ('04', (C,))):
