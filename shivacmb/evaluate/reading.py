@@ -408,21 +408,24 @@ def _beside(
     by_name = _rows_by_name(source.path)
     if not by_name:
         return unknown, None
-    mine = [by_name.get(str(value), {}) for value in objects.names]
+    mine = [by_name.get(int(value), {}) for value in objects.names]
     zones = tuple(zone_of(row) for row in mine)
     if not any('p_max' in row for row in mine) or not np.isnan(objects.scores).all():
         return zones, None
     return zones, np.array([_float(row.get('p_max', '')) for row in mine])
 
 
-def _rows_by_name(path: Path) -> dict[str, dict[str, str]]:
+def _rows_by_name(path: Path) -> dict[int, dict[str, str]]:
     """Rows of the table beside a label map by the value that each is about; none without one."""
     table = path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
     if not table.is_file():
         return {}
     header, rows = read_rows(table)
     name = next((column for column in NAME_COLUMNS if column in header), None)
-    return {} if name is None else {row[name]: row for row in rows}
+    if name is None:
+        return {}
+    numbered = ((_float(row[name]), row) for row in rows)  # 1, 01, or 1.0 as pandas writes it
+    return {int(number): row for number, row in numbered if number.is_integer()}
 
 
 def _is_lesion(path: Path, value: int) -> bool:
@@ -436,7 +439,7 @@ def _is_lesion(path: Path, value: int) -> bool:
     rows = {
         name: row for name, row in _rows_by_name(path).items() if row.get('visible') != 'false'
     }
-    mine = rows.get(str(value), {})
+    mine = rows.get(value, {})
     return {'x', 'y', 'z'} <= mine.keys() and (value > 1 or len(rows) == 1)
 
 

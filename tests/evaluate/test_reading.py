@@ -229,6 +229,18 @@ def test_zones_and_probabilities_of_the_table_beside(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sides.pred.scores, [np.nan, 0.75])
 
 
+@pytest.mark.parametrize('form', ['{}', '{}.0', '0{}'])
+def test_numbers_of_a_table_may_be_written_as_decimals(tmp_path: Path, form: str) -> None:
+    path = save(
+        tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2), (8, 8, 8), values=[3, 9])
+    )
+    lines = [f'{form.format(value)}\t{zone}' for value, zone in ((9, 'lobar'), (3, 'deep'))]
+    path.with_name('sub-1_desc-CMB_dseg.tsv').write_text(
+        'index\tzone\n' + '\n'.join([*lines, 'n/a\tlobar', 'all\tdeep', 'inf\tdeep']) + '\n'
+    )
+    assert read_sides(one_pair(path, path), HOW).truth_zones == ('deep', 'lobar')
+
+
 def test_zones_have_one_vocabulary(tmp_path: Path) -> None:
     truth = save(tmp_path / 't' / 'sub-1_desc-CMB_dseg.nii.gz', volume((2, 2, 2)))
     truth.with_name('sub-1_desc-CMB_dseg.tsv').write_text(
