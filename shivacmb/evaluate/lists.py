@@ -17,7 +17,7 @@ NAME_COLUMNS = ('index', 'id', 'label')
 ZONE_COLUMNS = ('zone', 'region')
 #: Entities that tell scans of a session apart, in the order of names; columns may end in ``_id``.
 ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
-_NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
+NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def zone_of(row: dict[str, str]) -> str:
     """Zone of a lesion by its row: of the column ``zone``, or the app's ``region``; or ``n/a``."""
-    text = next((row[name] for name in ZONE_COLUMNS if row.get(name, '') not in _NOTHING), '')
+    text = next((row[name] for name in ZONE_COLUMNS if row.get(name, '') not in NOTHING), '')
     return zone_name(text) or 'n/a'
 
 
@@ -139,7 +139,7 @@ def _who(row: dict[str, str]) -> tuple[str, str | None, str]:
 def _label(row: dict[str, str], column: str) -> str:
     """Label in a cell without its prefix; ``1.0``, which pandas makes of numbers, is 1."""
     text = row.get(column, '')
-    if text in _NOTHING:
+    if text in NOTHING:
         return ''
     whole, _, rest = text.partition('.')
     if whole.isdigit() and not rest.strip('0'):
@@ -167,7 +167,7 @@ def count_rows(path: Path, column: str | None = None) -> list[Listed]:
         )
     found = []
     for row in rows:
-        if row[known[0]] not in _NOTHING:
+        if row[known[0]] not in NOTHING:
             participant, session, entities = _who(row)
             count = _whole(row, known[0], path)
             found.append(Listed(participant, session, count, entities=entities))
@@ -234,7 +234,7 @@ def _listed(
         )
     radius = next((name for name in RADIUS_COLUMNS if name in header), '')
     name = next((name for name in NAME_COLUMNS if name in header), None)
-    places = [row for row in rows if any(row[column] not in _NOTHING for column in 'xyz')]
+    places = [row for row in rows if any(row[column] not in NOTHING for column in 'xyz')]
     if rows and places and len(places) < len(rows):
         raise DataError(
             f'The table <{path}> has rows with and without a place for '
@@ -251,7 +251,7 @@ def _listed(
             for row in rows
         ),
         tuple(
-            _radius(row, radius, path) if row.get(radius, '') not in _NOTHING else 0.0
+            _radius(row, radius, path) if row.get(radius, '') not in NOTHING else 0.0
             for row in rows
         ),
         tuple(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shivacmb.evaluate.lists import NOTHING
 from shivacmb.evaluate.resampling import Bootstrap, Interval, proportion_interval
 
 Array = npt.NDArray[Any]
@@ -126,6 +127,8 @@ def field_class(tesla: Any) -> str:
         value = float(tesla)
     except (TypeError, ValueError):
         return UNKNOWN
+    if not 0 < value < math.inf:
+        return UNKNOWN
     nominal = min((0.5, 1.0, 1.5, 3.0, 7.0), key=lambda known: abs(known - value))
     return f'{nominal:g} T' if abs(nominal - value) < 0.2 * nominal else f'{value:g} T'
 
@@ -163,15 +166,21 @@ def scan_strata(
     except (TypeError, ValueError):
         thickness = thickness_mm
     scanner = [metadata.get(name) for name in ('Manufacturer', 'ManufacturersModelName')]
-    site = person.get('site') or metadata.get('InstitutionName') or UNKNOWN
     found = {
         'contrast': contrast or UNKNOWN,
         'slice_thickness': thickness_class(thickness),
         'field_strength': field_class(metadata.get('MagneticFieldStrength')),
         'scanner': ' '.join(str(part) for part in scanner if part) or UNKNOWN,
-        'site': str(site),
+        'site': _first(person.get('site'), metadata.get('InstitutionName')),
     }
     for name in extra:
-        value = person.get(name, metadata.get(name))
-        found[name] = UNKNOWN if value is None or value == '' else str(value)
+        found[name] = _first(person.get(name), metadata.get(name))
     return found
+
+
+def _first(*values: Any) -> str:
+    """The first value that says something; ``n/a`` without one."""
+    return next(
+        (str(value) for value in values if value is not None and str(value) not in NOTHING),
+        UNKNOWN,
+    )

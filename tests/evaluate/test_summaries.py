@@ -138,6 +138,21 @@ def test_field_strength_is_nominal() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize('tesla', ['nan', 'inf', 0, -3, 'n/a'])
+def test_field_strength_that_is_none(tesla: Any) -> None:
+    assert field_class(tesla) == 'n/a'
+
+
+@pytest.mark.parametrize('nothing', ['n/a', '', 'NaN', None])
+def test_what_a_person_does_not_tell_the_sidecar_may(nothing: Any) -> None:
+    person = {} if nothing is None else {'site': nothing, 'hand': nothing}
+    found = scan_strata({'InstitutionName': 'there', 'hand': 'left'}, person, contrast=None,
+                        thickness_mm=1, extra=['hand'])  # fmt: skip
+    assert (found['site'], found['hand']) == ('there', 'left')
+    alone = scan_strata({}, person, contrast=None, thickness_mm=1, extra=['hand'])
+    assert (alone['site'], alone['hand']) == ('n/a', 'n/a')
+
+
 def test_strata_from_sidecar_and_person() -> None:
     found = scan_strata(
         {'SliceThickness': 2, 'Manufacturer': 'GE', 'ManufacturersModelName': 'Premier',
