@@ -40,10 +40,10 @@ MEASURES = {
     'f1_harmonic': 'Harmonic mean of sensitivity and precision.',
     'magnitude': (
         'Square root of sensitivity squared plus precision squared, at most 1.414 (DEEPMIR). '
-        'Aggregate of-means is the printed formula on the means over participants; aggregate mean '
-        "is the mean of each participant's own, which the paper's table most likely holds."
+        'Aggregate of-means is the printed formula on the means over scans; aggregate mean is the '
+        "mean of each scan's own, which the paper's table most likely holds."
     ),
-    'fp': 'False positives; its mean is the number per participant.',
+    'fp': 'False positives; its mean is the number per scan.',
     'fn': 'Missed lesions.',
     'fp_avg': 'False positives over scans (SHIVA-CMB paper, FPavg).',
     'fp_cmb': 'False positives over lesions (SHIVA-CMB paper, FPcmb).',

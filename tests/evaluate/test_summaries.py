@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shivacmb.evaluate import rule_sets, score_scan
+from shivacmb.evaluate.columns import MEASURES
 from shivacmb.evaluate.resampling import Bootstrap
 from shivacmb.evaluate.strata import (
     field_class,
@@ -84,9 +85,13 @@ def test_both_readings_of_the_magnitude(scores: Any) -> None:
     assert mean > of_means  # by convexity, as in the paper's own table
 
 
-def test_false_positives_per_participant(scores: Any) -> None:
-    rows = summarise(scores['deepmir-voxel'], bootstrap())
-    assert row(rows, 'fp', 'mean').value == pytest.approx(1 / 3)
+def test_false_positives_per_scan(scores: Any) -> None:
+    for owners in (['a', 'b', 'c'], ['a', 'a', 'b']):
+        rows = summarise(scores['deepmir-voxel'], Bootstrap.draw(owners, 50, 1))
+        assert row(rows, 'fp', 'mean').value == pytest.approx(1 / 3)
+    for measure in ('fp', 'magnitude'):
+        assert 'scan' in MEASURES[measure]
+        assert 'participant' not in MEASURES[measure]
 
 
 def test_deepmir_dropping_undefined_scans(scores: Any) -> None:
