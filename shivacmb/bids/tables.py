@@ -80,7 +80,11 @@ COLUMNS: dict[str, dict[str, Any]] = {
 
 
 def cell(value: Any) -> str:
-    """One value of a BIDS table: ``n/a`` for what is missing, never a tab or a line break."""
+    """One value of a BIDS table: ``n/a`` for what is missing, never a tab or a line break.
+
+    Quotation marks of a cell that begins with one become apostrophes: BIDS tables quote nothing,
+    but pandas and spreadsheets take all up to the next mark, over lines, for one cell.
+    """
     if value is None:
         return 'n/a'
     if isinstance(value, bool):
@@ -93,7 +97,8 @@ def cell(value: Any) -> str:
         return repr(int(rounded)) if rounded.is_integer() else repr(rounded)
     if isinstance(value, (list, tuple)):
         value = '; '.join(str(item) for item in value)
-    return re.sub(r'\s+', ' ', str(value)).strip() or 'n/a'
+    text = re.sub(r'\s+', ' ', str(value)).strip() or 'n/a'
+    return text.replace('"', "'") if text.startswith('"') else text
 
 
 def render(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

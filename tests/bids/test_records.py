@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import multiprocessing
 import os
@@ -31,7 +33,7 @@ from shivacmb.bids import (
     write_scans_table,
     write_text,
 )
-from shivacmb.bids.tables import cell
+from shivacmb.bids.tables import cell, render
 from shivacmb.exceptions import NoInputError, OutputError
 
 
@@ -94,10 +96,20 @@ def test_not_a_number_becomes_null_and_n_a(scan, tmp_path):
         (1400123.25, '1400123.25'),
         (('a', 'b'), 'a; b'),
         ((), 'n/a'),
+        ('"A', "'A"),
+        (' "A" or "B"', "'A' or 'B'"),
+        ('3" head', '3" head'),
     ],
 )
 def test_cells(value, text):
     assert cell(value) == text
+
+
+def test_tables_with_quotes_have_their_rows_for_readers_that_unquote():
+    text = render([{'site': '"A', 'n': 1}, {'site': 'B', 'n': 2}, {'site': '3" C', 'n': 3}],
+                  ['site', 'n'])  # fmt: skip
+    rows = list(csv.reader(io.StringIO(text), delimiter='\t'))
+    assert rows == [['site', 'n'], ["'A", '1'], ['B', '2'], ['3" C', '3']]
 
 
 def test_settings_hash_ignores_the_order_of_keys_and_nothing_else():
