@@ -36,19 +36,21 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> nib.Nifti1Image:
     return nib.load(path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('threshold', [0.2, 0.45])  # below the model's outlines, and above
 def test_detect_and_the_command_agree(
-    brain: nib.Nifti1Image, tmp_path: Path, threshold: float
+    brain: nib.Nifti1Image, make_spot_bundle: Any, tmp_path: Path, threshold: float
 ) -> None:
+    post = {'threshold': 0.4, 'min_voxels': 3, 'outline_threshold': 0.3}
+    bundle = make_spot_bundle(tmp_path / 'model', postprocess=post)
     found = shivacmb.detect(
-        nib.load(SCAN), mask=brain, threshold=threshold, threads=2, contrast='T2starw'
-    )
+        nib.load(SCAN), mask=brain, model=bundle, threshold=threshold, threads=2,
+        contrast='T2starw',
+    )  # fmt: skip
     command = Path(sys.executable).with_name('shivacmb-tools')
     subprocess.run(
         [
             command, 'scan', SCAN, '-m', brain.get_filename(), '-o', tmp_path,
-            '--threshold', str(threshold),
+            '--model', bundle, '--threshold', str(threshold),
         ],
         check=True,
         capture_output=True,

@@ -180,13 +180,12 @@ def test_folds_are_dealt_by_microbleeds_wherever_they_stand_among_the_classes(
         write_scan(tmp_path, f'{number:02d}', 5 * (number < 4), iron=iron)
     classes = (LabelClass('iron'), LabelClass('CMB'))
     mine = task(tmp_path, sets=((tmp_path / 'raw', tmp_path / 'labels'),))
+    query = replace(mine.query, classes=classes)
+    mine = replace(mine, plan=replace(mine.plan, folds=3, classes=classes), query=query)
+    names = gather(mine, lambda: False, lambda _: None)
     told: list[str] = []
     for seed in range(4):
-        plan = replace(mine.plan, folds=3, classes=classes, seed=seed)
-        query = replace(mine.query, classes=classes)
-        one = replace(mine, plan=plan, query=query, work=tmp_path / f'work-{seed}')
-        names = gather(one, lambda: False, lambda _: None)
-        folds, _ = deal(one, names, told.append)
+        folds, _ = deal(replace(mine, plan=replace(mine.plan, seed=seed)), names, told.append)
         # three people with microbleeds, one in each fold
         assert sorted(folds[:3]) == [0, 1, 2]
     assert told == []
