@@ -146,9 +146,9 @@ def implant_dataset(
     for number, scan in enumerate(scans, start=1):
         if report is not None:
             report(number - 1, len(scans))
+        before = _earlier(out_dir, scan)
         try:
             inputs = input_sums(scan, derivatives, mask_pattern)
-            before = _earlier(out_dir, scan)
             if before is not None and before.inputs == inputs and before.whole:
                 kept.append(scan.stem)
                 continue
@@ -158,6 +158,9 @@ def implant_dataset(
         except ShivaCMBError as error:
             failures[scan.stem] = error
             notes = (f'{scan.name}: {error}',)
+            if before is not None:
+                stays = 'what an earlier run made of it is still there'
+                notes += (f'{scan.name}: {stays}, in <{_folders(out_dir, scan)[0]}>',)
         else:
             made.append(scan.stem)
         for note in notes:

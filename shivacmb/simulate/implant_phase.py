@@ -15,6 +15,8 @@ from shivacmb.exceptions import DataError
 from shivacmb.imaging import same_grid
 
 Array = NDArray[Any]
+#: What voxels hold that are no real numbers, by kind of their type.
+_KINDS = {'c': 'complex', 'V': 'colour'}
 #: Value in rad of the units that sidecars name.
 _UNITS = {
     **dict.fromkeys(('rad', 'radian', 'radians'), 1.0),
@@ -120,15 +122,22 @@ def read_phase(
     Raises
     ------
     DataError
-        When it cannot be read, has no finite value, or has another grid than the scan.
+        When it cannot be read, holds no real numbers or none that is finite, or has another grid
+        than the scan.
     """
     try:
         image = nib.load(path)
-        stored = np.asarray(image.dataobj, np.float32)
+        kind = image.get_data_dtype().kind
+        stored = np.asarray(image.dataobj, np.float32) if kind in 'iuf' else None
     except Exception as error:
         raise DataError(
             f'the phase <{path}> cannot be read ({error}); replace or remove it'
         ) from (error)
+    if stored is None:
+        raise DataError(
+            f'the phase <{path}> holds {_KINDS.get(kind, "other")} values; write the phase alone, '
+            'in rad, or remove it'
+        )
     if stored.size != np.prod(scan.shape) or not same_grid(
         nib.Nifti1Image(stored.reshape(scan.shape), image.affine), scan
     ):

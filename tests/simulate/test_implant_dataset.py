@@ -124,6 +124,34 @@ def test_a_replaced_scan_phase_sidecar_or_mask_is_made_anew(tmp_path: Path) -> N
     assert not changed()
 
 
+def test_a_copy_whose_source_broke_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    implanted(bids, out)
+    copy = out / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    before = copy.read_bytes()
+    (bids / 'sub-01/anat/sub-01_T2starw.nii.gz').write_bytes(b'broken')
+    said: list[str] = []
+    made, failures, kept = implanted(bids, out, said)
+    assert (made, list(failures), kept) == ([], ['sub-01'], [])
+    assert said[-1] == (
+        f'sub-01_T2starw.nii.gz: what an earlier run made of it is still there, in <{copy.parent}>'
+    )
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'kind'),
+    [(np.complex64, 'complex'), ([('R', 'u1'), ('G', 'u1'), ('B', 'u1')], 'colour')],
+)
+def test_a_phase_that_is_no_real_number_is_refused(tmp_path: Path, dtype: Any, kind: str) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    path = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    image = nib.load(path)
+    nib.Nifti1Image(np.zeros(image.shape, dtype), image.affine).to_filename(path)
+    with pytest.raises(DataError, match=f'_part-phase_T2starw.nii.gz> holds {kind} values; write'):
+        load_host(find_scans(bids).scans[0], derivatives={'m': bids / 'derivatives/masks'})
+
+
 @pytest.mark.parametrize(
     ('sidecar', 'field', 'echo'),
     [({'MagneticFieldStrength': '1.5', 'EchoTime': '0.03'}, 1.5, 0.03),
