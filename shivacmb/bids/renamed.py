@@ -1,31 +1,37 @@
-"""Results whose scan is no longer in the dataset: renamed, or gone."""
+"""Results whose image is no scan any more: renamed, gone, or another of its acquisition is."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shivacmb.bids.channels import bare_name
 from shivacmb.bids.names import clear_outputs, report_path, scans_table_paths, session_dir
 from shivacmb.bids.records import ScanRecord, read_records
+from shivacmb.bids.scan import Scan
+from shivacmb.bids.sidecars import split_name
 from shivacmb.bids.tables import write_scans_table
 from shivacmb.exceptions import TemporaryError
 
 _RAW = 'bids:raw:'
+#: Entities that tell images of one acquisition apart, and those that a folder may stand for.
+_CHOSEN_BY = frozenset({'sub', 'ses', 'part', 'echo'})
 
 
 @dataclass(frozen=True)
 class Departed:
-    """A record whose input file is not in the dataset any more.
+    """A record whose input file is not in the dataset any more, or is not read any more.
 
     Attributes
     ----------
     record
         What an earlier run noted.
     successor
-        The result of the same image under another name, or None.
+        The result of the same image under another name, or of another image of the same
+        acquisition; or None.
     """
 
     record: ScanRecord
@@ -36,11 +42,20 @@ class Departed:
         """Whether nothing is lost without it: another result of the image, or no result."""
         return self.successor is not None or self.record.status != 'ok'
 
+    @property
+    def renamed(self) -> bool:
+        """Whether the successor is the same image under another name."""
+        mine = self.record.input_sha256
+        return self.successor is not None and mine == self.successor.input_sha256 is not None
+
 
 def find_departed(
-    out_dir: str | Path, bids_dir: str | Path, participants: Iterable[str]
+    out_dir: str | Path,
+    bids_dir: str | Path,
+    participants: Iterable[str],
+    scans: Sequence[Scan] = (),
 ) -> list[Departed]:
-    """Find the records of participants whose input file is gone.
+    """Find the records of participants whose input file is gone, or not the one that is read.
 
     Parameters
     ----------
@@ -48,6 +63,9 @@ def find_departed(
         Results, and the dataset they were made from.
     participants
         Labels without prefix.
+    scans
+        What is read of each acquisition now. A result of one of its other images is settled as
+        soon as there is one of the image that is read (docs/decisions/0135).
 
     Returns
     -------
@@ -55,6 +73,7 @@ def find_departed(
         An image is known by its checksum. A link that points nowhere (data that are not fetched)
         counts as a file.
     """
+    read = {scan.uri for scan in scans}
     departed = []
     for participant in participants:
         here: list[ScanRecord] = []
@@ -70,7 +89,24 @@ def find_departed(
             if record.status == 'ok' and record.input_sha256
         }
         departed += [Departed(record, results.get(record.input_sha256 or '')) for record in gone]
+        chosen = {
+            _acquisition(record): record
+            for record in here
+            if record.status == 'ok' and record.source in read
+        }
+        departed += [
+            Departed(record, chosen[_acquisition(record)])
+            for record in here
+            if record.source not in read and _acquisition(record) in chosen
+        ]
     return departed
+
+
+def _acquisition(record: ScanRecord) -> tuple[str, frozenset[tuple[str, str]]]:
+    """What images of one acquisition share, see ``Candidate.key``."""
+    pairs = split_name(bare_name(Path(record.source or '')))[0]
+    others = {(key, text.casefold()) for key, text in pairs.items() if key not in _CHOSEN_BY}
+    return record.session or '', frozenset(others)
 
 
 def _known(out_dir: str | Path, participant: str) -> list[ScanRecord]:

@@ -117,6 +117,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     )
     from shivacmb.cli.engine import choose_plugin
     from shivacmb.cli.pages import write_pages
+    from shivacmb.cli.retire import retire
     from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
     from shivacmb.models import check_gpu
@@ -180,7 +181,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     elif settings.write_graph and not settings.quiet:
         say('no scan is left to process, so no graph was written (--overwrite redoes them)')
     results.add(failures)
-    _retire(settings, found)
+    retire(settings, found)
     write_pages(settings.out_dir, [scan for scan, _ in prepared])
     if todo and (settings.out_dir / COUNTS_TABLE).exists() and not settings.quiet:
         say(
@@ -208,27 +209,6 @@ def _tidy(out_dir: Path, scans: Sequence[Scan]) -> None:
         folders |= set((out_dir / 'logs').glob('run-*'))
     for folder in sorted(folders):
         remove_stale(folder)
-
-
-def _retire(settings: Settings, found: Found) -> None:
-    """Remove results of images that have another name by now, and name those that are gone."""
-    from shivacmb.bids import find_departed, remove_outputs
-    from shivacmb.cli.pages import write_page
-
-    participants = dict.fromkeys([*(scan.participant for scan in found.scans), *found.missing])
-    for item in find_departed(settings.out_dir, settings.bids_dir, participants):
-        record = item.record
-        if not item.settled:
-            path = Path('logs', f'sub-{record.participant}', f'{record.stem}.json')
-            say(
-                f'{record.stem} still counts, though its image ({record.source}) is not in the '
-                f'dataset any more; to leave it out, remove <{settings.out_dir / path}>'
-            )
-            continue
-        remove_outputs(settings.out_dir, record)
-        write_page(settings.out_dir, record.participant, record.session)
-        if item.successor is not None and not settings.quiet:
-            say(f'{record.stem} is {item.successor.stem} now; its earlier results were removed')
 
 
 def prepare(

@@ -19,6 +19,8 @@ from shivacmb.bids import (
 )
 
 OLD = 'sub-01/ses-1/anat/sub-01_ses-1_T2starw.nii.gz'
+#: Takes the second of two echoes, and what is no echo.
+FILTER = {'scan': {'echo': [2, None]}}
 
 
 def finish(out, scan, status='ok'):
@@ -101,6 +103,58 @@ def test_what_is_there_has_not_departed(dataset, tmp_path):
     (raw / OLD).unlink()
     (raw / OLD).symlink_to('absent')
     assert find_departed(out, raw, ['01']) == []
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ('ses-1_echo-1_T2starw', 'ses-1_echo-2_T2starw'),
+        ('ses-1_acq-Hi_part-mag_T2starw', 'ses-1_acq-hi_SWI'),
+        ('acq-Hi_part-mag_T2starw', 'ses-1_acq-Hi_swi'),
+    ],
+)
+def test_another_image_of_the_acquisition_takes_the_place_of_its_result(
+    dataset, tmp_path, old, new
+):
+    old, new = (f'sub-01/ses-1/anat/sub-01_{name}.nii.gz' for name in (old, new))
+    raw, out = dataset((old, 'old'), (new, 'new')), tmp_path / 'out'
+    (raw / new).rename(raw / 'later')
+    (first,) = find_scans(raw).scans
+    finish(out, first)
+    (raw / 'later').rename(raw / new)
+    name = new.removeprefix('sub-01/ses-1/anat/')
+    scans = [scan for scan in find_scans(raw, filters=FILTER).scans if scan.name == name]
+    assert len(scans) == 1
+    # without a result of the new one the old one stands
+    assert find_departed(out, raw, ['01'], scans) == []
+    finish(out, scans[0], 'failed')
+    assert find_departed(out, raw, ['01'], scans) == []
+    finish(out, scans[0])
+    (departed,) = find_departed(out, raw, ['01'], scans)
+    assert (departed.record.stem, departed.successor.stem) == (first.stem, scans[0].stem)
+    assert departed.settled
+    assert not departed.renamed
+    remove_outputs(out, departed.record)
+    assert [record.stem for record in read_records(out, '01')] == [scans[0].stem]
+    assert not any(path.exists() for path in leftovers(out, first))
+    assert all(path.exists() for path in output_paths(out, scans[0]).values())
+
+
+def test_other_acquisitions_and_images_that_are_gone_keep_their_results(dataset, tmp_path):
+    names = ('acq-a_echo-1', 'acq-b_echo-2', 'echo-1', 'echo-2', 'ce-gd_echo-2')
+    files = [f'sub-01/ses-{ses}/anat/sub-01_ses-{ses}_{x}_MEGRE.nii.gz'
+             for ses in '12' for x in names]  # fmt: skip
+    raw, out = dataset(*((name, name) for name in files)), tmp_path / 'out'
+    for echo in (1, 2):
+        for scan in find_scans(raw, filters={'scan': {'echo': echo}}).scans:
+            finish(out, scan)
+    now = find_scans(raw, filters={'scan': {'echo': 2}, 't2starw': {'acq': None}}).scans
+    departed = find_departed(out, raw, ['01'], now[:2])
+    assert [item.record.stem for item in departed] == ['sub-01_ses-1_echo-1']
+    # what cannot be made again stays, and is named
+    (raw / 'sub-01/ses-1/anat/sub-01_ses-1_echo-1_MEGRE.nii.gz').unlink()
+    (gone,) = find_departed(out, raw, ['01'], now)[:1]
+    assert (gone.record.stem, gone.settled) == ('sub-01_ses-1_echo-1', False)
 
 
 def test_group_names_participants_with_the_same_image(dataset, tmp_path):

@@ -448,3 +448,22 @@ def test_a_renamed_scan_counts_once(app: Any, tmp_path: Path, tools: Any) -> Non
     assert app.run(raw, out, 'group').returncode == 0
     (row,) = (out / 'participants.tsv').read_text().splitlines()[1:]
     assert row.startswith('sub-03\tok\t1\t1\t0\t1\t1\t')
+
+
+def test_another_echo_takes_the_place_of_the_first(app: Any, tmp_path: Path, tools: Any) -> None:
+    raw, out = tools.dataset(tmp_path / 'bids'), tmp_path / 'out'
+    for echo, seed in ((1, 5), (2, 6)):
+        image = tools.head(((20.0, 5.0, 10.0),), seed=seed)
+        tools.place(raw, f'sub-03_echo-{echo}_T2starw.nii', image)
+    assert app.participant(raw, out).returncode == 0
+    assert (out / 'logs/sub-03/sub-03_echo-1.json').is_file()
+    for echo, time in ((1, 0.01), (2, 0.02)):
+        sidecar = raw / f'sub-03/anat/sub-03_echo-{echo}_T2starw.json'
+        sidecar.write_text(json.dumps({'EchoTime': time}))
+    again = app.participant(raw, out)
+    assert again.returncode == 0
+    assert 'sub-03_echo-2 is read of its acquisition now, no longer sub-03_echo-1' in again.stderr
+    assert app.run(raw, out, 'group').returncode == 0
+    (row,) = (out / 'participants.tsv').read_text().splitlines()[1:]
+    assert row.startswith('sub-03\tok\t1\t1\t0\t1\t1\t')
+    assert not list(out.rglob('*echo-1*'))
