@@ -58,6 +58,7 @@ def sidecars(folder: Path) -> Callable[[bytes], None]:
                 raise AssertionError(said) from error
         else:
             rules.refusal_by_metadata(found)
+            rules.refusal_by_series('T2starw', {'sub': '01'}, found)
             rules.contrast_of('T2starw', {'sub': '01'}, found)
 
     return one

@@ -17,6 +17,7 @@ from shivacmb.bids.rules import (
     hints_at_scan,
     refusal_by_metadata,
     refusal_by_name,
+    refusal_by_series,
 )
 from shivacmb.bids.scan import LONG_NAMES, OTHER_ENTITIES, Found, PassedOver, Scan
 from shivacmb.bids.sidecars import SidecarReader, split_name
@@ -211,6 +212,8 @@ class _Search:
         except DataError as unreadable:
             error = str(unreadable)
         refusal = refusal_by_metadata(metadata)
+        if refusal is None and not named:
+            refusal = refusal_by_series(suffix, pairs, metadata)
         if refusal is not None:
             return refusal
         contrast, source = contrast_of(suffix, pairs, metadata)

@@ -7,6 +7,7 @@ converters of UK Biobank, OASIS-3, ADNI and of scanner exports give to these ima
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -48,6 +49,12 @@ _PROJECTION_TYPES = frozenset(
 )
 
 
+#: Words in which "phase" is no phase image: fat and water in or out of phase.
+_NO_PHASE = re.compile(
+    r'(?:\b(?:gre|t2s?|dixon|flash|)in|\bout(?: ?of)?|\bopp?(?:osed|osite)?) ?pha(?:se)?\b'
+)
+
+
 def _tokens(value: str) -> list[str]:
     """Words of a camel-case label, lower case: ``SWIfiltPhase`` -> swi, filt, phase."""
     split = re.sub(r'([a-z])([A-Z])', r'\1 \2', value)
@@ -58,15 +65,52 @@ def _tokens(value: str) -> list[str]:
 
 def _label_refusal(value: str) -> str | None:
     """Reason why a label of ``acq`` or ``rec`` denies a magnitude image, or None."""
-    tokens = _tokens(value)
+    words = _NO_PHASE.sub(' ', ' '.join(_tokens(value)))
+    tokens = words.split()
     low = value.lower()
     if 'minip' in low or 'mnip' in low or low.endswith('mip') or 'mip' in tokens:
         return _PROJECTION
-    if low.endswith(('phase', 'pha')) or {'pha', 'phase', 'ph'} & set(tokens):
+    # "ph" elsewhere than at the end is Philips
+    if re.search(r'phase\b|(?<!al)pha\b|\bph$', words):
         return _PHASE
     if any(token.startswith('filt') for token in tokens):
         return 'a filtered image, as scanners make of the phase'
     return None
+
+
+def refusal_by_series(
+    suffix: str, pairs: Mapping[str, str], metadata: Mapping[str, Any]
+) -> str | None:
+    """Reason why a sidecar's SeriesDescription denies a scan, or None.
+
+    Siemens, GE and Philips name a series after what it shows: ``Pha_Images``, ``mIP_Images(SW)``,
+    ``FILT_PHA: Ax SWAN``, ``Min IP``. ProtocolName and SequenceName are those of the acquisition,
+    which magnitude, phase and projections share. What is written for machines (``part``,
+    ImageType) goes before these words, which technicians type (docs/decisions/0136).
+    """
+    value = metadata.get('SeriesDescription')
+    if not isinstance(value, str) or 'part' in pairs or _image_types(metadata) & _MAGNITUDE_TYPES:
+        return None
+    # "SWI + phase", "mag and pha", "50 phase" (time points) name more than this image
+    alone = re.sub(
+        r'(?:[+&/,]|\b(?:\d+|and|with|plus|w)\b)\s*(?:pha(?:se)?s?|m(?:in|n)?\s?ip)\b', ' ',
+        re.sub(r'[\s_-]+', ' ', value), flags=re.IGNORECASE,
+    )  # fmt: skip
+    words = _NO_PHASE.sub(' ', ' '.join(_tokens(alone)))
+    if re.search(r'\b(?:swi|swan)?m(?:in|n)? ?ips?\b|\bpjn\b|intensity projection', words):
+        reason = _PROJECTION
+    elif re.search(r'\b(?:swi|swan|filt)?pha(?:se)?\b(?! (?:enc|dir|over|os\b))', words):
+        if re.search(r'\bmag(?:nitude)?\b', words):
+            return None
+        reason = _PHASE
+    else:
+        return None
+    chosen = {key: pairs[key] for key in ('acq', 'rec', 'run') if key in pairs}
+    taken = json.dumps({'scan': {'suffix': suffix, **chosen}})
+    return (
+        f'SeriesDescription "{" ".join(value.split())}" of its sidecar: {reason}; if it is no '
+        f'such image: --bids-filter-file with {taken}'
+    )
 
 
 def refusal_by_name(pairs: Mapping[str, str], named: Collection[str] = ()) -> str | None:

@@ -268,6 +268,86 @@ def test_image_type_refuses(dataset, image_type, words):
     assert words in reason_of(found, 'sub-01_swi.nii.gz')
 
 
+PROJECTION, PHASE = 'a projection over several slices', 'a phase image'
+
+
+@pytest.mark.parametrize(
+    ('description', 'words'),
+    [
+        ('mIP_Images(SW)', PROJECTION),
+        ('t2_swi_tra_p2_mIP', PROJECTION),
+        ('MinIP: Ax SWAN', PROJECTION),
+        ('MPR Ob_Ax_I -> S_Min IP_sp:5.0_th:5.0', PROJECTION),
+        ('PJN:SWAN', PROJECTION),
+        ('Pha_Images', PHASE),
+        ('t2_swi_tra_p2_Pha', PHASE),
+        ('FILT_PHA: OAx SWI', PHASE),
+        ('SWI Phase', PHASE),
+        ('SWIPhase', PHASE),
+        ('SWI\nmIP', PROJECTION),
+    ],
+)
+def test_series_description_refuses_and_a_filter_overrules_it(dataset, description, words):
+    names = ('run-1_swi', 'run-2_swi')
+    root = dataset(*(f'sub-01/anat/sub-01_{name}.nii.gz' for name in names))
+    for name, text in zip(names, ('SWI_Images', description), strict=True):
+        metadata = {'SeriesDescription': text, 'ImageType': ['ORIGINAL', 'PRIMARY', 'OTHER']}
+        (root / f'sub-01/anat/sub-01_{name}.json').write_text(json.dumps(metadata))
+    found = find_scans(root)
+    assert taken(found) == ['sub-01_run-1_swi.nii.gz']
+    reason = reason_of(found, 'sub-01_run-2_swi.nii.gz')
+    shown = description.replace('\n', ' ')
+    assert reason.startswith(f'SeriesDescription "{shown}" of its sidecar: {words}')
+    filters = json.loads(re.search(r'--bids-filter-file with (\{.*\})', reason)[1])
+    assert taken(find_scans(root, filters=filters)) == ['sub-01_run-2_swi.nii.gz']
+
+
+@pytest.mark.parametrize(
+    ('name', 'metadata'),
+    [
+        ('swi', {'SeriesDescription': 'Pha_Images', 'ImageType': ['ORIGINAL', 'PRIMARY', 'M']}),
+        ('swi', {'SeriesDescription': 'SWI_mIP', 'ImageType': 'ORIGINAL\\PRIMARY\\M_FFE'}),
+        ('part-mag_T2starw', {'SeriesDescription': 'swi_pha'}),
+        # of the acquisition, whatever this image of it shows
+        ('swi', {'ProtocolName': 'swi_mag_pha_mIP', 'SequenceName': 'phase'}),
+        ('swi', {'StudyDescription': 'Phase 2 MIP', 'SeriesDescription': 'SWI_Images'}),
+        *(
+            ('T2starw', {'SeriesDescription': text})
+            for text in (
+                'SWI + phase', 'swi_with_mIP', 'SWI_Mag_Phase', 'GRE in-phase', 'T2* InPhase',
+                'gre opp phase', 'OAx PWI 50 Phase', 'T2s phase enc AP', 'alpha', 'HIPs', 7,
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_series_descriptions_that_refuse_nothing(dataset, name, metadata):
+    root = dataset(
+        f'sub-01/anat/sub-01_{name}.nii.gz', (f'sub-01/anat/sub-01_{name}.json', metadata)
+    )
+    assert taken(find_scans(root)) == [f'sub-01_{name}.nii.gz']
+
+
+@pytest.mark.parametrize(
+    ('label', 'words'),
+    [
+        *((label, None) for label in (
+            'alpha', 'PH3T', 'PHSWI', 'inphase', 'InPhase', 'opphase', 'greinphase', 'oppPhase',
+            'outOfPhase', 'graph',
+        )),
+        *((label, PHASE) for label in (
+            'phase', 'Pha', 'PH', 'swiPh', 'swipha', 'SWIPHA', 'swi3Phase', 'brainphase',
+            'filtPhase', 'swiphase2',
+        )),
+        *((label, PROJECTION) for label in ('mIP', 'swiMinIP', 'mip8', 'MNIP')),
+    ],
+)  # fmt: skip
+def test_labels_that_speak_of_phase_or_projection(dataset, label, words):
+    found = find_scans(dataset(f'sub-01/anat/sub-01_acq-{label}_T2starw.nii.gz'))
+    assert len(found.scans) == (words is None)
+    if words:
+        assert words in reason_of(found, f'sub-01_acq-{label}_T2starw.nii.gz')
+
+
 def test_echo_time_in_milliseconds_is_read_with_a_warning(dataset):
     root = dataset(
         'sub-01/anat/sub-01_echo-1_MEGRE.nii.gz',
