@@ -86,7 +86,7 @@ def write_group(out_dir: str | Path) -> GroupFiles:
     """Collect every scan of an output folder.
 
     Reads nothing but ``out_dir``. A participant's rows come from its records in ``logs/``; where
-    those were removed, from its scan tables. Scan tables that do not agree with the records (a
+    it has no folder there, from its scan tables. Scan tables that do not agree with the records (a
     process was killed between the two) are rebuilt. Files that are half copied are passed over.
     May run while participants are being added; it shows those that are there.
 
@@ -192,6 +192,9 @@ def _participant_rows(
 ) -> tuple[list[ScanRecord], list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Records of one participant, the rows of its scans, and the columns they have."""
     records = read_records(root, label)
+    if not records and (root / 'logs' / f'sub-{label}').is_dir():
+        # a scan whose record was removed is left out, whatever a table still says
+        return [], [], {}
     if not records:
         rows = list(_rows_from_tables(root, label))
         names = dict.fromkeys(name for row in rows for name in row)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shivacmb.bids import find_departed, remove_outputs
+from shivacmb.bids import find_departed, read_records, record_path, remove_outputs
+from shivacmb.bids.names import session_dir
 from shivacmb.cli.main import say
 from shivacmb.cli.pages import write_page
 
 if TYPE_CHECKING:
-    from shivacmb.bids import Found
+    from pathlib import Path
+
+    from shivacmb.bids import Found, ScanRecord
     from shivacmb.cli.settings import Settings
 
 
@@ -29,10 +31,10 @@ def retire(settings: Settings, found: Found) -> None:
     for item in departed:
         record = item.record
         if not item.settled:
-            path = Path('logs', f'sub-{record.participant}', f'{record.stem}.json')
+            paths = ' and '.join(f'<{path}>' for path in _to_leave_out(settings.out_dir, record))
             say(
                 f'{record.stem} still counts, though its image ({record.source}) is not in the '
-                f'dataset any more; to leave it out, remove <{settings.out_dir / path}>'
+                f'dataset any more; to leave it out, remove {paths}'
             )
             continue
         remove_outputs(settings.out_dir, record)
@@ -47,3 +49,13 @@ def retire(settings: Settings, found: Found) -> None:
                 'whose earlier results were removed (--dry-run says why); an OUT_DIR of its own '
                 'keeps results of another choice'
             )
+
+
+def _to_leave_out(out_dir: Path, record: ScanRecord) -> list[Path]:
+    """What to remove so that a scan is in no table: its record, and a folder that is its alone."""
+    others = [item for item in read_records(out_dir, record.participant) if item != record]
+    paths = [record_path(out_dir, record)]
+    # without sessions the folder is the participant's
+    if not any(record.session in (None, item.session) for item in others):
+        paths.append(session_dir(out_dir, record.participant, record.session))
+    return paths
