@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,8 @@ from shivacmb.exceptions import DataError, FilterError, UsageError
 
 Modality = Literal['auto', 'swi', 't2s']
 _WANTED = {'swi': 'swi', 't2s': 'T2starw'}
+#: Labels named in one message.
+MOST_NAMES = 10
 
 
 def find_scans(
@@ -91,15 +93,40 @@ def find_scans(
             f'--bids-filter-file){search.first_filtered()}: relax them, or list the scans with '
             '--dry-run and no filter'
         )
+    misnamed = [item for item in listing.misnamed if item.path.parent == root]
     served = {scan.participant for scan in scans}
+    served |= {item.path.name.removeprefix('sub-') for item in misnamed}
     missing = [label for label in labels if label not in served]
+    filtered = {item.folder.participant for item, _ in search.filtered} | listing.skipped_sessions
     return Found(
         tuple(scans),
         tuple(sorted(search.passed, key=lambda item: str(item.path))),
         tuple(sorted([*missing, *absent])),
         tuple(absent),
         tuple(listing.unreadable),
+        tuple(label for label in missing if label in filtered),
+        tuple(misnamed),
+        tuple(_mistyped(root, present, exclude, only, listing.sessions)),
     )
+
+
+def _mistyped(
+    root: Path,
+    present: list[str],
+    exclude: Collection[str],
+    asked: Collection[str] | None,
+    sessions: Collection[str],
+) -> Iterator[str]:
+    """Say which labels of a selection stand for nothing, so that it is not what was meant."""
+    for option, prefix, labels, where, known in (
+        ('--exclude-participant-label', 'sub', exclude, f'<{root}>', present),
+        ('--session-label', 'ses', asked or (), 'any participant asked for', sessions),
+    ):
+        unknown = sorted({label.removeprefix(f'{prefix}-') for label in labels} - set(known))
+        if unknown:
+            named = ', '.join(f'{prefix}-{label}' for label in unknown[:MOST_NAMES])
+            more = f' and {len(unknown) - MOST_NAMES} more' if len(unknown) > MOST_NAMES else ''
+            yield f'{option}: no {named}{more} in {where}; see whether that is what you meant'
 
 
 def _wanted_labels(
@@ -141,7 +168,7 @@ class _Search:
         self.sections = sections
         self.modality = modality
         self.passed: list[PassedOver] = []
-        self.filtered: list[PassedOver] = []
+        self.filtered: list[tuple[Candidate, str]] = []
         self.candidates: list[Candidate] = []
         self.sidecars = SidecarReader()
 
@@ -168,8 +195,8 @@ class _Search:
         """Return an example for the message of FilterError."""
         if not self.filtered:
             return ''
-        first = self.filtered[0]
-        return f'; for example <{first.path.name}>: {first.reason}'
+        first, reason = self.filtered[0]
+        return f'; for example <{first.name}>: {reason}'
 
     def _names_suffix(self, section: str, suffix: str) -> bool:
         wanted = self.sections.get(section, {}).get('suffix', [])
@@ -231,7 +258,7 @@ class _Search:
         if reason is None:
             return candidate
         if candidate.suffix.lower() in SUFFIX_FAMILY:
-            self.filtered.append(PassedOver(candidate.path, reason))
+            self.filtered.append((candidate, reason))
         return reason
 
     def _filter_reason(self, candidate: Candidate) -> str | None:

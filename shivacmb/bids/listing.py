@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shivacmb.bids.scan import PassedOver
@@ -54,7 +54,14 @@ def list_root(bids_dir: Path, *, require_description: bool) -> tuple[list[str], 
         ) from error
     if require_description:
         _check_description(bids_dir, names)
-    labels = sorted(name[4:] for name in names if name.startswith('sub-') and len(name) > 4)
+    labels = sorted(
+        name[4:]
+        for name in names
+        if name.startswith('sub-')
+        and len(name) > 4
+        # sub-01.html, as other programs leave it, is no participant
+        and (is_label(name[4:]) or (bids_dir / name).is_dir())
+    )
     if not labels:
         raise DatasetError(
             f'no sub-* folder in <{bids_dir}>: give the root of the BIDS dataset, not a folder '
@@ -86,7 +93,9 @@ class Listing:
     folders: list[Folder]
     unreadable: list[PassedOver]
     misnamed: list[PassedOver]
-    skipped_sessions: bool = False
+    #: Participants of whom sessions were left out, and the sessions that they all have together.
+    skipped_sessions: set[str] = field(default_factory=set)
+    sessions: set[str] = field(default_factory=set)
 
 
 def list_participants(
@@ -106,12 +115,13 @@ def list_participants(
         if sessions is None:
             _add(listing, label, None, levels)
         elif 'anat' in names or 'swi' in names:
-            listing.skipped_sessions = True
+            listing.skipped_sessions.add(label)
         for name in names:
             if not name.startswith('ses-') or len(name) == 4:
                 continue
+            listing.sessions.add(name[4:])
             if sessions is not None and name[4:] not in sessions:
-                listing.skipped_sessions = True
+                listing.skipped_sessions.add(label)
                 continue
             inner = folder / name
             if not _may_be_used(inner, name[4:], listing):

@@ -149,6 +149,12 @@ class Found:
         Those of ``missing`` that have no folder in the dataset.
     unreadable
         Folders, also among ``passed_over``, that could not be listed: scans may be in them.
+    filtered
+        Those of ``missing`` of whom filters, sessions or modality left out all that is there.
+    misnamed
+        Folders ``sub-*``, also among ``passed_over``, whose name has no label.
+    mistyped
+        Sentences about labels of the selection that stand for nothing.
     """
 
     scans: tuple[Scan, ...]
@@ -156,6 +162,17 @@ class Found:
     missing: tuple[str, ...]
     absent: tuple[str, ...] = ()
     unreadable: tuple[PassedOver, ...] = ()
+    filtered: tuple[str, ...] = ()
+    misnamed: tuple[PassedOver, ...] = ()
+    mistyped: tuple[str, ...] = ()
+
+    def why_missing(self, participant: str) -> str:
+        """Reason why a participant of ``missing`` has no scan."""
+        if participant in self.absent:
+            return 'not in the dataset'
+        if participant in self.filtered:
+            return 'no scan that passes --session-label, --modality and --bids-filter-file'
+        return 'no usable scan'
 
     def unlisted(self, bids_dir: Path) -> set[str]:
         """Labels of participants of whom nobody knows whether they have a scan."""
@@ -186,8 +203,10 @@ class Found:
         }
         unlisted = self.unlisted(bids_dir)
         for participant in [name for name in self.missing if name not in unlisted]:
-            text = f'sub-{participant} has no usable scan (see --dry-run)'
+            text = f'sub-{participant} has {self.why_missing(participant)} (see --dry-run)'
             if participant in self.absent:
                 text = f'no sub-{participant} in <{bids_dir}>'
             errors[f'sub-{participant}'] = NoInputError(text)
+        for item in self.misnamed:
+            errors[str(item.path)] = NoInputError(f'<{item.path}> was left out: {item.reason}')
         return errors

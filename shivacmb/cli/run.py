@@ -86,7 +86,7 @@ def run_participants(settings: Settings) -> int:
 
 
 def search(settings: Settings) -> Found:
-    """Find the scans, and say which participants have none."""
+    """Find the scans, and say what of the selection stands for nothing."""
     from shivacmb.bids import check_mask_pattern, find_scans, parse_labels
 
     def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
@@ -102,6 +102,8 @@ def search(settings: Settings) -> Found:
         require_description=not settings.skip_bids_validation,
     )
     check_mask_pattern(settings.brain_mask, found.scans)
+    for sentence in found.mistyped:
+        say(sentence)
     return found
 
 
@@ -126,9 +128,10 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
     unlisted = found.unlisted(settings.bids_dir)
     for participant in [name for name in found.missing if name not in unlisted]:
-        reason = 'not in the dataset' if participant in found.absent else 'no usable scan'
-        write_absence(settings.out_dir, participant, reason)
-    for participant in dict.fromkeys(scan.participant for scan in found.scans):
+        if participant not in found.absent:
+            write_absence(settings.out_dir, participant, found.why_missing(participant))
+    # a label that is not in the dataset is a slip, no participant of the tables
+    for participant in dict.fromkeys([*(scan.participant for scan in found.scans), *found.absent]):
         remove_absence(settings.out_dir, participant)
     prepared = [prepare(settings, scan, detection, bundle) for scan in found.scans]
     for _, plan in prepared:

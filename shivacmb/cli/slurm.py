@@ -141,8 +141,10 @@ def _choose(settings: Settings, args: argparse.Namespace) -> list[Scan]:
 
     found = search(settings)
     for participant in found.missing:
-        where = 'is not in the dataset' if participant in found.absent else 'has no usable scan'
-        say(f'left out: sub-{participant} {where}')
+        verb = 'is' if participant in found.absent else 'has'
+        say(f'left out: sub-{participant} {verb} {found.why_missing(participant)}')
+    for item in found.misnamed:
+        say(f'left out: <{item.path}>: {item.reason}')
     if not found.scans:
         raise NoInputError(f'no scan to process in <{settings.bids_dir}>; see shivacmb --dry-run')
     if args.all or settings.overwrite:

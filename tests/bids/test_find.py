@@ -144,6 +144,43 @@ def test_sessions_restrict(dataset):
         find_scans(root, sessions=['c'])
 
 
+def test_labels_that_stand_for_nothing_are_named(dataset):
+    root = dataset(
+        'sub-01/ses-a/anat/sub-01_ses-a_swi.nii.gz', 'sub-02/ses-b/anat/sub-02_ses-b_swi.nii.gz'
+    )
+    assert find_scans(root, sessions=['ses-a', 'b'], exclude=['sub-02']).mistyped == (
+        '--session-label: no ses-b in any participant asked for; see whether that is what you '
+        'meant',
+    )
+    assert find_scans(root, sessions=['a', 'b']).mistyped == ()
+    some = [f'x{number:02}' for number in range(12)]
+    assert find_scans(root, exclude=[*some, '02']).mistyped == (
+        f'--exclude-participant-label: no sub-{", sub-".join(some[:10])} and 2 more in <{root}>; '
+        'see whether that is what you meant',
+    )
+
+
+def test_who_is_left_out_by_filters_is_told_from_who_has_no_scan(dataset):
+    root = dataset(
+        'sub-01/ses-a/anat/sub-01_ses-a_swi.nii.gz',
+        'sub-02/ses-b/anat/sub-02_ses-b_swi.nii.gz',
+        'sub-03/ses-a/anat/sub-03_ses-a_T2starw.nii.gz',
+        'sub-04/ses-a/anat/sub-04_ses-a_T1w.nii.gz',
+    )
+    found = find_scans(root, participants=['01', '02', '03', '04', '1'], sessions=['a'],
+                       modality='swi')  # fmt: skip
+    assert taken(found) == ['sub-01_ses-a_swi.nii.gz']
+    assert (found.missing, found.filtered) == (('02', '03', '04', '1'), ('02', '03'))
+    assert [str(error) for error in found.left_out(root).values()] == [
+        'sub-02 has no scan that passes --session-label, --modality and --bids-filter-file (see '
+        '--dry-run)',
+        'sub-03 has no scan that passes --session-label, --modality and --bids-filter-file (see '
+        '--dry-run)',
+        'sub-04 has no usable scan (see --dry-run)',
+        f'no sub-1 in <{root}>',
+    ]
+
+
 def test_a_participant_without_scan_is_missing_and_no_filter_error(dataset):
     found = find_scans(dataset('sub-01/anat/sub-01_T1w.nii.gz'), modality='swi')
     assert found.scans == ()

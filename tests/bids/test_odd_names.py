@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shivacmb.bids import find_scans
+from shivacmb.exceptions import DatasetError
 
 ODD = ['sub-01 copy', 'sub-$(touch x)', 'sub-..', 'sub-a.b', 'sub-é', "sub-'; rm", 'sub-01_old']
 
@@ -21,6 +22,23 @@ def test_odd_participant(tmp_path: Path, name: str) -> None:
     assert [scan.participant for scan in found.scans] == ['01']
     (passed,) = [item for item in found.passed_over if item.path.name == name]
     assert 'other characters than letters and digits' in passed.reason
+    # its folder is named, and it is no participant of the tables
+    assert (found.missing, found.misnamed) == ((), (passed,))
+    [said] = map(str, found.left_out(tmp_path).values())
+    assert said == f'<{tmp_path / name}> was left out: {passed.reason}'
+
+
+def test_files_at_the_root_are_no_participants(tmp_path: Path) -> None:
+    """As fMRIPrep leaves its reports."""
+    (tmp_path / 'sub-01' / 'anat').mkdir(parents=True)
+    (tmp_path / 'sub-01' / 'anat' / 'sub-01_swi.nii').touch()
+    for name in ('sub-01.html', 'sub-02.html', 'sub-01.tar.gz'):
+        (tmp_path / name).touch()
+    found = find_scans(tmp_path, require_description=False)
+    assert (found.passed_over, found.missing, found.misnamed) == ((), (), ())
+    (tmp_path / 'sub-01').rename(tmp_path / 'other')
+    with pytest.raises(DatasetError, match=r'no sub-\* folder in'):
+        find_scans(tmp_path, require_description=False)
 
 
 @pytest.mark.parametrize('label', ['a.b', 'a b', '$x', '\udcff'])
