@@ -1,7 +1,7 @@
 """Find inputs, name outputs, describe datasets."""
 
 from shivacmb.bids.channels import SCAN_CONTRASTS, ChannelFinder
-from shivacmb.bids.describe import check_output_folder, write_dataset_description
+from shivacmb.bids.describe import check_output_folder, raw_dataset, write_dataset_description
 from shivacmb.bids.files import remove_stale, replacing, write_text
 from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
@@ -57,6 +57,7 @@ __all__ = [
     'output_path',
     'output_paths',
     'parse_labels',
+    'raw_dataset',
     'read_record',
     'read_records',
     'record_path',

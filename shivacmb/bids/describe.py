@@ -161,6 +161,20 @@ def check_output_folder(out_dir: Path) -> None:
     )
 
 
+def raw_dataset(out_dir: str | Path) -> str | None:
+    """URI of the dataset that the results of a folder were made from, or None.
+
+    Raises
+    ------
+    TemporaryError
+        When the description is there and cannot be read.
+    """
+    raw = read_result(Path(out_dir) / 'dataset_description.json', Path.read_bytes)
+    links = _parsed(raw or b'').get('DatasetLinks')
+    found = links.get('raw') if isinstance(links, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def write_dataset_description(
     out_dir: str | Path,
     *,

@@ -75,6 +75,7 @@ def run_participants(settings: Settings) -> int:
         sys.stdout.write(text + '\n')
         return 0
     found = search(settings)
+    _tell_other_dataset(settings)
     if settings.dry_run:
         from shivacmb.cli.listing import print_listing
 
@@ -105,6 +106,21 @@ def search(settings: Settings) -> Found:
     for sentence in found.mistyped:
         say(sentence)
     return found
+
+
+def _tell_other_dataset(settings: Settings) -> None:
+    """Say when OUT_DIR holds results of another folder; only the user knows if it was moved."""
+    from shivacmb.bids import raw_dataset
+
+    earlier = raw_dataset(settings.out_dir)
+    if earlier in (None, settings.bids_dir.absolute().as_uri()):
+        return
+    say(
+        f'OUT_DIR <{settings.out_dir}> holds results made from <{earlier}>, and BIDS_DIR is '
+        f'<{settings.bids_dir}>: if it is the same dataset under another path, all is well; if it '
+        'is another one, give it an OUT_DIR of its own, as results of the same names are replaced '
+        'and the sources that all sidecars name (bids:raw:) are looked for in one dataset'
+    )
 
 
 def _process(settings: Settings, found: Found, detection: Detection, bundle: Bundle) -> int:

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from shivacmb.bids import raw_dataset, write_dataset_description
 from shivacmb.cli.main import main
 from shivacmb.workflows.plan import ScanPlan
 
@@ -123,3 +124,24 @@ def test_a_gpu_that_is_not_there_is_told(
     said = capsys.readouterr().out
     assert ('would be skipped' in said) == done
     assert ('the run would stop: there is no GPU on ' in said) == told
+
+
+@pytest.mark.parametrize(('other', 'told'), [('bids', False), ('bids 2', True)])
+def test_results_of_another_dataset_are_told_of(
+    finished: ScanPlan,
+    spot_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    other: str,
+    told: bool,
+) -> None:
+    del finished
+    bids, out = tmp_path / 'bids', tmp_path / 'out'
+    assert raw_dataset(out) is None
+    write_dataset_description(out, bids_dir=tmp_path / other, version='1')
+    words = [str(bids), str(out), 'participant', '--dry-run', '--model', str(spot_bundle)]
+    assert main(words) == 0
+    said = capsys.readouterr().err
+    shown = (tmp_path / other).as_uri()
+    assert (f'results made from <{shown}>, and BIDS_DIR is <{bids}>' in said) == told
+    assert ('give it an OUT_DIR of its own' in said) == told
