@@ -7,7 +7,7 @@ from shivacmb.bids.filters import load_filters, parse_labels
 from shivacmb.bids.find import find_scans
 from shivacmb.bids.group import COUNTS_TABLE, GroupFiles, write_group
 from shivacmb.bids.lock import remove_stale_locks, scan_lock
-from shivacmb.bids.masks import check_mask_pattern, find_brain_mask
+from shivacmb.bids.masks import check_mask_pattern, find_brain_mask, note_shared_mask
 from shivacmb.bids.names import (
     clear_outputs,
     leftovers,
@@ -54,6 +54,7 @@ __all__ = [
     'is_finished',
     'leftovers',
     'load_filters',
+    'note_shared_mask',
     'output_path',
     'output_paths',
     'parse_labels',

@@ -95,16 +95,42 @@ def check_mask_pattern(pattern: str | None, scans: Sequence[Scan]) -> None:
     """
     if pattern is None or len({scan.participant for scan in scans}) < 2:
         return
-    try:
-        fields = {name for _, name, _, _ in Formatter().parse(pattern)}
-    except ValueError:
-        return  # find_brain_mask says what is wrong with the braces
-    if fields.isdisjoint(('participant', 'stem')):
+    fields = _fields(pattern)
+    if fields is not None and fields.isdisjoint(('participant', 'stem')):
         raise UsageError(
             f'--brain-mask {pattern!r} is the same file for every participant: add '
             "{participant} (the label without 'sub-') or {stem} (the beginning of the scan's file "
             'name), or choose one participant with --participant-label'
         )
+
+
+def note_shared_mask(pattern: str | None, scans: Sequence[Scan]) -> str | None:
+    """Say when a pattern names the same mask for several sessions of a participant.
+
+    No error: they may have been brought to one grid before, on which the mask has to be anyway.
+    """
+    fields = None if pattern is None else _fields(pattern)
+    if fields is None or not fields.isdisjoint(('session', 'stem')):
+        return None
+    sessions: dict[str, set[str | None]] = {}
+    for scan in scans:
+        sessions.setdefault(scan.participant, set()).add(scan.session)
+    several = sorted(label for label, found in sessions.items() if len(found) > 1)
+    if not several:
+        return None
+    more = f' and {len(several) - 1} more participant(s)' if len(several) > 1 else ''
+    return (
+        f'--brain-mask {pattern!r} is the same file for all sessions of sub-{several[0]}{more}: '
+        'unless these images were brought to one space before, add {session} or {stem}'
+    )
+
+
+def _fields(pattern: str) -> set[str | None] | None:
+    """Names in the braces of a pattern; None where find_brain_mask says what is wrong with it."""
+    try:
+        return {name for _, name, _, _ in Formatter().parse(pattern)}
+    except ValueError:
+        return None
 
 
 def _may_belong(path: Path, scan: Scan) -> bool:

@@ -88,7 +88,7 @@ def run_participants(settings: Settings) -> int:
 
 def search(settings: Settings) -> Found:
     """Find the scans, and say what of the selection stands for nothing."""
-    from shivacmb.bids import check_mask_pattern, find_scans, parse_labels
+    from shivacmb.bids import check_mask_pattern, find_scans, note_shared_mask, parse_labels
 
     def labels(values: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
         return parse_labels(values or None, prefix)
@@ -103,7 +103,8 @@ def search(settings: Settings) -> Found:
         require_description=not settings.skip_bids_validation,
     )
     check_mask_pattern(settings.brain_mask, found.scans)
-    for sentence in found.mistyped:
+    shared = note_shared_mask(settings.brain_mask, found.scans)
+    for sentence in (*found.mistyped, *([shared] if shared else [])):
         say(sentence)
     return found
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from shivacmb.bids import ChannelFinder, check_mask_pattern, find_brain_mask, find_scans
+from shivacmb.bids import (
+    ChannelFinder,
+    check_mask_pattern,
+    find_brain_mask,
+    find_scans,
+    note_shared_mask,
+)
 from shivacmb.exceptions import NoInputError, UsageError
 
 TWO = ('sub-01/anat/sub-01_T2starw.nii.gz', 'sub-02/ses-1/anat/sub-02_ses-1_T2starw.nii.gz')
@@ -26,6 +32,22 @@ def test_one_mask_for_one_participant_and_fields_of_the_scan_are_taken(dataset: 
     check_mask_pattern('/masks/sub-{participant}.nii.gz', scans)
     check_mask_pattern('/masks/{session}/{stem}.nii.gz', scans)
     check_mask_pattern(None, scans)
+
+
+def test_one_mask_for_several_sessions_is_told_of(dataset: Any) -> None:
+    sessions = [f'sub-{who}/ses-{ses}/anat/sub-{who}_ses-{ses}_{run}swi.nii.gz'
+                for who, ses, run in (('01', '1', ''), ('01', '2', ''), ('02', '1', ''),
+                                      ('03', '1', 'run-1_'), ('03', '1', 'run-2_'))]  # fmt: skip
+    scans = find_scans(dataset(*sessions)).scans
+    said = note_shared_mask('/m/sub-{participant}.nii', scans)
+    assert said == (
+        "--brain-mask '/m/sub-{participant}.nii' is the same file for all sessions of sub-01: "
+        'unless these images were brought to one space before, add {session} or {stem}'
+    )
+    assert note_shared_mask('/m/one.nii', scans[:2]) is not None
+    for pattern in (None, '/m/{stem}.nii', '/m/{participant}_{session}.nii', '/m/{participant'):
+        assert note_shared_mask(pattern, scans) is None
+    assert note_shared_mask('/m/{participant}.nii', scans[2:]) is None
 
 
 RUN_2 = 'sub-01/anat/sub-01_acq-fine_run-2_T2starw.nii.gz'

@@ -145,3 +145,23 @@ def test_results_of_another_dataset_are_told_of(
     shown = (tmp_path / other).as_uri()
     assert (f'results made from <{shown}>, and BIDS_DIR is <{bids}>' in said) == told
     assert ('give it an OUT_DIR of its own' in said) == told
+
+
+def test_one_mask_for_several_sessions_is_told_of(
+    tmp_path: Path, spot_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids = tmp_path / 'bids'
+    for session in ('1', '2'):
+        folder = bids / 'sub-01' / f'ses-{session}' / 'anat'
+        folder.mkdir(parents=True)
+        (folder / f'sub-01_ses-{session}_swi.nii').touch()
+    words = [
+        str(bids),
+        str(tmp_path / 'out'),
+        'participant',
+        '--dry-run',
+        '--brain-mask',
+        '/m.nii',
+    ]
+    main([*words, '--skip-bids-validation', '--model', str(spot_bundle)])
+    assert 'is the same file for all sessions of sub-01' in capsys.readouterr().err
