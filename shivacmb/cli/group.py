@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 MOST_NAMES = 10
 
 
+#: Settings that select scans, and are left empty by default.
+_SELECT = (
+    'participant_label', 'exclude_participant_label', 'session_label', 'bids_filter_file',
+)  # fmt: skip
+
+
 def run_group(settings: Settings) -> int:
     """Gather all scans of OUT_DIR; the raw data are not touched.
 
@@ -35,6 +41,9 @@ def run_group(settings: Settings) -> int:
             f'no such folder: <{settings.out_dir}>; run the participant level first'
         )
     check_writable(settings.out_dir)
+    if without_effect := [name for name in _SELECT if getattr(settings, name)]:
+        names = ', '.join('--' + name.replace('_', '-') for name in without_effect)
+        say(f'all scans of OUT_DIR are gathered, whatever {names} says: that is for participant')
     if settings.reports_only:
         write_all_pages(settings.out_dir)
     written = write_group(settings.out_dir)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shivacmb.cli import types
 from shivacmb.cli.parser import Parser, build_parser
 from shivacmb.exceptions import UsageError
 
@@ -78,7 +79,8 @@ def as_words(typed: argparse.Namespace) -> list[list[str]]:
     for action in build_parser()._actions:
         if action.option_strings and action.dest in left:
             # Several options may fill one field (--mem and --mem-gb): the first says it
-            lines += _words(_spelling(action), action, left.pop(action.dest))
+            value = left.pop(action.dest)
+            lines += _words(_spelling(action), action, value, vars(typed).get('models_dir'))
     return lines
 
 
@@ -86,18 +88,12 @@ def _spelling(action: argparse.Action) -> str:
     return next(word for word in action.option_strings if word.startswith('--'))
 
 
-def _words(name: str, action: argparse.Action, value: Any) -> list[list[str]]:
+def _words(
+    name: str, action: argparse.Action, value: Any, models_dir: Path | None
+) -> list[list[str]]:
     if action.nargs == 0:
         return [[name]] * (value if isinstance(value, int) else 1)
     if action.dest == 'derivatives':
         return [[name, f'{key}={folder}'] for key, folder in value]
-    if isinstance(value, list):
-        return [[name, *map(str, value)]]
-    return [[name, _text(action.dest, value)]]
-
-
-def _text(dest: str, value: Any) -> str:
-    """Text of a value; one that names a file holds for another working folder too."""
-    text = str(value)
-    is_path = dest == 'brain_mask' or (dest == 'model' and Path(text).exists())
-    return str(Path(text).expanduser().absolute()) if is_path else text
+    values = value if isinstance(value, list) else [value]
+    return [[name, *(types.anchored(action.dest, str(item), models_dir) for item in values)]]

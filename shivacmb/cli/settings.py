@@ -195,7 +195,7 @@ def _joined(typed: dict[str, Any]) -> dict[str, Any]:
     """Turn lists of the parser into what :class:`Settings` holds."""
     values = dict(typed)
     for name in _LISTS & set(values):
-        values[name] = tuple(values[name])
+        values[name] = tuple(types.anchored(name, text) for text in values[name])
     if 'derivatives' in values:
         values['derivatives'] = types.folders_by_name(values['derivatives'])
     return values
@@ -217,4 +217,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
     typed = dict(vars(args))
     config_file = typed.pop('config_file', None)
     saved = read_config(config_file) if config_file is not None else {}
-    return Settings(**{**saved, **_joined(typed)})
+    values = {**saved, **_joined(typed)}
+    for name in {'brain_mask', 'model'} & set(values):
+        values[name] = types.anchored(name, values[name], values.get('models_dir'))
+    return Settings(**values)

@@ -25,6 +25,40 @@ def folder(value: str) -> Path:
     return Path(value).expanduser().absolute()
 
 
+def anchored(field: str, text: str, models_dir: Path | None = None) -> str:
+    """Text of a setting that may name a file, so that it holds in another working folder too.
+
+    Parameters
+    ----------
+    field : str
+        Of ``shivacmb.cli.settings.Settings``.
+    text : str
+        As typed.
+    models_dir : Path, optional
+        Where installed models are as well.
+
+    Returns
+    -------
+    str
+        An absolute path, or the text when it names no file.
+    """
+    path = Path(text).expanduser()
+    if field.endswith('_label'):
+        is_path = '/' in text or '.' in text
+    elif field == 'model':
+        # without a separator the name of an installed model comes first
+        is_path = path.exists() and ('/' in text or text not in _models(models_dir))
+    else:
+        is_path = field == 'brain_mask'
+    return str(path.absolute()) if is_path else text
+
+
+def _models(models_dir: Path | None) -> set[str]:
+    from shivacmb.models.locate import DEFAULT, bundle_folders
+
+    return {DEFAULT, *bundle_folders(models_dir)}
+
+
 def positive_int(value: str) -> int:
     """Whole number of at least 1."""
     try:

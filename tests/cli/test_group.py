@@ -103,3 +103,18 @@ def test_dataset_of_another_program_is_left_alone(
     assert 'see whether BIDS_DIR and OUT_DIR are swapped' in capsys.readouterr().err
     assert table.read_text() == 'participant_id\tage\nsub-01\t70\n'
     assert not list(out.glob('group_*'))
+
+
+@pytest.mark.parametrize('level', [['group'], ['participant', '--reports-only']])
+def test_options_without_effect_are_named(
+    out: Path, capsys: pytest.CaptureFixture[str], level: list[str]
+) -> None:
+    words = [str(out.parent / 'absent'), str(out), *level, '-q']
+    assert main(words) == 0
+    assert capsys.readouterr().err == ''
+    assert main([*words, '--participant-label', '01', '--session-label', '9']) == 0
+    assert capsys.readouterr().err == (
+        'shivacmb: all scans of OUT_DIR are gathered, whatever --participant-label, '
+        '--session-label says: that is for participant\n'
+    )
+    assert 'sub-02' in (out / 'participants.tsv').read_text()

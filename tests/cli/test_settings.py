@@ -162,3 +162,26 @@ def test_two_folders_of_one_name_are_refused(tmp_path: Path) -> None:
     assert named.derivatives == {'a': one, 'b': two}
     twice = settings_from(parse_args([*begin, '-d', str(one), '-d', str(one)]))
     assert twice.derivatives == {'fmriprep': one}
+
+
+def test_files_are_saved_for_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / 'here', tmp_path / 'there'
+    for folder in (here / 'bundle', here / 'synth-cmb', here / 'mine', there, tmp_path / 'm/mine'):
+        folder.mkdir(parents=True)
+    (tmp_path / 'm/mine/model.json').touch()
+    words = ['--models-dir', str(tmp_path / 'm')]
+    words += ['--brain-mask', 'masks/{stem}.nii', '--participant-label', '01', 'list.txt']
+    for model, kept in (
+        ('bundle', str(here / 'bundle')), ('./bundle', str(here / 'bundle')),
+        ('synth-cmb', 'synth-cmb'), ('mine', 'mine'), ('default', 'default'), ('absent', 'absent'),
+    ):  # fmt: skip
+        monkeypatch.chdir(here)
+        typed = parse_args(['/bids', '/out', 'participant', '--model', model, *words])
+        path = saved(tmp_path, settings_from(typed))
+        monkeypatch.chdir(there)
+        taken = again(path)
+        assert taken.model == kept
+        assert taken.brain_mask == str(here / 'masks/{stem}.nii')
+        assert taken.participant_label == ('01', str(here / 'list.txt'))
