@@ -259,8 +259,9 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     rule = parenchyma_rule(settings, bundle)
     least = rule[scan.contrast]
     facts = scan_facts(
-        detection, bundle, settings.mask, mask, channels, contrast=scan.contrast, rule=rule
-    )
+        detection, bundle, settings.mask, mask, channels, contrast=scan.contrast, rule=rule,
+        bids_dir=settings.bids_dir,
+    )  # fmt: skip
     facts.update(
         source=scan.uri,
         contrast=scan.contrast,
@@ -354,13 +355,16 @@ def scan_facts(
     *,
     contrast: str,
     rule: dict[str, float],
+    bids_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Facts that depend on the contrast of a scan at most, and checksums of mask and channels."""
+    further = [*channels, *([] if mask is None else [mask])]
     network = mask is None and mask_method in NETWORK_MASKS
     builtin = _builtin_model() if network or detection.zones else {}
     return {
         'channel_sources': [_with_checksum(path) for path in channels],
         'mask_sources': [] if mask is None else [_with_checksum(mask)],
+        'further_sources': [source_uri(path, bids_dir) for path in further],
         'mask_model': [fold['sha256'] for fold in builtin['Folds']] if network else [],
         'zones_model': builtin if detection.zones else {},
         'brain_model': builtin,
@@ -375,6 +379,13 @@ def _with_checksum(path: Path) -> str:
     from shivacmb.imaging import read_source
 
     return f'{path.name} sha256:{read_source(path)[1].sha256}'
+
+
+def source_uri(path: Path, bids_dir: Path | None) -> str:
+    """BIDS URI of a file of the dataset, file URI of another one."""
+    if bids_dir is not None and bids_dir in path.parents:
+        return f'bids:raw:{path.relative_to(bids_dir).as_posix()}'
+    return path.absolute().as_uri()
 
 
 def _builtin_model() -> dict[str, Any]:

@@ -40,14 +40,16 @@ def image_sidecar(
         BIDS derivatives metadata (BIDS 1.10, "Common data types"), and the parameters under
         ``Parameters``.
     """
+    checksums = [*facts.get('channel_sources', []), *facts.get('mask_sources', [])]
+    further = {
+        uri: item.rpartition('sha256:')[2]
+        for uri, item in zip(facts.get('further_sources', []), checksums, strict=True)
+    }
     sidecar: dict[str, Any] = {
         'Description': IMAGE_DESCRIPTIONS[key],
-        'Sources': [
-            facts['source'],
-            *facts.get('channel_sources', []),
-            *facts.get('mask_sources', []),
-        ],
+        'Sources': [facts['source'], *further],
         'InputSHA256': found['input_sha256'],
+        **({'FurtherSourcesSHA256': further} if further else {}),
         'Parameters': {**facts['parameters'], 'mask_method': found['mask_method']},
         'Model': facts['model'],
         **_brain_model(facts, found),

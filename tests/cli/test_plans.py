@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shivacmb.cli.plans import build_detection, hash_of
+from shivacmb.cli.plans import build_detection, hash_of, source_uri
 from shivacmb.cli.run import prepare, search
 from shivacmb.cli.settings import Settings
 from shivacmb.models import load_bundle
@@ -103,3 +103,11 @@ def test_outlines_are_among_the_settings_where_there_are_any(
     [plan] = plans(tmp_path / 'bids', folder, skip_bids_validation=True, **changed).values()
     assert plan.facts['parameters'].get('outline_threshold') == told
     assert plan.facts['record']['outline_threshold'] == told
+
+
+def test_sources_can_be_found_again(tmp_path: Path) -> None:
+    bids = tmp_path / 'raw'
+    inside = bids / 'derivatives' / 'x' / 'sub-1_desc-brain_mask.nii'
+    assert source_uri(inside, bids) == 'bids:raw:derivatives/x/sub-1_desc-brain_mask.nii'
+    assert source_uri(tmp_path / 'a b.nii', bids) == f'file://{tmp_path}/a%20b.nii'
+    assert source_uri(inside, None) == f'file://{inside}'

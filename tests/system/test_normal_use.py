@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -384,7 +385,9 @@ def test_precomputed_masks(app: Any, bids: Path, tmp_path: Path, tools: Any) -> 
         row = tools.scan_rows(out)['sub-03']
         assert (row['brain_mask'], row['cmb_count']) == ('given', '2')
         sidecar = json.loads((out / 'sub-03/anat/sub-03_desc-CMB_dseg.json').read_text())
-        assert any('desc-brain_mask.nii.gz sha256:' in item for item in sidecar['Sources'])
+        assert sidecar['Sources'][1:] == [path.as_uri()]
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert sidecar['FurtherSourcesSHA256'] == {path.as_uri(): digest}
         results.append(tools.results(out))
     assert results[0] == results[1]
 
