@@ -20,6 +20,13 @@ _MASKS = {
     'synthstrip': 'SynthStrip (Hoopes et al. 2022)',
     'hd-bet': 'HD-BET (Isensee et al. 2019)',
 }
+_MASK_REFERENCES = {
+    'bet': 'Smith SM. Fast robust automated brain extraction. Hum Brain Mapp 2002;17:143-155.',
+    'synthstrip': 'Hoopes A, et al. SynthStrip: skull-stripping for any brain image. NeuroImage '
+    '2022;260:119474.',
+    'hd-bet': 'Isensee F, et al. Automated brain extraction of multisequence MRI using artificial '
+    'neural networks. Hum Brain Mapp 2019;40:4952-4964.',
+}
 _ZONES = (
     'Each was assigned to a zone of the brain (cerebral cortex or white matter, basal ganglia '
     'with the capsules, thalamus, brainstem, cerebellum) with the built-in network and an atlas '
@@ -66,6 +73,8 @@ def methods_text(
         scale += f', values were cut at {detection.clip:g} and divided by {detection.divide:g}'
     else:
         scale += f' and values were cut at {detection.clip:g}'
+    if detection.masked:
+        scale += ', and what lies outside the mask was set to 0'
     mask = (
         'precomputed masks; scans without one were left out'
         if given_masks
@@ -94,6 +103,8 @@ def methods_text(
         'processing framework in Python. Front Neuroinform 2011;5:13.',
         'Jenkinson M, et al. FSL. NeuroImage 2012;62:782-790.',
     ]
+    if not given_masks and detection.mask in _MASK_REFERENCES:
+        references.append(_MASK_REFERENCES[detection.mask])
     if tissue:
         references.append(
             'Greenberg SM, et al. Cerebral microbleeds: a guide to detection and interpretation. '

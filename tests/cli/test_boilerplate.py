@@ -83,3 +83,45 @@ def test_outlines_are_told_where_they_are_drawn(
     assert main([*given, '--threshold', threshold]) == 0
     text = capsys.readouterr().out
     assert (', and outlined down to a probability of 0.3. ' in text) == told
+
+
+@pytest.mark.parametrize(
+    ('method', 'program', 'cited', 'reference'),
+    [
+        ('bet', 'bet', 'BET (Smith 2002)', 'Smith SM. Fast robust automated brain extraction. '),
+        ('synthstrip', 'mri_synthstrip', '(Hoopes et al. 2022)', 'Hoopes A, et al. SynthStrip: '),
+        ('hd-bet', 'hd-bet', '(Isensee et al. 2019)', 'Isensee F, et al. Automated brain extr'),
+    ],
+)
+def test_programs_of_masks_are_cited_and_listed(
+    tmp_path: Path, spot_bundle: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, method: str, program: str, cited: str, reference: str,
+) -> None:  # fmt: skip
+    (tmp_path / program).touch(mode=0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    given = [str(tmp_path), str(tmp_path / 'derivatives' / 'out'), 'participant', '--mask', method]
+    given += ['--model', str(spot_bundle), '--boilerplate-only', '--skip-bids-validation']
+    assert main(given) == 0
+    text, references = capsys.readouterr().out.split('# References')
+    assert cited in text
+    assert f'- {reference}' in references
+    # given masks are made by none of them
+    assert main([*given, '--brain-mask', '/m/{stem}.nii']) == 0
+    text = capsys.readouterr().out
+    assert cited not in text
+    assert reference not in text
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_what_lies_outside_the_brain_is_told(
+    tmp_path: Path, make_spot_bundle: Any, capsys: pytest.CaptureFixture[str], *, masked: bool
+) -> None:
+    folder = make_spot_bundle(tmp_path / 'model')
+    described = json.loads((folder / 'model.json').read_text())
+    described['intensity']['masked'] = masked
+    (folder / 'model.json').write_text(json.dumps(described))
+    given = [str(tmp_path), str(tmp_path / 'derivatives' / 'out'), 'participant']
+    given += ['--model', str(folder), '--boilerplate-only', '--skip-bids-validation']
+    assert main(given) == 0
+    text = capsys.readouterr().out
+    assert (', and what lies outside the mask was set to 0. Prob' in text) == masked
