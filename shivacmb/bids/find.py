@@ -324,6 +324,7 @@ class _Search:
             warnings=tuple(winner.warnings),
             error=error,
             relative_path=winner.path.relative_to(self.root).as_posix(),
+            not_here=error is not None and winner.error is None,
         )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from shivacmb.exceptions import ShivaCMBError
 #: Marks a file as a record of this schema.
 RECORD_TYPE = 'shivacmb-scan/1'
 ABSENCE_TYPE = 'shivacmb-absence/1'
+_ANNEX_KEY = re.compile(r'(SHA|MD5|BLAKE|SKEIN)\w*-s\d+--')
 Value = str | int | float | bool | None
 
 
@@ -59,6 +61,8 @@ class ScanRecord:
         Checksum over every setting that can change the result (``settings_hash``).
     input_sha256, input_size, input_mtime_ns, input_ctime_ns
         The input file; the times of its last change stay out of the tables.
+    input_annex_key
+        Name that git-annex has for the content of the input, where it is such a link.
     warnings
         Sentences for the user.
     extra, extra_descriptions
@@ -98,6 +102,7 @@ class ScanRecord:
     input_size: int | None = None
     input_mtime_ns: int | None = None
     input_ctime_ns: int | None = None
+    input_annex_key: str | None = None
     warnings: tuple[str, ...] = ()
     extra: Mapping[str, Value] = field(default_factory=dict)
     extra_descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -141,8 +146,21 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode('utf-8')).hexdigest()
 
 
+def annex_key(path: Path) -> str | None:
+    """Name of the content behind a link of git-annex, fetched or not, or None.
+
+    Only names that hold a checksum: those of the backends WORM and URL say nothing of the content.
+    """
+    try:
+        target = path.readlink()
+    except OSError:
+        return None
+    known = '/annex/objects/' in target.as_posix() and _ANNEX_KEY.match(target.name)
+    return target.name if known else None
+
+
 def file_facts(path: Path, *, checksum: bool = True) -> dict[str, Any]:
-    """Return size and times of a file, and ``input_sha256`` if wanted, as a record has them.
+    """Return facts of a file as a record has them, with its checksum or what needs no reading.
 
     Raises
     ------
@@ -159,6 +177,7 @@ def file_facts(path: Path, *, checksum: bool = True) -> dict[str, Any]:
         'input_size': status.st_size,
         'input_mtime_ns': status.st_mtime_ns,
         'input_ctime_ns': status.st_ctime_ns,
+        'input_annex_key': annex_key(path),
     }
 
 
@@ -263,7 +282,8 @@ def is_finished(
     The input counts as unchanged when its size and both times of change are those of the record,
     or, where only times differ (a copied dataset), when its checksum is. Times are compared for
     equality alone, so that a clock that is wrong or jumps is of no consequence; the second, which
-    nobody can set, tells a file that was rewritten under its old time.
+    nobody can set, tells a file that was rewritten under its old time. Data of git-annex that are
+    not fetched count as unchanged while the link names the same content (docs/decisions/0137).
     """
     record = read_record(record_path(out_dir, scan))
     if record is None or record.status != 'ok' or record.settings_hash != settings:
@@ -282,6 +302,11 @@ def is_finished(
         if times == (record.input_mtime_ns, record.input_ctime_ns):
             return True
         return bool(file_facts(scan.path)['input_sha256'] == record.input_sha256)
+    except FileNotFoundError:
+        # content of git-annex that is not fetched: the link still says which it is
+        return record.input_annex_key is not None and record.input_annex_key == annex_key(
+            scan.path
+        )
     except (OSError, ShivaCMBError):
         return False
 

@@ -66,6 +66,8 @@ class Scan:
         Why the scan cannot be processed (broken link, unreadable sidecar), or None.
     relative_path
         Path from the root of the dataset, POSIX style.
+    not_here
+        Whether ``error`` is that the image cannot be opened, as data that were not fetched.
     """
 
     participant: str
@@ -80,6 +82,7 @@ class Scan:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     relative_path: str = ''
+    not_here: bool = False
 
     @property
     def stem(self) -> str:

@@ -272,7 +272,8 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         scan,
         status='ok',
         **record_values(detection, bundle, hash_of(facts, settings.mask), least),
-        **file_facts(scan.path, checksum=False),
+        # a link to data that are not here has none; it may be finished all the same
+        **({} if scan.not_here else file_facts(scan.path, checksum=False)),
     )
     facts['record'] = asdict(record)
     plan = ScanPlan(

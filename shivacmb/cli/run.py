@@ -236,13 +236,19 @@ def prepare(
 ) -> tuple[Scan, ScanPlan | ShivaCMBError]:
     """Plan one scan; what is already known to be wrong with it is returned, not raised."""
     try:
-        scan.check()
-        return scan, planning.plan_scan(settings, scan, detection, bundle)
+        if not scan.not_here:
+            scan.check()
+        plan = planning.plan_scan(settings, scan, detection, bundle)
+        # nothing needs the data of a finished scan, which may have been dropped
+        if scan.not_here and (settings.overwrite or not is_done(settings, scan, plan)):
+            scan.check()
+        return scan, plan
     except ShivaCMBError as error:
-        return scan, error
+        return scan, DataError(scan.error) if scan.error else error
     except OSError as error:
         name = error.filename or scan.path
-        return scan, DataError(f'cannot read <{name}>: {error.strerror}; check the file')
+        said = f'cannot read <{name}>: {error.strerror}; check the file'
+        return scan, DataError(scan.error or said)
 
 
 def is_done(settings: Settings, scan: Scan, plan: ScanPlan) -> bool:

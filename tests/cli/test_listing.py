@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.bids import raw_dataset, write_dataset_description
+from shivacmb.bids import ScanRecord, raw_dataset, write_dataset_description, write_record
 from shivacmb.cli.main import main
+from shivacmb.cli.plans import build_detection
+from shivacmb.cli.run import prepare, search
+from shivacmb.cli.settings import Settings
+from shivacmb.models import find_bundle
 from shivacmb.workflows.plan import ScanPlan
 
 SKIPPED = 'finished with the same settings: would be skipped'
@@ -165,3 +170,65 @@ def test_one_mask_for_several_sessions_is_told_of(
     ]
     main([*words, '--skip-bids-validation', '--model', str(spot_bundle)])
     assert 'is the same file for all sessions of sub-01' in capsys.readouterr().err
+
+
+KEY = 'MD5E-s163840--0123456789abcdef0123456789abcdef.nii.gz'
+
+
+def as_annexed(path: Path, key: str, *, fetched: bool) -> None:
+    """Have a file lie where git-annex would keep it, and leave a link."""
+    content = path.parent / '.git' / 'annex' / 'objects' / key / key
+    content.parent.mkdir(parents=True)
+    if fetched:
+        path.rename(content)
+    else:
+        path.unlink()
+    path.symlink_to(content.relative_to(path.parent))
+
+
+@pytest.mark.parametrize(
+    ('first', 'later', 'options', 'skipped'),
+    [
+        (KEY, KEY, [], True),
+        (KEY, KEY, ['--overwrite'], False),
+        (KEY, KEY, ['--threshold', '0.3'], False),
+        (KEY, KEY.replace('0123', '4567'), [], False),
+        # a name that says nothing of the content, and a file that was no link
+        ('WORM-s163840-m1--x.nii.gz', 'WORM-s163840-m1--x.nii.gz', [], False),
+        (None, KEY, [], False),
+    ],
+)
+def test_finished_scan_whose_data_were_dropped(
+    finished: ScanPlan,
+    spot_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    first: str | None,
+    later: str,
+    options: list[str],
+    skipped: bool,
+) -> None:
+    bids, out = tmp_path / 'bids', tmp_path / 'out'
+    scan = finished.image
+    if first is not None:
+        as_annexed(scan, first, fetched=True)
+    settings = Settings(bids, out, 'participant', model=str(spot_bundle))
+    bundle = find_bundle(settings.model)
+    [found] = search(settings).scans
+    _, plan = prepare(settings, found, build_detection(settings, bundle), bundle)
+    assert isinstance(plan, ScanPlan)
+    result = {'cmb_count': 1, 'cmb_volume_mm3': 8.0, 'burden_class': '1-3'}
+    write_record(out, ScanRecord(**{**plan.facts['record'], **result}))
+    if first is not None:
+        shutil.rmtree(scan.parent / '.git')
+    as_annexed(scan, later, fetched=False)
+    words = [str(bids), str(out), 'participant', '--dry-run', '--model', str(spot_bundle)]
+    assert main([*words, *options]) == (0 if skipped else 65)
+    said = capsys.readouterr().out
+    assert (SKIPPED in said) == skipped
+    assert ('is a link to a file that is not here: fetch it' in said) != skipped
+    if skipped:
+        for picture in ('overview', 'lesions'):
+            Path(finished.outputs[picture]).unlink()
+        assert main([word for word in words if word != '--dry-run']) == 0
+        assert '1 already finished with the same settings' in capsys.readouterr().out
