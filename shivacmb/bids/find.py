@@ -107,6 +107,7 @@ def find_scans(
         tuple(label for label in missing if label in filtered),
         tuple(misnamed),
         tuple(_mistyped(root, present, exclude, only, listing.sessions)),
+        tuple(search.refused),
     )
 
 
@@ -168,6 +169,7 @@ class _Search:
         self.sections = sections
         self.modality = modality
         self.passed: list[PassedOver] = []
+        self.refused: list[PassedOver] = []
         self.filtered: list[tuple[Candidate, str]] = []
         self.candidates: list[Candidate] = []
         self.sidecars = SidecarReader()
@@ -181,6 +183,8 @@ class _Search:
                 outcome = self._judge(folder, name)
                 if isinstance(outcome, Candidate):
                     outcome = self._filter(outcome)
+                elif outcome is not None:
+                    self.refused.append(PassedOver(folder.path / name, outcome))
                 if isinstance(outcome, Candidate):
                     self.candidates.append(outcome)
                 elif outcome is not None:

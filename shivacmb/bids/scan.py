@@ -158,6 +158,8 @@ class Found:
         Folders ``sub-*``, also among ``passed_over``, whose name has no label.
     mistyped
         Sentences about labels of the selection that stand for nothing.
+    refused
+        Those of ``passed_over`` that no filter and no choice between files left out.
     """
 
     scans: tuple[Scan, ...]
@@ -168,6 +170,7 @@ class Found:
     filtered: tuple[str, ...] = ()
     misnamed: tuple[PassedOver, ...] = ()
     mistyped: tuple[str, ...] = ()
+    refused: tuple[PassedOver, ...] = ()
 
     def why_missing(self, participant: str) -> str:
         """Reason why a participant of ``missing`` has no scan."""

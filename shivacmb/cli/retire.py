@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from shivacmb.bids import find_departed, read_records, record_path, remove_outputs
 from shivacmb.bids.names import session_dir
 from shivacmb.cli.main import say
 from shivacmb.cli.pages import write_page
+from shivacmb.exceptions import TemporaryError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,11 +33,7 @@ def retire(settings: Settings, found: Found) -> None:
     for item in departed:
         record = item.record
         if not item.settled:
-            paths = ' and '.join(f'<{path}>' for path in _to_leave_out(settings.out_dir, record))
-            say(
-                f'{record.stem} still counts, though its image ({record.source}) is not in the '
-                f'dataset any more; to leave it out, remove {paths}'
-            )
+            _still_counts(settings, record, 'is not in the dataset any more')
             continue
         remove_outputs(settings.out_dir, record)
         write_page(settings.out_dir, record.participant, record.session)
@@ -49,6 +47,32 @@ def retire(settings: Settings, found: Found) -> None:
                 'whose earlier results were removed (--dry-run says why); an OUT_DIR of its own '
                 'keeps results of another choice'
             )
+    _name_refused(settings, found)
+
+
+def _name_refused(settings: Settings, found: Found) -> None:
+    """Name results of images that would not be taken today, as their sidecar is known by now."""
+    root = settings.bids_dir.absolute()
+    reasons: dict[str, dict[str, str]] = {}
+    for item in found.refused:
+        path = item.path.relative_to(root)
+        participant = path.parts[0].removeprefix('sub-')
+        reasons.setdefault(participant, {})[f'bids:raw:{path.as_posix()}'] = item.reason
+    for participant, known in reasons.items():
+        # what cannot be read is named by the scans that it is of
+        with contextlib.suppress(TemporaryError):
+            for record in read_records(settings.out_dir, participant):
+                if record.status == 'ok' and (record.source or '') in known:
+                    reason = known[record.source or '']
+                    _still_counts(settings, record, f'is passed over now ({reason})')
+
+
+def _still_counts(settings: Settings, record: ScanRecord, why: str) -> None:
+    paths = ' and '.join(f'<{path}>' for path in _to_leave_out(settings.out_dir, record))
+    say(
+        f'{record.stem} still counts, though its image ({record.source}) {why}; to leave it out, '
+        f'remove {paths}'
+    )
 
 
 def _to_leave_out(out_dir: Path, record: ScanRecord) -> list[Path]:

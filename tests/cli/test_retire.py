@@ -55,6 +55,31 @@ def test_what_is_named_leaves_a_departed_scan_out(
     assert (out / 'participants.tsv').read_text().splitlines()[1].startswith(left)
 
 
+def test_a_result_of_an_image_that_is_no_scan_is_named(
+    tmp_path: Path, finished: ScanPlan, spot_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bids, out = tmp_path / 'bids', tmp_path / 'out'
+    words = [str(bids), str(out), 'participant', '-q', '--model', str(spot_bundle)]
+    (bids / 'sub-02').mkdir()
+    for picture in ('overview', 'lesions'):
+        Path(finished.outputs[picture]).unlink()
+    # what a filter leaves out keeps its result
+    assert main([*words, '--modality', 'swi']) == 18
+    sidecar = finished.image.with_name('sub-01_T2starw.json')
+    for metadata, told in (('{}', False), ('{"SeriesDescription": "mIP_Images(SW)"}', True)):
+        sidecar.write_text(metadata)
+        assert main(words) == (66 if told else 0)
+        said = capsys.readouterr().err
+        assert (
+            'sub-01 still counts, though its image (bids:raw:sub-01/anat/sub-01_T2starw.nii.gz) '
+            'is passed over now (SeriesDescription "mIP_Images(SW)" of its sidecar: a projection'
+        ) in ' '.join(said.split()) or not told
+        assert ('still counts' in said) == told
+        assert (
+            f'remove <{out / "logs/sub-01/sub-01.json"}> and <{out / "sub-01"}>' in said
+        ) == told
+
+
 def test_a_scan_without_record_does_not_count_by_its_old_table(
     tmp_path: Path, finished: ScanPlan
 ) -> None:
