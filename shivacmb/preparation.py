@@ -13,11 +13,9 @@ import numpy as np
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import (
     SpatialChain,
-    background_mask,
     centred_box,
     check_brain,
     given_mask,
-    is_skull_stripped,
     load_scan,
     on_grid_of,
     read_mask,
@@ -160,14 +158,13 @@ def _brain(
         source = f'<{mask}>' if isinstance(mask, (str, Path)) else 'given'
         brain = given_mask(image, scan, voxel_mm, source)
     else:
-        values = np.asarray(iso.dataobj)
-        if is_skull_stripped(values, (voxel_mm,) * 3):
-            brain = background_mask(values)
-        else:
-            from shivacmb.models.brain_mask import find_brain
+        from shivacmb.models.brain_mask import find_brain, find_mask
 
-            maps = find_brain(iso, engine='openvino', threads=threads)
-            brain = maps.mask() > 0
+        brain, _, maps = find_mask(
+            np.asarray(iso.dataobj),
+            (voxel_mm,) * 3,
+            lambda: find_brain(iso, engine='openvino', threads=threads),
+        )
     check_brain(brain, voxel_mm, source)
     return brain, maps
 

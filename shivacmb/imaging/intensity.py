@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from shivacmb.exceptions import DataError
 
-# A scan counts as skull-stripped when its background is one value over this share of the
+# A scan may be skull-stripped when its background is one value over this share of the
 # field of view and what is left is one piece of a brain's volume (with margin, in ml).
 STRIPPED_MIN_BACKGROUND = 0.4
 STRIPPED_VOLUME_ML = (300.0, 2200.0)
@@ -82,11 +82,12 @@ def scale_intensity(
 def is_skull_stripped(
     array: npt.NDArray[Any], voxel_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> bool:
-    """Guess whether the skull was removed from a scan and its background set to one value.
+    """Tell whether a scan may be skull-stripped, its background set to one value.
 
     True when the most frequent rim value fills at least 40 % of the image, and the rest is one
-    piece (95 % of it connected) of 300 to 2200 ml once its holes are filled. A whole head has
-    3000 ml and more; scanner noise leaves no constant background.
+    piece (95 % of it connected) of 300 to 2200 ml once its holes are filled. Scanner noise leaves
+    no constant background; a head in air that was set to 0 does, and may have such a volume:
+    :func:`shivacmb.models.brain_mask.find_mask` tells it from a brain.
 
     Parameters
     ----------

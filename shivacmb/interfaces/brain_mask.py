@@ -16,7 +16,6 @@ from shivacmb.imaging import (
     changed,
     check_brain,
     given_mask,
-    is_skull_stripped,
     read_mask,
     read_source,
 )
@@ -136,11 +135,14 @@ class FoundMask(_Mask):
     def _run(self, cwd: Path) -> None:
         image = nib.load(self.inputs.iso_file)
         array = np.asarray(image.dataobj, dtype=np.float32)
-        voxel_mm = float(image.header.get_zooms()[0])
         method = self.inputs.method
         if method == 'auto':
-            method = 'background' if is_skull_stripped(array, (voxel_mm,) * 3) else 'builtin'
-        if method == 'background':
+            from shivacmb.models.brain_mask import find_mask
+
+            sizes = image.header.get_zooms()[:3]
+            mask, method, maps = find_mask(array, sizes, lambda: self._look(cwd, image))
+            self._store(cwd, mask, image, method, maps=maps)
+        elif method == 'background':
             self._store(cwd, background_mask(array), image, method)
         else:
             maps = self._look(cwd, image)

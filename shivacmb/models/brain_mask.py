@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from shivacmb.exceptions import DataError, ModelError
+from shivacmb.imaging.intensity import background_mask, is_skull_stripped
 from shivacmb.imaging.zones import MIDLINE, SIDE_STEP, Side, Zone
 from shivacmb.models.brain_atlas import load_atlas, place_zones
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
@@ -33,26 +35,13 @@ BUILTIN = 'brain-zones'
 #: Output maps of its network: background and the zones in the order of ``Zone``, then the left.
 MAPS = len(Zone) + 1
 _MIN_VOLUME_MM3 = 1e5
+#: Half of a bare brain's surface lies within so much of what the network sees; scalp and skull of
+#: an adult are twice as thick (docs/decisions/0138).
+BARE_MM = 6.0
+# surfaces are compared on about this grid
+_SURFACE_MM = 2.0
 # a brain nearer to the middle of the grid than this is seen whole in the first pass
 _CENTRED_MM = 12.0
-
-
-def predict_brain(
-    image: nib.Nifti1Image,
-    bundle: Bundle | Path | str = BUILTIN,
-    *,
-    engine: str = 'auto',
-    threads: int | None = None,
-    predict: Callable[[Array], Array] | None = None,
-) -> Array:
-    """Find the brain in a head scan; :func:`find_brain` without the zones.
-
-    Returns
-    -------
-    ndarray, uint8 [X, Y, Z]
-        1 in the brain, on the grid of ``image``: one 26-connected piece without holes.
-    """
-    return find_brain(image, bundle, engine=engine, threads=threads, predict=predict).mask()
 
 
 def find_brain(
@@ -113,6 +102,53 @@ def find_brain(
     )
 
 
+def find_mask(
+    array: Array, voxel_mm: tuple[float, ...], look: Callable[[], BrainMaps]
+) -> tuple[NDArray[np.bool_], str, BrainMaps | None]:
+    """Mask a scan that comes without a mask.
+
+    Parameters
+    ----------
+    array : ndarray [X, Y, Z]
+        The scan.
+    voxel_mm : tuple of three float
+        Its voxel sizes.
+    look : callable
+        Runs the network on it, as :func:`find_brain`.
+
+    Returns
+    -------
+    mask : ndarray of bool [X, Y, Z]
+    method : {'background', 'builtin'}
+        ``background``: what is not background in a skull-stripped scan. Where background is one
+        value, air may have been set to it and the head be whole, so the network has to see a
+        brain that fills what is left (:meth:`BrainMaps.is_bare`), or none at all.
+    maps : BrainMaps or None
+        What the network saw; None where it sees no brain.
+
+    Raises
+    ------
+    DataError
+        When no brain of at least 100 mL is seen in a scan that is not skull-stripped.
+    ModelError
+        When the network is missing or altered.
+    """
+    if not is_skull_stripped(array, (voxel_mm[0], voxel_mm[1], voxel_mm[2])):
+        maps = look()
+        return maps.mask() > 0, 'builtin', maps
+    piece = background_mask(array)
+    try:
+        maps = look()
+    except ModelError:
+        # a damaged network says nothing about the scan
+        raise
+    except DataError:
+        return piece, 'background', None
+    if maps.is_bare(piece):
+        return piece, 'background', maps
+    return maps.mask() > 0, 'builtin', maps
+
+
 @lru_cache(maxsize=1)
 def _ensemble(path: Path, engine: str, threads: int | None) -> Ensemble:
     """Load once per process: a worker masks many scans."""
@@ -160,6 +196,29 @@ class BrainMaps:
         brain = 1.0 - self.fields[..., Zone.BACKGROUND]
         full = from_network(brain, self.shape, self.mm, self.net_mm, self.centre)
         return self._as_image(_one_piece(full > self.threshold))
+
+    def is_bare(self, piece: Array) -> bool:
+        """Tell whether a piece of the image is a brain with nothing of the head around it.
+
+        Parameters
+        ----------
+        piece : ndarray of bool [X, Y, Z]
+            On the image's grid.
+
+        Returns
+        -------
+        bool
+            Whether half of its surface lies within :data:`BARE_MM` of the brain that the network
+            sees. Where the image ends is no surface.
+        """
+        steps = [max(1, round(_SURFACE_MM / size)) for size in self.mm]
+        every = tuple(slice(None, None, step) for step in steps)
+        inside, brain = (
+            nib.apply_orientation(array, self.to_ras)[every] > 0 for array in (piece, self.mask())
+        )
+        surface = inside & ~ndimage.binary_erosion(inside, border_value=1)
+        away = ndimage.distance_transform_edt(~brain, sampling=self.mm * steps)
+        return not surface.any() or bool(np.median(away[surface]) <= BARE_MM)
 
     def zones(self, mask: Array) -> Array:
         """Return the zone of every voxel of a mask, with its side.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
-from shivacmb.imaging import background_mask, is_skull_stripped, load_scan, read_mask, same_grid
+from shivacmb.imaging import load_scan, read_mask, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
 from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
 from shivacmb.simulate.lesions import Protocol
@@ -192,7 +192,6 @@ def _sidecar_of(scan: Scan, name: str) -> Path:
 
 def _brain(image: Any, mask: Path | None, name: str) -> Array:
     """Brain mask on the scan's own grid."""
-    values = np.asarray(image.dataobj, np.float32)
     if mask is not None:
         given = read_mask(mask)
         if not same_grid(given, image):
@@ -200,12 +199,12 @@ def _brain(image: Any, mask: Path | None, name: str) -> Array:
                 f'the brain mask <{mask}> has another grid than {name}; resample it to the scan'
             )
         brain = np.asarray(given.dataobj) > 0
-    elif is_skull_stripped(values, image.header.get_zooms()[:3]):
-        brain = background_mask(values)
     else:
-        from shivacmb.models.brain_mask import predict_brain
+        from shivacmb.models.brain_mask import find_brain, find_mask
 
-        brain = np.asarray(predict_brain(image, engine='openvino')) > 0
+        values = np.asarray(image.dataobj, np.float32)
+        sizes = image.header.get_zooms()[:3]
+        brain = find_mask(values, sizes, lambda: find_brain(image, engine='openvino'))[0]
     if not brain.any():
         raise DataError(f'the brain mask of {name} is empty; give one that is not')
     return brain

@@ -6,10 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
+from shivacmb.imaging import is_skull_stripped
 from shivacmb.imaging.zones import Zone
 from shivacmb.models.brain_grid import from_network, scale_input, to_network
-from shivacmb.models.brain_mask import MAPS, brain_from
+from shivacmb.models.brain_mask import MAPS, BrainMaps, brain_from, find_mask
 
 SHAPE = (48, 64, 64)
 NET_MM = 4.0
@@ -187,3 +188,67 @@ def test_scale_input_maps_the_percentile_to_one_and_survives_emptiness() -> None
     assert scaled.max() == 1
     assert scaled.min() == 0
     assert (scale_input(np.zeros(4)) == 0).all()
+
+
+BRAIN_RADIUS, HEAD_SHAPE = 60.0, (84, 90, 94)
+
+
+def head_in_zeroed_air(thickness: float, top: int | None = None) -> nib.Nifti1Image:
+    """A ball of brain in a shell half as bright, 2 mm voxels; ``top`` cuts the head off there."""
+    middle = (np.array(HEAD_SHAPE) - 1) / 2
+    away = 2 * np.linalg.norm(np.moveaxis(np.indices(HEAD_SHAPE), 0, -1) - middle, axis=-1)
+    shell = np.where(away < BRAIN_RADIUS + thickness, 150.0, 0.0)
+    values = np.where(away < BRAIN_RADIUS, 300.0, shell)[:, :, :top].astype(np.float32)
+    return nib.Nifti1Image(values, np.diag([2.0, 2, 2, 1]))
+
+
+def brightest(field: np.ndarray) -> np.ndarray:
+    return maps_of((field > 0.75).astype(np.float32))
+
+
+@pytest.mark.parametrize('top', [None, 47])
+@pytest.mark.parametrize(('thickness', 'bare'), [(0, True), (3, True), (9, False), (16, False)])
+def test_a_head_in_zeroed_air_is_no_brain(thickness: float, bare: bool, top: int | None) -> None:
+    image = head_in_zeroed_air(thickness, top)
+    values = np.asarray(image.dataobj)
+    # the oracle: a ball, of which everything within the shell looks like a brain
+    volume = 4 / 3 * np.pi * (BRAIN_RADIUS + thickness) ** 3 / 1000 * (1 if top is None else 0.5)
+    assert np.count_nonzero(values) * 8 / 1000 == pytest.approx(volume, rel=0.02)
+    assert is_skull_stripped(values, (2.0, 2.0, 2.0))
+    maps = brain_from(image, brightest, SHAPE, NET_MM)
+    mask, method, seen = find_mask(values, (2.0, 2.0, 2.0), lambda: maps)
+    assert seen is maps
+    assert method == ('background' if bare else 'builtin')
+    assert dice(mask, values > (0 if bare else 200)) > 0.95
+
+
+@pytest.mark.parametrize('codes', ['LPS', 'ASR'])
+def test_a_bare_brain_is_one_in_any_orientation(codes: str) -> None:
+    for thickness, bare in ((3.0, True), (16.0, False)):
+        image = head_in_zeroed_air(thickness)
+        turned = image.as_reoriented(
+            nib.orientations.ornt_transform(
+                nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes)
+            )
+        )
+        maps = brain_from(turned, brightest, SHAPE, NET_MM)
+        assert maps.is_bare(np.asarray(turned.dataobj) > 0) is bare
+
+
+def test_a_stripped_scan_in_which_no_brain_is_seen_keeps_its_background() -> None:
+    values = np.asarray(head_in_zeroed_air(0).dataobj)
+
+    def blind() -> BrainMaps:
+        raise DataError('sees 0 mL')
+
+    def damaged() -> BrainMaps:
+        raise ModelError('altered')
+
+    mask, method, seen = find_mask(values, (2.0, 2.0, 2.0), blind)
+    assert (method, seen) == ('background', None)
+    np.testing.assert_array_equal(mask, values > 0)
+    with pytest.raises(ModelError, match='altered'):
+        find_mask(values, (2.0, 2.0, 2.0), damaged)
+    # air that is not zero: the network alone can tell
+    with pytest.raises(DataError, match='sees 0 mL'):
+        find_mask(values + np.arange(values.size).reshape(values.shape), (2.0, 2.0, 2.0), blind)
