@@ -92,8 +92,10 @@ def add_model(
             )
             installed = dataclasses.replace(bundle, path=target, folds=folds)
             write_description(installed, staging)
-            for card in bundle.path.glob('*.md'):
-                shutil.copyfile(card, staging / card.name)
+            # a published descriptor has no card; what lies about it is not the model's
+            if description.name == MODEL_FILE:
+                for card in bundle.path.glob('*.md'):
+                    shutil.copyfile(card, staging / card.name)
             if bundle.atlas is not None:
                 shutil.copyfile(bundle.atlas[0], staging / bundle.atlas[0].name)
                 dataclasses.replace(installed, path=staging).verify()

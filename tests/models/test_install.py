@@ -171,6 +171,18 @@ class TestPublishedDescriptors:
         assert metadata['name'] == 'x'
         assert metadata['intensity']['clip'] == 1.3
 
+    def test_only_the_model_s_own_files_are_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('shivacmb.models.install.has_tensorflow', lambda: False)
+        path = self._fold(tmp_path / 'downloads' / 'v1' / 'a.h5')
+        self._descriptor(path.with_name('model_info_x.json'), {'v1/a.h5': path})
+        for folder in (tmp_path / 'downloads', path.parent):
+            (folder / 'notes.md').write_text('not of the model')
+        installed = add_model(path.parent)
+        names = {item.name for item in installed.path.iterdir()}
+        assert names == {'fold-0.h5', 'model.json'}
+
     def test_a_wrong_sum_is_refused(self, tmp_path: Path) -> None:
         path = self._fold(tmp_path / 'a.h5')
         file = self._descriptor(tmp_path / 'model_info.json', {'a.h5': path})
