@@ -133,6 +133,9 @@ def _descriptions(folder: Path) -> Iterator[Path]:
         yield from own
         return
     for item in folder.rglob('*.json'):
+        # macOS puts a file of attributes, ._NAME, beside each file of its archives
+        if item.name.startswith('.'):
+            continue
         if item.is_file() and item.stat().st_size < 1 << 20 and is_descriptor(read_json(item)):
             yield item
 

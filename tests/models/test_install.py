@@ -183,6 +183,18 @@ class TestPublishedDescriptors:
         names = {item.name for item in installed.path.iterdir()}
         assert names == {'fold-0.h5', 'model.json'}
 
+    def test_a_zip_of_macos_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('shivacmb.models.install.has_tensorflow', lambda: False)
+        path = self._fold(tmp_path / 'in' / 'v1' / 'a.h5')
+        self._descriptor(path.with_name('model_info_x.json'), {'v1/a.h5': path})
+        attributes = tmp_path / 'in' / '__MACOSX' / 'v1' / '._model_info_x.json'
+        attributes.parent.mkdir(parents=True)
+        attributes.write_bytes(b'\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X')
+        archive = shutil.make_archive(str(tmp_path / 'x'), 'zip', tmp_path / 'in')
+        assert add_model(archive).name == 'x'
+
     def test_a_wrong_sum_is_refused(self, tmp_path: Path) -> None:
         path = self._fold(tmp_path / 'a.h5')
         file = self._descriptor(tmp_path / 'model_info.json', {'a.h5': path})
