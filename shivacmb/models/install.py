@@ -16,7 +16,7 @@ from shivacmb.models.checksums import md5_of, sha256_of
 from shivacmb.models.convert import convert_apart, network_shape
 from shivacmb.models.descriptor import check_name, load_bundle, parse_bundle, read_json
 from shivacmb.models.import_published import archive_of, is_descriptor, read_descriptor
-from shivacmb.models.locate import SHIPPED, user_models_dir
+from shivacmb.models.locate import DEFAULT, SHIPPED, user_models_dir
 from shivacmb.models.networks import has_tensorflow
 from shivacmb.models.presets import preset
 from shivacmb.models.safety import require_safe
@@ -81,7 +81,8 @@ def add_model(
         description = _description(path, Path(scratch))
         bundle = _described(description, name, preset_name, trust_model=trust_model)
         folder = Path(models_dir) if models_dir is not None else user_models_dir()
-        if (SHIPPED / bundle.name).exists():
+        # `--model default` is the shipped one, whatever is installed
+        if bundle.name == DEFAULT or (SHIPPED / bundle.name).exists():
             msg = f'the name {bundle.name!r} belongs to a shipped model; choose one with --name'
             raise OutputError(msg)
         target = folder.expanduser() / bundle.name

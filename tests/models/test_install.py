@@ -108,6 +108,12 @@ def test_things_that_are_no_model(
         add_model(file)
 
 
+@pytest.mark.parametrize('name', ['default', 'synth-cmb'])
+def test_names_of_shipped_models_stay_theirs(make_bundle: Make, name: str) -> None:
+    with pytest.raises(OutputError, match=f"'{name}' belongs to a shipped model; .*--name"):
+        add_model(make_bundle(1.0).path, name=name)
+
+
 def test_removal(make_bundle: Make) -> None:
     bundle = add_model(make_bundle(1.0).path)
     assert remove_model('small') == bundle.path
