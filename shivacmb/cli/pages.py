@@ -95,7 +95,7 @@ def write_index_page(
     records: Iterable[ScanRecord] = (),
     without: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write ``docs/index.html`` over the pages that are there.
+    """Write ``docs/index.html`` over the pages that are there and whose scans are in the tables.
 
     Parameters
     ----------
@@ -106,7 +106,15 @@ def write_index_page(
     without : sequence of (str, str)
         Participants without any scan, with prefix, and why.
     """
+    from shivacmb.bids.names import scans_table_paths
     from shivacmb.reports import ScanReport, page_summary, write_index
+
+    def in_table(participant: str, session: str | None) -> bool:
+        """Whether the group level read a session's table, as it does without records."""
+        return (
+            not (out_dir / 'logs' / f'sub-{participant}').is_dir()
+            and scans_table_paths(out_dir, participant, session)[0].exists()
+        )
 
     sessions: dict[tuple[str, str | None], list[ScanReport]] = {}
     notices = _NoticesByKind(out_dir)
@@ -124,7 +132,7 @@ def write_index_page(
             )
         )
     known = [page_summary(*labels, reports) for labels, reports in sessions.items()]
-    write_index(out_dir, version=__version__, known=known, without=without)
+    write_index(out_dir, version=__version__, known=known, without=without, counts=in_table)
 
 
 class _NoticesByKind:

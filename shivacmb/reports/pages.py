@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -198,6 +198,7 @@ def write_index(
     version: str = '',
     known: Iterable[Mapping[str, Any]] = (),
     without: Sequence[tuple[str, str]] = (),
+    counts: Callable[[str, str | None], bool] = lambda *_: True,
 ) -> Path:
     """Write ``docs/index.html`` over the pages that are in ``docs`` now.
 
@@ -216,6 +217,9 @@ def write_index(
         Results as :func:`page_summary` returns them; pages that are among them are not opened.
     without : sequence of (str, str)
         Participants without any scan, and why.
+    counts : callable
+        Whether a session (participant, session) that is not among ``known`` has results still:
+        who removes those may leave the page.
 
     Raises
     ------
@@ -229,6 +233,8 @@ def write_index(
     for name in sorted(_page_names(docs), key=_natural):
         summary = summaries.get(name) or _read_summary(docs / f'{name}.html')
         if summary is None:
+            continue
+        if name not in summaries and not counts(summary['participant'], summary['session']):
             continue
         # pages of earlier versions have none
         notices.update(((heading, text), None) for heading, text in summary.get('notices', ()))

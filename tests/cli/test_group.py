@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,29 @@ def test_pages_that_a_killed_run_did_not_write(out: Path) -> None:
     index = (out / 'docs' / 'index.html').read_text()
     for page in pages:
         assert f'href="{page}#' in index
+
+
+def test_results_that_were_removed_are_in_no_index(out: Path) -> None:
+    assert group(out) == 0
+    for path in ('sub-02', 'logs/sub-02', 'sub-01/ses-b', 'logs/sub-01/sub-01_ses-b.json'):
+        gone = out / path
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert group(out) == 0
+    table = (out / 'group_desc-CMB_counts.tsv').read_text().splitlines()
+    index = (out / 'docs' / 'index.html').read_text()
+    # the pages are still there, and the index has what the table has
+    assert len(list((out / 'docs').glob('sub-*.html'))) == 3
+    assert [line.split('\t')[2] for line in table[1:]] == ['sub-01_ses-a']
+    assert re.findall(r'href="(sub-[^"#]*)', index) == ['sub-01_ses-a.html']
+
+
+def test_pages_count_where_the_tables_are_all_that_is_left(out: Path) -> None:
+    assert group(out) == 0
+    shutil.rmtree(out / 'logs')
+    assert group(out) == 0
+    table = (out / 'group_desc-CMB_counts.tsv').read_text().splitlines()
+    index = (out / 'docs' / 'index.html').read_text()
+    assert len(table[1:]) == len(re.findall(r'href="sub-[^"#]*', index)) == 3
 
 
 def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
