@@ -238,7 +238,9 @@ def slurm_line(value: str) -> str:
 #: What the script says itself, and our option for it where there is one.
 _SAID = {
     **dict.fromkeys(('array', 'output', 'error', 'open-mode', 'signal', 'ntasks', 'dependency')),
-    'time': '--time', 'mem': '--mem', 'cpus-per-task': '--cpus', 'gres': '--gres',
+    # sbatch takes one of these three
+    **dict.fromkeys(('mem', 'mem-per-cpu', 'mem-per-gpu'), '--mem'),
+    'time': '--time', 'cpus-per-task': '--cpus', 'gres': '--gres',
     'partition': '--partition', 'account': '--account', 'qos': '--qos',
     'job-name': '--job-name', 'requeue': '--requeue N', 'no-requeue': '--requeue 0',
     # the group job is to have none, and a container must know of it

@@ -37,6 +37,7 @@ REFUSED = {
     ('--sbatch', 'array=1-3'): 'argument --sbatch: the script itself says array',
     ('--sbatch=--time=5',): 'the script itself says time; give --time',
     ('--sbatch', 'mem 5G'): 'the script itself says mem; give --mem',
+    ('--sbatch', 'mem-per-gpu=5G'): 'the script itself says mem-per-gpu; give --mem',
     ('--sbatch', 'cpus-per-task=2'): 'the script itself says cpus-per-task; give --cpus',
     ('--sbatch=-t 5',): 'the script itself says time; give --time',
     ('--sbatch', 'gpus-per-node=1'): 'the script itself says gpus-per-node; give --gres gpu:N',
