@@ -12,7 +12,7 @@ import numpy as np
 from shivacmb.exceptions import UsageError
 from shivacmb.imaging import crop, labels_to_input, probability_to_input, uncrop
 from shivacmb.lesions import Lesion, find_lesions
-from shivacmb.preparation import prepare
+from shivacmb.preparation import name_of, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,8 @@ def detect(
         Least share of a cluster's surroundings that must be brain tissue; the bundle's for the
         contrast by default.
     contrast : {'T2starw', 'swi'}, optional
-        What the image shows. Without it, no rule of the bundle for one contrast applies.
+        What the image shows. Without it, no rule of the bundle for one contrast applies, and
+        whether the model was made for it is not checked.
     threads : int, optional
         Processor threads.
 
@@ -91,7 +92,8 @@ def detect(
     DataError
         If the image or the mask cannot be used.
     ModelError
-        If the model is incomplete, altered, or has another number of channels.
+        If the model is incomplete, altered, made for another contrast, or has another number of
+        channels.
     UsageError
         If the contrast is none of the two.
     """
@@ -102,6 +104,8 @@ def detect(
     bundle = find_bundle(model)
     bundle.check_detects()
     bundle.check_channels(1 + len(channels))
+    if contrast is not None:
+        bundle.check_contrast(contrast, name_of(image))
     prepared = prepare(
         [image, *channels],
         mask,

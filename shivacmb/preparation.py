@@ -108,13 +108,13 @@ def prepare(
     box = centred_box(brain, grid.shape)
     isotropic = [iso]
     for image in images[1:]:
-        aligned = on_grid_of(_load(image), scan, _name(image), _name(images[0]))
+        aligned = on_grid_of(_load(image), scan, name_of(image), name_of(images[0]))
         isotropic.append(resample_isotropic(reorient_to_std(aligned), voxel_mm))
     network = scale_channels(
         [channel.dataobj for channel in isotropic],
         brain,
         box,
-        names=[_name(image) for image in images],
+        names=[name_of(image) for image in images],
         percentile=intensity.percentile,
         clip=intensity.clip,
         divide=intensity.divide,
@@ -130,7 +130,8 @@ def prepare(
     )
 
 
-def _name(image: Image) -> str:
+def name_of(image: Image) -> str:
+    """Name an image for a message: its file in ``<>``, or ``an image``."""
     return f'<{image}>' if isinstance(image, (str, Path)) else 'an image'
 
 

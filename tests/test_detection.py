@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import shivacmb
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.exceptions import DataError, ModelError, UsageError
 from shivacmb.imaging.zones import Zone
 from shivacmb.lesions import lesions_to_tsv
 from shivacmb.preparation import Prepared, prepare
@@ -96,3 +96,12 @@ def test_rules_of_a_contrast_need_the_contrast(
     assert counts['T2starw'] == (0, 3)
     with pytest.raises(UsageError, match="contrast is T2starw or swi, not 'SWI'"):
         shivacmb.detect(make_head(), model=bundle, contrast='SWI')  # type: ignore[arg-type]
+
+
+def test_a_model_for_another_contrast_is_refused(
+    make_head: Any, make_spot_bundle: Any, tmp_path: Path
+) -> None:
+    inputs = [{'name': 't2s', 'contrasts': ['T2starw']}]
+    bundle = make_spot_bundle(tmp_path / 'model', inputs=inputs)
+    with pytest.raises(ModelError, match='model spots takes T2starw and an image is swi; choose'):
+        shivacmb.detect(make_head(), model=bundle, contrast='swi')

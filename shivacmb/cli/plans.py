@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli.failures import ReplacedInputError
-from shivacmb.exceptions import ModelError, UsageError
+from shivacmb.exceptions import UsageError
 from shivacmb.interfaces.staging import staging_folder
 from shivacmb.models import choose_engine
 from shivacmb.workflows.plan import Detection, ScanPlan
@@ -249,7 +249,7 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         output_paths,
     )
 
-    check_contrast(bundle, scan.contrast, scan.path)
+    bundle.check_contrast(scan.contrast, f'<{scan.path}>')
     mask = find_brain_mask(scan, settings.derivatives, settings.brain_mask)
     finder = ChannelFinder(
         settings.bids_dir, bundle.inputs, participants=[scan.participant],
@@ -329,22 +329,6 @@ def verify_model(bundle: Bundle, engine: str) -> None:
             bundle.verify_openvino(fold)
         else:
             bundle.verify_fold(fold)
-
-
-def check_contrast(bundle: Bundle, contrast: str, image: Path) -> None:
-    """Refuse a scan whose contrast the model was not made for.
-
-    Raises
-    ------
-    ModelError
-        Naming both.
-    """
-    accepted = bundle.inputs[0].contrasts
-    if contrast not in accepted:
-        raise ModelError(
-            f'model {bundle.name} takes {", ".join(accepted)} and <{image}> is {contrast}; choose '
-            'another model (shivacmb-tools models list)'
-        )
 
 
 def scan_facts(

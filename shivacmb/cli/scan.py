@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     )
     check_options(settings)
     bundle = find_bundle(settings.model, settings.models_dir)
-    plans.check_contrast(bundle, args.contrast, args.image)
+    bundle.check_contrast(args.contrast, f'<{args.image}>')
     bundle.check_channels(1 + len(args.channel))
     detection = plans.build_detection(settings, bundle)
     plans.check_mask_tool(settings.mask)

@@ -253,6 +253,28 @@ class Bundle:
                 f'{self.grid.orientation}; only isotropic RAS grids are supported; {advice}'
             )
 
+    def check_contrast(self, contrast: str, image: str) -> None:
+        """Refuse an image of a contrast that the model was not made for.
+
+        Parameters
+        ----------
+        contrast : str
+            Such as ``T2starw``.
+        image : str
+            What to call the image in the message.
+
+        Raises
+        ------
+        ModelError
+            Naming both.
+        """
+        accepted = self.inputs[0].contrasts
+        if contrast not in accepted:
+            raise ModelError(
+                f'model {self.name} takes {", ".join(accepted)} and {image} is {contrast}; choose '
+                'another model (shivacmb-tools models list)'
+            )
+
     def check_channels(self, given: int) -> None:
         """Refuse a number of images that is not the number of channels.
 
