@@ -109,7 +109,8 @@ class _Reader:
         value = self.text(key)
         if not is_inside(value):
             raise self.error(key, f'must be a path inside the bundle, not {value!r}')
-        return value
+        # one spelling for one file: a.keras, not ./a.keras
+        return PurePosixPath(value).as_posix()
 
 
 def is_inside(name: str) -> bool:

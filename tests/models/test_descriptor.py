@@ -109,9 +109,11 @@ def test_outlines_end_where_the_bundle_says(tmp_path: Path, description: dict[st
 
 
 def test_a_fold_named_twice_is_refused(tmp_path: Path, description: dict[str, Any]) -> None:
-    description['folds'] *= 2
-    with pytest.raises(ModelError, match='a fold named twice counts twice'):
-        parse_bundle(description, tmp_path)
+    [fold] = description['folds']
+    for again in (fold['file'], f'./{fold["file"]}'):
+        description['folds'] = [fold, {**fold, 'file': again}]
+        with pytest.raises(ModelError, match='a fold named twice counts twice'):
+            parse_bundle(description, tmp_path)
 
 
 def test_a_missing_or_unreadable_description(tmp_path: Path) -> None:
