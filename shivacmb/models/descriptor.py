@@ -307,8 +307,9 @@ def _classes(top: _Reader) -> tuple[ClassLabel, ...]:
         ClassLabel(item.whole('value', None, 1, 10**6), item.text('name'))
         for item in top.items('classes')
     )
-    if len({item.value for item in classes}) != len(classes):
-        raise top.error('classes', 'must have different values')
+    values, names = ({getattr(item, key) for item in classes} for key in ('value', 'name'))
+    if not len(values) == len(names) == len(classes):
+        raise top.error('classes', 'must have different values and names')
     return classes
 
 

@@ -79,7 +79,14 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
             {'threshold': 0.6, 'outline_threshold': 0.7},
             'postprocess.outline_threshold must lie between 0 and 0.6, not 0.7',
         ),
-        (['classes'], [{'value': 1, 'name': 'a'}] * 2, 'classes must have different values'),
+        *(
+            (
+                ['classes'],
+                [{'value': 1, 'name': 'a'}, second],
+                'classes must have different values and names',
+            )
+            for second in ({'value': 1, 'name': 'b'}, {'value': 2, 'name': 'a'})
+        ),
     ],
 )
 def test_a_broken_description_is_named(
