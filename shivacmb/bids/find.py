@@ -243,8 +243,8 @@ class _Search:
         except DataError as unreadable:
             error = str(unreadable)
         refusal = refusal_by_metadata(metadata)
-        if refusal is None and not named:
-            refusal = refusal_by_series(suffix, pairs, metadata)
+        if refusal is None:
+            refusal = refusal_by_series(pairs, metadata)
         if refusal is not None:
             return refusal
         contrast, source = contrast_of(suffix, pairs, metadata)

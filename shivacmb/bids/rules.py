@@ -7,7 +7,6 @@ converters of UK Biobank, OASIS-3, ADNI and of scanner exports give to these ima
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -49,9 +48,20 @@ _PROJECTION_TYPES = frozenset(
 )
 
 
-#: Words in which "phase" is no phase image: fat and water in or out of phase.
+#: Words in which "phase" is no phase image: fat and water in or out of phase. A lone "e" is what
+#: is left of "GREin" when words are told apart.
 _NO_PHASE = re.compile(
-    r'(?:\b(?:gre|t2s?|dixon|flash|)in|\bout(?: ?of)?|\bopp?(?:osed|osite)?) ?pha(?:se)?\b'
+    r'\b(?:(?:gre|e|t2s?|t2star|star|dix|dixon|flash|swi|swan|)in|out(?: ?of)?'
+    r'|opp?(?:osed|osite)?) ?pha(?:se)?\b'
+)
+#: How a series of phase images is called; elsewhere "phase" is mostly the direction of encoding.
+_PHASE_SERIES = re.compile(
+    r'^filt\w* ?pha(?:se)?\b|\b(?:swi|swan|filt)?pha(?:se)?s?(?: (?:image|img|map|mask)s?)?$'
+)
+#: What goes before "phase" where it says how the image was taken.
+_HOW_TAKEN = re.compile(
+    r'\b(?:no|swap|swapped|pe|partial|multi|single|dual|delayed|early|late|venous|arterial|rest)'
+    r' pha(?:se)?s?\b'
 )
 
 
@@ -78,9 +88,7 @@ def _label_refusal(value: str) -> str | None:
     return None
 
 
-def refusal_by_series(
-    suffix: str, pairs: Mapping[str, str], metadata: Mapping[str, Any]
-) -> str | None:
+def refusal_by_series(pairs: Mapping[str, str], metadata: Mapping[str, Any]) -> str | None:
     """Reason why a sidecar's SeriesDescription denies a scan, or None.
 
     Siemens, GE and Philips name a series after what it shows: ``Pha_Images``, ``mIP_Images(SW)``,
@@ -93,23 +101,19 @@ def refusal_by_series(
         return None
     # "SWI + phase", "mag and pha", "50 phase" (time points) name more than this image
     alone = re.sub(
-        r'(?:[+&/,]|\b(?:\d+|and|with|plus|w)\b)\s*(?:pha(?:se)?s?|m(?:in|n)?\s?ip)\b', ' ',
+        r'(?:[+&/,]|\b\d+\s?%?|\b(?:and|with|plus|w)\b)\s*(?:pha(?:se)?s?|m(?:in|n)?\s?ip)\b', ' ',
         re.sub(r'[\s_-]+', ' ', value), flags=re.IGNORECASE,
     )  # fmt: skip
-    words = _NO_PHASE.sub(' ', ' '.join(_tokens(alone)))
+    words = _HOW_TAKEN.sub(' ', _NO_PHASE.sub(' ', ' '.join(_tokens(alone)))).strip()
     if re.search(r'\b(?:swi|swan)?m(?:in|n)? ?ips?\b|\bpjn\b|intensity projection', words):
         reason = _PROJECTION
-    elif re.search(r'\b(?:swi|swan|filt)?pha(?:se)?\b(?! (?:enc|dir|over|os\b))', words):
-        if re.search(r'\bmag(?:nitude)?\b', words):
-            return None
+    elif _PHASE_SERIES.search(words) and not re.search(r'\bmag(?:nitude)?\b', words):
         reason = _PHASE
     else:
         return None
-    chosen = {key: pairs[key] for key in ('acq', 'rec', 'run') if key in pairs}
-    taken = json.dumps({'scan': {'suffix': suffix, **chosen}})
     return (
         f'SeriesDescription "{" ".join(value.split())}" of its sidecar: {reason}; if it is no '
-        f'such image: --bids-filter-file with {taken}'
+        'such image, add "M" (magnitude) to ImageType in its sidecar'
     )
 
 

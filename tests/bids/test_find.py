@@ -322,9 +322,11 @@ PROJECTION, PHASE = 'a projection over several slices', 'a phase image'
         ('SWI Phase', PHASE),
         ('SWIPhase', PHASE),
         ('SWI\nmIP', PROJECTION),
+        ('Ax SWI HP filtered phase mask', PHASE),
+        ('Phase', PHASE),
     ],
 )
-def test_series_description_refuses_and_a_filter_overrules_it(dataset, description, words):
+def test_series_description_refuses_and_image_type_overrules_it(dataset, description, words):
     names = ('run-1_swi', 'run-2_swi')
     root = dataset(*(f'sub-01/anat/sub-01_{name}.nii.gz' for name in names))
     for name, text in zip(names, ('SWI_Images', description), strict=True):
@@ -335,8 +337,13 @@ def test_series_description_refuses_and_a_filter_overrules_it(dataset, descripti
     reason = reason_of(found, 'sub-01_run-2_swi.nii.gz')
     shown = description.replace('\n', ' ')
     assert reason.startswith(f'SeriesDescription "{shown}" of its sidecar: {words}')
-    filters = json.loads(re.search(r'--bids-filter-file with (\{.*\})', reason)[1])
-    assert taken(find_scans(root, filters=filters)) == ['sub-01_run-2_swi.nii.gz']
+    # a filter that tells the contrast of all scans says nothing of this image
+    filtered = find_scans(root, filters={'swi': {'suffix': 'swi'}})
+    assert taken(filtered) == ['sub-01_run-1_swi.nii.gz']
+    assert 'add "M" (magnitude) to ImageType in its sidecar' in reason
+    metadata['ImageType'].append('M')
+    (root / 'sub-01/anat/sub-01_run-2_swi.json').write_text(json.dumps(metadata))
+    assert len(taken(find_scans(root))) == 2
 
 
 @pytest.mark.parametrize(
@@ -353,6 +360,10 @@ def test_series_description_refuses_and_a_filter_overrules_it(dataset, descripti
             for text in (
                 'SWI + phase', 'swi_with_mIP', 'SWI_Mag_Phase', 'GRE in-phase', 'T2* InPhase',
                 'gre opp phase', 'OAx PWI 50 Phase', 'T2s phase enc AP', 'alpha', 'HIPs', 7,
+                'SWI phase AP', 'Ax SWI PHASE R-L', 'SWI phase A>P', 'T2*_phase_RL',
+                'Ax T2* GRE no phase wrap', 'ax t2 gre SWAP PHASE', 'SWI phase FOV 80',
+                'SWI partial phase', 'SWI 75% phase', 'SWI PhaseWeighted', 'T2* delayed phase',
+                'SWI_PE_phase',
             )
         ),
     ],
@@ -369,7 +380,7 @@ def test_series_descriptions_that_refuse_nothing(dataset, name, metadata):
     [
         *((label, None) for label in (
             'alpha', 'PH3T', 'PHSWI', 'inphase', 'InPhase', 'opphase', 'greinphase', 'oppPhase',
-            'outOfPhase', 'graph',
+            'outOfPhase', 'graph', 'GREinphase', 'T2starinphase', 'swiinphase', 'dixinphase',
         )),
         *((label, PHASE) for label in (
             'phase', 'Pha', 'PH', 'swiPh', 'swipha', 'SWIPHA', 'swi3Phase', 'brainphase',
