@@ -13,7 +13,7 @@ from typing import Any
 
 from shivacmb.bids.files import write_text
 from shivacmb.bids.names import session_dir, session_prefix
-from shivacmb.bids.records import ScanRecord, read_absence, read_records
+from shivacmb.bids.records import ScanRecord, read_absence, read_records, tables_stand_in
 from shivacmb.bids.tables import (
     COLUMNS,
     dictionary_of,
@@ -192,11 +192,11 @@ def _participant_rows(
 ) -> tuple[list[ScanRecord], list[dict[str, Any]], dict[str, dict[str, Any]]]:
     """Records of one participant, the rows of its scans, and the columns they have."""
     records = read_records(root, label)
-    if not records and (root / 'logs' / f'sub-{label}').is_dir():
-        # a scan whose record was removed is left out, whatever a table still says
-        return [], [], {}
     if not records:
         rows = list(_rows_from_tables(root, label))
+        # a scan whose record was removed is left out, whatever a table still says
+        if rows and not tables_stand_in(root, label):
+            rows = []
         names = dict.fromkeys(name for row in rows for name in row)
         return [], rows, {name: {'Description': f'Further result "{name}".'} for name in names}
     for session in sorted({item.session for item in records}, key=lambda item: item or ''):

@@ -257,6 +257,16 @@ def read_records(out_dir: str | Path, participant: str) -> list[ScanRecord]:
     return sorted(kept, key=lambda item: (item.session or '', item.stem))
 
 
+def tables_stand_in(out_dir: str | Path, participant: str) -> bool:
+    """Tell whether scan tables stand for the records of a participant that has none to be read.
+
+    They do where ``logs`` has no folder of the participant, and where all its records are
+    damaged. Where there is the folder alone, records were removed, to leave their scans out.
+    """
+    folder = Path(out_dir) / 'logs' / f'sub-{participant}'
+    return not folder.is_dir() or any(folder.glob('sub-*.json'))
+
+
 def is_finished(
     out_dir: str | Path,
     scan: Scan,

@@ -107,15 +107,19 @@ def write_index_page(
         Participants without any scan, with prefix, and why.
     """
     from shivacmb.bids.names import scans_table_paths
+    from shivacmb.bids.records import tables_stand_in
     from shivacmb.reports import ScanReport, page_summary, write_index
 
     def in_table(participant: str, session: str | None) -> bool:
         """Whether the group level read a session's table, as it does without records."""
         return (
-            not (out_dir / 'logs' / f'sub-{participant}').is_dir()
+            participant not in recorded
+            and tables_stand_in(out_dir, participant)
             and scans_table_paths(out_dir, participant, session)[0].exists()
         )
 
+    records = list(records)
+    recorded = {record.participant for record in records}
     sessions: dict[tuple[str, str | None], list[ScanReport]] = {}
     notices = _NoticesByKind(out_dir)
     for record in records:

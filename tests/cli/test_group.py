@@ -70,6 +70,17 @@ def test_pages_count_where_the_tables_are_all_that_is_left(out: Path) -> None:
     assert len(table[1:]) == len(re.findall(r'href="sub-[^"#]*', index)) == 3
 
 
+def test_a_damaged_record_takes_no_scan_out_of_the_tables(out: Path) -> None:
+    assert group(out) == 0
+    record = out / 'logs/sub-02/sub-02.json'
+    record.write_text(record.read_text()[:40])
+    assert group(out) == 0
+    table = (out / 'group_desc-CMB_counts.tsv').read_text().splitlines()
+    index = (out / 'docs' / 'index.html').read_text()
+    assert 'sub-02' in [line.split('\t')[2] for line in table[1:]]
+    assert 'href="sub-02.html' in index
+
+
 def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
     (out / 'docs').mkdir()
     kept = out / 'docs' / 'sub-01_ses-a.html'
