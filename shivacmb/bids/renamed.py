@@ -1,4 +1,4 @@
-"""Results whose image is no scan any more: renamed, gone, or another of its acquisition is."""
+"""Results whose image is renamed or gone, or where another of the same acquisition is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settle results whose image is no scan of the dataset any more."""
+"""Results whose image is not read any more: remove them, or tell the user how."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def retire(settings: Settings, found: Found) -> None:
-    """Remove results of images that another result stands for by now, and name those gone.
+    """Remove results that another one replaces, and name those whose image is gone.
 
     Parameters
     ----------

@@ -244,7 +244,10 @@ def prepare(
             scan.check()
         return scan, plan
     except ShivaCMBError as error:
-        return scan, DataError(scan.error) if scan.error else error
+        if scan.error in (None, str(error)):
+            return scan, error
+        # a mask may have been dropped like its scan
+        return scan, DataError(f'{scan.error}; {error}' if scan.not_here else scan.error)
     except OSError as error:
         name = error.filename or scan.path
         said = f'cannot read <{name}>: {error.strerror}; check the file'

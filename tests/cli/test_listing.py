@@ -232,3 +232,17 @@ def test_finished_scan_whose_data_were_dropped(
             Path(finished.outputs[picture]).unlink()
         assert main([word for word in words if word != '--dry-run']) == 0
         assert '1 already finished with the same settings' in capsys.readouterr().out
+
+
+def test_a_mask_dropped_with_its_scan_is_named_as_well(
+    finished: ScanPlan, spot_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_annexed(finished.image, KEY, fetched=False)
+    (tmp_path / 'mask.nii').symlink_to('nowhere')
+    words = [str(tmp_path / 'bids'), str(tmp_path / 'out'), 'participant', '--dry-run']
+    words += ['--model', str(spot_bundle), '--brain-mask', str(tmp_path / 'mask.nii')]
+    assert main(words) == 65
+    said = capsys.readouterr().out
+    for path in (finished.image, tmp_path / 'mask.nii'):
+        assert str(path) in said
+    assert 'is a link to a file that is not here: fetch it' in said
