@@ -28,9 +28,9 @@ _MASK_REFERENCES = {
     'neural networks. Hum Brain Mapp 2019;40:4952-4964.',
 }
 _ZONES = (
-    'Each was assigned to a zone of the brain (cerebral cortex or white matter, basal ganglia '
-    'with the capsules, thalamus, brainstem, cerebellum) with the built-in network and an atlas '
-    'that is laid on what it sees, both made from simulated heads. '
+    'Each lesion was assigned to a zone of the brain (cerebral cortex or white matter, basal '
+    'ganglia with the capsules, thalamus, brainstem, cerebellum) with the built-in network and an '
+    'atlas that is laid on what it sees, both made from simulated heads. '
 )
 _CONTRASTS = {'T2starw': 'T2*-GRE', 'swi': 'SWI'}
 
@@ -89,12 +89,15 @@ def methods_text(
         )
         tissue = (
             ' where enough of what lies within 2 mm of them was brain tissue (at least '
-            f'{shares}; after Greenberg et al. 2009), and half as much of themselves; what lies '
+            f'{shares}; after Greenberg et al. 2009), and half as much of themselves. What lies '
             'within 8 mm of the pineal gland was not taken for brain tissue'
         )
     outlines = ''
     if detection.outline_threshold is not None:
-        outlines = f', and outlined down to a probability of {detection.outline_threshold:g}'
+        outlines = (
+            'What was counted was outlined down to a probability of '
+            f'{detection.outline_threshold:g}. '
+        )
     references = [
         'Tsuchida A, et al. SHIVA-CMB: a deep-learning-based robust cerebral microbleed '
         'segmentation tool trained on multi-source T2*GRE- and susceptibility-weighted MRI. Sci '
@@ -124,7 +127,7 @@ def methods_text(
             f'Probabilities were predicted with the model {bundle.name} {bundle.version} '
             f'({folds} network{"s" if folds > 1 else ""}, averaged), binarised at '
             f'{detection.threshold:g}; {detection.connectivity}-connected clusters of at least '
-            f'{detection.min_voxels} voxels were counted{tissue}{outlines}. '
+            f'{detection.min_voxels} voxels were counted{tissue}. {outlines}'
             f'{_ZONES if detection.zones else ""}'
             'Results were returned to the grid of each scan.',
             '',
