@@ -73,7 +73,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
     'engine': {'Description': 'Library that computed the prediction.'},
     'toolkit': {'Description': 'Programs that reoriented and resampled the image.'},
     'software_version': {'Description': 'Version of shivacmb.'},
-    'settings_hash': {'Description': 'SHA-256 of all settings that can change the result.'},
+    'settings_hash': {
+        'Description': 'First 16 digits of a SHA-256 over all that can change the result beside '
+        'the image: settings, model, versions, and a mask or further channels given as files.'
+    },
     'input_sha256': {'Description': 'SHA-256 of the input image.'},
     'warnings': {'Description': 'What to keep in mind, separated by semicolons.'},
 }
