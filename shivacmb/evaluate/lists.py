@@ -17,6 +17,8 @@ NAME_COLUMNS = ('index', 'id', 'label')
 ZONE_COLUMNS = ('zone', 'region')
 #: Entities that tell scans of a session apart, in the order of names; columns may end in ``_id``.
 ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
+#: Entities that say what a derivative is, not which scan it belongs to.
+OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
 NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 
 
@@ -50,6 +52,11 @@ class Listed:
     names: tuple[int, ...] = ()
     zones: tuple[str, ...] = field(default=())
     entities: str = ''
+
+
+def entities_of(name: str) -> dict[str, str]:
+    """Entities of a name such as ``sub-01_run-1``, in its order."""
+    return dict(word.split('-', 1) for word in name.split('_') if '-' in word)
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -9,13 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from shivacmb.evaluate.lists import ENTITY_COLUMNS, Listed, count_rows, point_rows, read_rows
+from shivacmb.evaluate.lists import (
+    ENTITY_COLUMNS,
+    OF_THE_FILE,
+    Listed,
+    count_rows,
+    entities_of,
+    point_rows,
+    read_rows,
+)
 from shivacmb.exceptions import DataError, NoInputError
 
 Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
 KINDS: tuple[Kind, ...] = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
-#: Entities that say what a derivative is, not which scan it belongs to.
-_OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
 _IMAGE = ('.nii.gz', '.nii')
 _PATTERNS: dict[Kind, tuple[str, ...]] = {
     'instances': ('*_desc-{class}_dseg{image}', '*_label-{class}_dseg{image}'),
@@ -40,14 +46,18 @@ class Source:
     kind : Kind
         How to read it; ``auto`` decides by the values.
     participant, session : str and str or None
-        Labels without ``sub-`` and ``ses-``; for names that are not BIDS the participant is what
-        the pattern's ``*`` stood for, in the name or else in the folders.
+        Labels without ``sub-`` and ``ses-``, of the name or the folders; where neither has
+        ``sub-``, the participant is what the pattern's ``*`` stood for.
     entities : str
         The other entities that tell scans apart, such as ``acq-high_run-1``.
     listed : Listed or None
         Points or number, when a table over several scans says them.
     stand_in : bool
         Whether this is a prediction without lesions in place of one that is missing.
+    named : bool
+        Whether ``sub-`` says whose it is.
+    root : Path or None
+        Folder that it was found in.
     """
 
     path: Path
@@ -57,6 +67,8 @@ class Source:
     entities: str = ''
     listed: Listed | None = None
     stand_in: bool = False
+    named: bool = False
+    root: Path | None = None
 
     @property
     def scan(self) -> str:
@@ -67,7 +79,7 @@ class Source:
     def beside(self, ending: str) -> Path | None:
         """Another derivative of the same scan in the same folder, or None."""
         words = self.path.name.split('_')
-        own = [word for word in words if '-' in word and word.split('-')[0] not in _OF_THE_FILE]
+        own = [word for word in words if '-' in word and word.split('-')[0] not in OF_THE_FILE]
         path = self.path.with_name('_'.join([*own, ending]))
         return path if path.is_file() else None
 
@@ -137,17 +149,16 @@ def find_sources(
     NoInputError
         If there is nothing.
     DataError
-        If two files belong to one scan.
+        If two files belong to one scan, or name and folder of one do not agree on whose it is.
     """
     if root.is_file():
         return _single(root, kind, count_column)
     if not root.is_dir():
         raise NoInputError(f'There is no folder or file <{root}> with {side}; check the path')
     if pattern is not None:
-        files = _by_pattern(root, pattern.replace('{class}', class_name))
-        found = [
-            _source(path, kind, pattern.replace('{class}', class_name), root) for path in files
-        ]
+        pattern = pattern.replace('{class}', class_name)
+        files = _by_pattern(root, pattern)
+        found = _sources([(path, pattern) for path in files], kind, root)
     else:
         found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
     if not found:
@@ -189,9 +200,10 @@ def _by_names(
                 for ending in (_IMAGE if '{image}' in pattern else ('',))
             ]
             named = [
-                path
+                (path, glob)
                 for path in files
-                if any(fnmatch.fnmatchcase(path.name, glob) for glob in globs)
+                for glob in globs
+                if fnmatch.fnmatchcase(path.name, glob)
                 and ('{class}' in pattern or not _of_another(path, class_name))
                 and not (wanted == 'counts' and kind != 'counts' and path.parent != root)
             ]
@@ -199,7 +211,7 @@ def _by_names(
                 as_kind = kind if wanted == 'auto' and kind != 'auto' else wanted
                 if wanted == 'instances' and kind == 'auto':
                     as_kind = 'auto'  # a map of one value may have this name too
-                return [_source(path, as_kind, globs[0]) for path in named]
+                return _sources(named, as_kind, root)
     return []
 
 
@@ -210,36 +222,80 @@ def _of_another(path: Path, class_name: str) -> bool:
     return any(key in ('desc', 'label') and value != class_name for key, value in said)
 
 
-def _source(path: Path, kind: Kind, pattern: str = '*', root: Path | None = None) -> Source:
-    """Say which scan a file belongs to: by its name, or by its folders below the root."""
-    if kind == 'auto':
-        kind = _kind_of_name(path)
-    words = path.name.split('.')[0].split('_')
-    pairs = dict(word.split('-', 1) for word in words if '-' in word)
-    if 'sub' in pairs:
-        others = [
-            f'{key}-{value}'
-            for key, value in pairs.items()
-            if key not in ('sub', 'ses', *_OF_THE_FILE)
-        ]
-        return Source(path, kind, pairs['sub'], pairs.get('ses'), '_'.join(others))
-    caught = _caught(pattern.rsplit('/', 1)[-1], path.name)
-    caught = caught.removesuffix('.gz').removesuffix('.nii').removesuffix('.tsv')
-    if not caught and root is not None:  # the same name for everybody
-        below = path.relative_to(root)
-        folders = dict(part.split('-', 1) for part in below.parent.parts if '-' in part)
-        if 'sub' in folders:
-            return Source(path, kind, folders['sub'], folders.get('ses'))
-        caught = _caught(pattern, below.as_posix())
-    return Source(path, kind, caught or path.name.split('.')[0])
+def _sources(matched: list[tuple[Path, str]], kind: Kind, root: Path | None) -> list[Source]:
+    """Say of the files of one side, each with its pattern, which scan it belongs to.
+
+    All go by the same: by ``sub-`` in names and folders as soon as one file has it, else by what
+    ``*`` stood for. Mixed, the number of somebody's second file is another's label.
+    """
+    labels = [_labels(path, root) for path, _ in matched]
+    if any('sub' in found for found in labels):
+        own = ['_'.join(_below(path, root).parts).split('.')[0] for path, _ in matched]
+    else:
+        own = _by_stars(matched, root)
+    sources = []
+    for (path, _), found, label in zip(matched, labels, own, strict=True):
+        others = [f'{key}-{value}' for key, value in found.items() if key not in ('sub', 'ses')]
+        source = Source(path, _kind_of_name(path) if kind == 'auto' else kind, label, root=root)
+        if 'sub' in found:
+            source = replace(
+                source, participant=found['sub'], session=found.get('ses'),
+                entities='_'.join(others), named=True,
+            )  # fmt: skip
+        sources.append(source)
+    return sources
+
+
+def _below(path: Path, root: Path | None) -> Path:
+    return Path(path.name) if root is None else path.relative_to(root)
+
+
+def _labels(path: Path, root: Path | None) -> dict[str, str]:
+    """Entities of a file's folders below the root and of its name, which has to agree.
+
+    Raises
+    ------
+    DataError
+        If the name has another participant or session than the folder.
+    """
+    folders: dict[str, str] = {}
+    for part in _below(path, root).parent.parts:
+        if part.startswith(('sub-', 'ses-')):
+            folders |= entities_of(part)
+    name = entities_of(path.name.split('.')[0])
+    for key in ('sub', 'ses'):
+        if folders.get(key, name.get(key)) != name.get(key, folders.get(key)):
+            raise DataError(
+                f'<{path}> belongs to {key}-{folders[key]} by its folder and to '
+                f'{key}-{name[key]} by its name; rename or move it, or narrow the pattern'
+            )
+    if 'sub' not in name:  # not every word with a hyphen is an entity: lesions-manual_run-1
+        name = {key: name[key] for key in ('ses', *ENTITY_COLUMNS) if key in name}
+    found = {**folders, **name}
+    return {key: value for key, value in found.items() if key not in OF_THE_FILE}
+
+
+def _by_stars(matched: list[tuple[Path, str]], root: Path | None) -> list[str]:
+    """Labels by what ``*`` stood for in all names, or else in all paths below the root."""
+    names = [_caught(pattern.rsplit('/', 1)[-1], path.name) for path, pattern in matched]
+    if not all(names):  # the same name for everybody, or for somebody
+        paths = [_caught(pattern, _below(path, root).as_posix()) for path, pattern in matched]
+        names = paths if all(paths) else names
+    return [
+        name or path.name.split('.')[0] for name, (path, _) in zip(names, matched, strict=True)
+    ]
 
 
 def _caught(pattern: str, text: str) -> str:
-    """What the ``*`` and ``?`` of a glob stood for, ``**`` left out."""
+    """What the ``*`` and ``?`` of a glob stood for, ``**`` and the file's ending left out."""
     translated = re.escape(pattern).replace(r'\*\*/', '(?:.*/)?')
     translated = translated.replace(r'\*', '([^/]*)').replace(r'\?', '([^/])')
     match = re.fullmatch(translated, text)
-    return '_'.join(part for part in match.groups() if part) if match else ''
+    if match is None:
+        return ''
+    end = len(text.removesuffix('.gz').removesuffix('.nii').removesuffix('.tsv'))
+    spans = [match.span(number) for number in range(1, match.re.groups + 1)]
+    return '_'.join(part for start, stop in spans if (part := text[start : min(stop, end)]))
 
 
 def _kind_of_name(path: Path) -> Kind:
@@ -253,8 +309,7 @@ def _single(path: Path, kind: Kind, count_column: str | None) -> list[Source]:
     if path.suffix == '.tsv' and kind == 'auto':
         columns = read_rows(path)[0]
         kind = 'points' if {'x', 'y', 'z'} <= set(columns) else 'counts'
-    source = _source(path, kind)
-    expanded = _expand([source], count_column)
+    expanded = _expand(_sources([(path, '*')], kind, None), count_column)
     _refuse_twins(expanded, 'the table')
     return expanded
 
@@ -295,10 +350,15 @@ def _refuse_twins(found: Iterable[Source], side: str) -> None:
                 'names such as sub-01_run-1 under scan'
             )
         if other is not source:
+            way_out = (
+                'scans of one participant are told apart by ses- or run- in names or folders'
+                if source.named
+                else 'where the label of the participant is in the folder, the pattern needs a * '
+                'for it, as in "*/lesions.nii.gz"'
+            )
             raise DataError(
                 f'{source.scan} is there twice in {side}: <{other.path}> and <{source.path}>. '
-                'Remove one, or narrow the pattern; where the label of the participant is in the '
-                'folder, the pattern needs a * for it, as in "*/lesions.nii.gz"'
+                f'Remove one, or narrow the pattern; {way_out}'
             )
 
 

@@ -87,14 +87,53 @@ def test_pattern_gives_names_to_files_that_are_not_bids(tmp_path: Path) -> None:
         ),
         (['x/p07/seg.nii', 'x/p08/seg.nii'], '**/p*/seg.nii', ['sub-07', 'sub-08']),
         (['p07/v1/seg.nii', 'p08/v1/seg.nii'], '*/v?/seg.nii', ['sub-p07_1', 'sub-p08_1']),
-        # the name comes first
-        (['sub-1/case7.nii', 'sub-2/case8.nii'], 'sub-*/case*.nii', ['sub-7', 'sub-8']),
+        # sub- comes first, also in a folder: 7 may be the number of the file
+        (['sub-1/case7.nii', 'sub-2/case8.nii'], 'sub-*/case*.nii', ['sub-1', 'sub-2']),
+        (['sub-1/run-2.nii', 'sub-1/run-1.nii'], 'sub-*/*.nii', ['sub-1_run-1', 'sub-1_run-2']),
+        (['sub-1_run-2/seg-a.nii', 'sub-1/seg-b.nii'], '**/*.nii', ['sub-1', 'sub-1_run-2']),
+        (['sub-1/seg.nii', 'seg1.nii'], '**/seg*.nii', ['sub-1', 'sub-seg1']),
+        # the session of the folder, where the name has none
+        (
+            ['sub-1/ses-1/sub-1_seg.nii', 'sub-1/ses-2/sub-1_seg.nii', 'sub-1_ses-3_seg.nii'],
+            '**/*_seg.nii',
+            ['sub-1_ses-1', 'sub-1_ses-2', 'sub-1_ses-3'],
+        ),
+        (['a/seg.nii', 'a/seg2.nii', 'b/seg.nii'], '*/seg*.nii', ['sub-a', 'sub-a_2', 'sub-b']),
+        (['a/seg.nii', 'b/seg.nii.gz'], '*/seg.nii*', ['sub-a', 'sub-b']),
+        (['seg.nii', 'seg1.nii'], 'seg*.nii', ['sub-1', 'sub-seg']),
     ],
 )
 def test_one_folder_per_patient(
     tmp_path: Path, names: list[str], pattern: str, found: list[str]
 ) -> None:
     assert scans(find_sources(tree(tmp_path, *names), 'truth', pattern=pattern)) == found
+
+
+def test_second_file_of_a_participant_is_not_another(tmp_path: Path) -> None:
+    for side, names in (('p', ['sub-1', 'sub-3']), ('t', ['sub-1', 'sub-2', 'sub-3'])):
+        tree(tmp_path / side, *(f'{name}/seg.nii.gz' for name in names))
+    tree(tmp_path / 'p', 'sub-1/seg2.nii.gz')
+    with pytest.raises(DataError, match=r'sub-1 is there twice.*sub-1/seg.nii.*sub-1/seg2.nii'):
+        find_sources(tmp_path / 'p', 'predictions', pattern='sub-*/seg*.nii.gz')
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('sub-1/sub-2_dseg.nii', 'sub-1 by its folder and to sub-2 by its name; rename'),
+        ('sub-1/ses-a/sub-1_ses-b_dseg.nii', 'ses-a by its folder and to ses-b by its name'),
+    ],
+)
+def test_name_and_folder_have_to_agree(tmp_path: Path, name: str, message: str) -> None:
+    for pattern in (None, '**/*.nii'):
+        with pytest.raises(DataError, match=f'{name}> belongs to {message}'):
+            find_sources(tree(tmp_path, name), 'truth', pattern=pattern)
+
+
+def test_session_of_a_folder_is_not_lost(tmp_path: Path) -> None:
+    tree(tmp_path, 'p/sub-1/ses-1/sub-1_dseg.nii', 't/sub-1/ses-2/sub-1_dseg.nii')
+    sides = [find_sources(tmp_path / side, 'truth') for side in 'pt']
+    assert pair_up(*sides).pairs == ()
 
 
 def test_one_name_in_folders_that_the_pattern_does_not_tell_apart(tmp_path: Path) -> None:
