@@ -16,6 +16,8 @@ from shivacmb.lesions import find_clusters
 
 Array = npt.NDArray[Any]
 Shape3 = tuple[int, int, int]
+#: Between parts of one lesion; see decision 0132 for what other limits do.
+_GAP_MM = 3.0
 
 
 @dataclass(frozen=True)
@@ -240,8 +242,9 @@ def _components(
 def close_together(parts: Objects) -> bool:
     """Whether parts can be one lesion that a coarser grid has torn apart.
 
-    Each has to lie within two voxel diagonals of another, by their nearest voxels: one voxel may
-    be missing between them.
+    Each has to lie near another: at most 3 mm between their nearest voxels are empty. What is
+    measured is what lies between voxels, not between their centres: how thick slices are makes
+    parts of one slice no nearer, and parts of adjacent slices no farther.
 
     Parameters
     ----------
@@ -252,11 +255,13 @@ def close_together(parts: Objects) -> bool:
     from scipy.sparse.csgraph import connected_components
     from scipy.spatial import KDTree
 
-    linear = parts.affine[:3, :3]
-    places = np.stack(np.unravel_index(parts.voxels, parts.shape, order='F'), axis=1) @ linear.T
-    near = KDTree(places).query_pairs(2 * float(np.linalg.norm(linear)), output_type='ndarray')
-    joined = parts.owners[near].T
-    links = coo_array((np.ones(len(near)), tuple(joined)), shape=(len(parts), len(parts)))
+    sizes = np.linalg.norm(parts.affine[:3, :3], axis=0)
+    places = np.stack(np.unravel_index(parts.voxels, parts.shape, order='F'), axis=1)
+    reach = _GAP_MM + float(np.linalg.norm(sizes))  # between centres, where so much is empty
+    near = KDTree(places * sizes).query_pairs(reach * (1 + 1e-6), output_type='ndarray')
+    between = np.maximum(np.abs(places[near[:, 0]] - places[near[:, 1]]) - 1, 0) * sizes
+    joined = parts.owners[near[np.linalg.norm(between, axis=1) <= _GAP_MM + 1e-6]].T
+    links = coo_array((np.ones(joined.shape[1]), tuple(joined)), shape=(len(parts), len(parts)))
     return int(connected_components(links, directed=False, return_labels=False)) == 1
 
 

@@ -77,19 +77,39 @@ def test_lesions_in_one_line_or_plane_are_told_apart(shape: Any) -> None:
 @pytest.mark.parametrize(
     ('places', 'together'),
     [
-        ([(1, 1, 1), (1, 1, 3)], True),  # 1 mm apart on this grid, two diagonals are 4.58 mm
-        ([(1, 1, 1), (3, 1, 1)], True),  # 4 mm
-        ([(1, 1, 1), (4, 1, 1)], False),  # 6 mm
-        ([(1, 1, 1), (3, 1, 1), (5, 1, 1)], True),  # 8 mm, the third between them
+        ([(1, 1, 1), (1, 1, 8)], True),  # six voxels of 0.5 mm between them
+        ([(1, 1, 1), (1, 1, 9)], False),
+        ([(1, 1, 1), (3, 1, 1)], True),  # one of 2 mm
+        ([(1, 1, 1), (4, 1, 1)], False),
+        ([(1, 1, 1), (3, 3, 4)], True),  # 2, 1 and 1 mm: a diagonal of 2.4 mm
+        ([(1, 1, 1), (3, 4, 5)], False),  # 2, 2 and 1.5 mm: of 3.2 mm
+        ([(1, 1, 1), (3, 1, 1), (5, 1, 1)], True),  # the third between them
         ([(1, 1, 1), (3, 1, 1), (9, 1, 1)], False),
         ([(1, 1, 1)], True),
     ],
 )
 def test_parts_of_a_torn_lesion_lie_close_together(places: Any, together: bool) -> None:
-    mask = np.zeros((12, 6, 6), np.uint8)
+    mask = np.zeros((12, 6, 10), np.uint8)
     for place in places:
         mask[place] = 1
     assert close_together(from_mask(mask, AFFINE)) is together
+
+
+@pytest.mark.parametrize(
+    ('second', 'together'),
+    [
+        ((19, 1, 1), False),  # 17 voxels of 0.5 mm between them, in the same slice
+        ((8, 1, 1), True),
+        ((9, 1, 1), False),
+        ((8, 1, 2), True),  # slanting into the next slice
+        ((9, 1, 2), False),
+        ((1, 1, 3), False),  # a slice of 5 mm between them
+    ],
+)
+def test_thick_slices_do_not_bring_lesions_together(second: Any, together: bool) -> None:
+    mask = np.zeros((30, 4, 5), np.uint8)
+    mask[1, 1, 1] = mask[second] = 1
+    assert close_together(from_mask(mask, np.diag([0.5, 0.5, 5, 1]))) is together
 
 
 def test_select_and_at_least_keep_voxels_with_their_lesion(make_lesions: Any) -> None:

@@ -357,7 +357,7 @@ PLACED = 'index\tx\ty\tz\tzone\tvisible\n'
 def test_table_of_a_lesion_holds_its_parts_together(
     tmp_path: Path, value: int, table: str, number: int
 ) -> None:
-    near = volume((2, 2, 2), (2, 2, 5), values=[value] * 2)  # two voxels missing: 3 mm < 2 sqrt(3)
+    near = volume((2, 2, 2), (2, 2, 5), values=[value] * 2)  # two voxels of 1 mm missing
     path = save(tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', near)
     path.with_name('sub-1_desc-CMB_dseg.tsv').write_text(table)
     sides = read_sides(one_pair(path, path), HOW)
