@@ -19,6 +19,7 @@ ZONE_COLUMNS = ('zone', 'region')
 ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
 #: Entities that say what a derivative is, not which scan it belongs to.
 OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
+_NO_ENTITY = ('sub', 'ses', *OF_THE_FILE)
 NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 
 
@@ -129,18 +130,39 @@ def _radius(row: dict[str, str], column: str, path: Path) -> float:
     return value
 
 
-def _who(row: dict[str, str]) -> tuple[str, str | None, str]:
-    """Participant, session and other entities of a row, these also from a name under ``scan``."""
-    named = dict(word.split('-', 1) for word in row.get('scan', '').split('_') if '-' in word)
-    others = []
+def _who(row: dict[str, str], path: Path) -> tuple[str, str | None, str]:
+    """Participant, session and other entities of a row, these two also from the name of its scan.
+
+    Raises
+    ------
+    DataError
+        If the name under ``scan`` has another participant or session than the columns.
+    """
+    named = entities_of(row.get('scan', '').rsplit('/', 1)[-1].split('.')[0])
+    participant = row['participant_id'].removeprefix('sub-')
+    session = _label(row, 'session_id') or named.get('ses', '')
+    for key, label, column in (('sub', participant, 'participant_id'),
+                               ('ses', session, 'session_id')):  # fmt: skip
+        if plain(named.get(key, label)) != plain(label):
+            raise DataError(
+                f'The table <{path}> has {key}-{label} under {column} and "{row["scan"]}" under '
+                'scan in one row; correct the wrong one'
+            )
+    others = {
+        key: value for key, value in named.items() if key in ENTITY_COLUMNS or 'sub' in named
+    }
     for key in ENTITY_COLUMNS:
-        value = _label(row, key) or _label(row, f'{key}_id') or named.get(key, '')
-        others += [f'{key}-{value}'] if value else []
-    return (
-        row['participant_id'].removeprefix('sub-'),
-        _label(row, 'session_id') or None,
-        '_'.join(others),
-    )
+        value = _label(row, key) or _label(row, f'{key}_id')
+        others |= {key: value} if value else {}
+    keys = [key for key in others if key not in _NO_ENTITY]
+    if set(keys) <= set(ENTITY_COLUMNS):
+        keys.sort(key=ENTITY_COLUMNS.index)  # of columns and names alike; else as in the name
+    return participant, session or None, '_'.join(f'{key}-{others[key]}' for key in keys)
+
+
+def plain(label: str) -> str:
+    """Label without the zeros before a whole number, which programs for tables drop."""
+    return label.lstrip('0') or '0' if label.isdecimal() else label
 
 
 def _label(row: dict[str, str], column: str) -> str:
@@ -175,7 +197,7 @@ def count_rows(path: Path, column: str | None = None) -> list[Listed]:
     found = []
     for row in rows:
         if row[known[0]] not in NOTHING:
-            participant, session, entities = _who(row)
+            participant, session, entities = _who(row, path)
             count = _whole(row, known[0], path)
             found.append(Listed(participant, session, count, entities=entities))
     return found
@@ -185,8 +207,8 @@ def point_rows(path: Path) -> list[Listed]:
     """Read points of several scans.
 
     Scans are told apart by ``participant_id``, ``session_id``, columns named after entities such
-    as ``run``, and a name such as ``sub-01_run-1`` under ``scan``. A row with n/a under x, y and z
-    says that this scan has no lesions.
+    as ``run``, and a name such as ``sub-01_ses-1_run-1`` under ``scan``. A row with n/a under x, y
+    and z says that this scan has no lesions.
 
     Raises
     ------
@@ -196,7 +218,7 @@ def point_rows(path: Path) -> list[Listed]:
     header, rows = read_rows(path)
     groups: dict[tuple[str, str | None, str], list[dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault(_who(row), []).append(row)
+        groups.setdefault(_who(row, path), []).append(row)
     for (participant, _, _), mine in groups.items():
         names = list(dict.fromkeys(row.get('scan', '') for row in mine))
         if len(names) > 1:

@@ -291,6 +291,35 @@ def test_tables_tell_runs_apart(tmp_path: Path) -> None:
     assert (pair.truth.scan, pair.note) == ('sub-1_run-1', '')
 
 
+def test_sessions_of_names_under_scan_count(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / 'p.tsv',
+        'participant_id scan x y z\nsub-1 sub-1_ses-1 1 2 3\nsub-1 sub-1_ses-2_run-1 4 5 6\n'
+        'sub-2 sub-2_ses-2_run-1 4 5 6\n',
+    )
+    truth = find_sources(table, 'truth')
+    assert scans(truth) == ['sub-1_ses-1', 'sub-1_ses-2_run-1', 'sub-2_ses-2_run-1']
+    names = ('sub-1_ses-1_dseg.nii', 'sub-2_ses-1_dseg.nii')
+    pairing = pair_up(find_sources(tree(tmp_path / 'o', *names), 'predictions'), truth)
+    assert [pair.scan for pair in pairing.pairs] == ['sub-1_ses-1']
+
+
+@pytest.mark.parametrize(
+    ('row', 'message'),
+    [
+        ('sub-1 n/a sub-2_run-1', r'sub-1 under participant_id and "sub-2_run-1" under scan'),
+        ('sub-1 ses-1 sub-1_ses-2', r'ses-1 under session_id and "sub-1_ses-2" under scan'),
+    ],
+)
+def test_columns_and_name_of_a_row_have_to_agree(tmp_path: Path, row: str, message: str) -> None:
+    path = write(tmp_path / 'c.tsv', f'participant_id session_id scan count\n{row} 2\n')
+    with pytest.raises(DataError, match=rf'c.tsv> has {message} in one row; correct'):
+        find_sources(path, 'truth')
+    # what is no name of the file itself, and numbers without their zeros
+    write(path, 'participant_id session_id scan count\n1 1 a/sub-01_ses-01.nii.gz 2\n')
+    assert scans(find_sources(path, 'truth')) == ['sub-1_ses-1']
+
+
 def test_scans_that_a_table_does_not_name_are_not_merged(tmp_path: Path) -> None:
     path = write(
         tmp_path / 'p.tsv', 'participant_id scan x y z\nsub-1 first 1 2 3\nsub-1 second 4 5 6\n'
