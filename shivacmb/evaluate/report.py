@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,6 +14,7 @@ from shivacmb.bids import write_text
 from shivacmb.evaluate import figures, gallery, outputs, page, table3
 from shivacmb.evaluate.session import Options, Part, curve_voxels, cut_at, tables
 
+_SOFTWARE = 'shivacmb'
 _PICTURES = (
     'counts', 'bland-altman', 'classes', 'sizes', 'froc', 'precision-recall', 'misses',
     'false-positives',
@@ -38,6 +40,7 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         If the folder cannot be written.
     """
     folder = options.out_dir
+    earlier = _earlier_files(folder)  # before evaluation.json is replaced
     lines = tables(parts, options)
     outputs.write_tables(folder, lines)
     files = [f'{name}.tsv' for name, rows in lines.items() if rows]
@@ -53,7 +56,7 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
     outputs.write_json(
         folder,
         {
-            'software': 'shivacmb', 'version': __version__, 'command': command,
+            'software': _SOFTWARE, 'version': __version__, 'command': command,
             'settings': _settings(options, parts), 'definitions': definitions,
             'best': {part.result.plan.class_name: part.best for part in parts if part.best},
             'warnings': _warnings(parts),
@@ -74,24 +77,35 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         page.write_pdf(
             target, pictures, summary_text(parts, options), browser=options.pdf == 'auto'
         )
-    _remove_stale(options, {*pictures, *(folder / name for name in files)})
+    written = {*pictures, *(folder / name for name in files)}
+    if options.pdf != 'none':
+        written.add(folder / 'report.pdf')
+    for path in earlier - written:
+        path.unlink(missing_ok=True)
     return target
 
 
-def _remove_stale(options: Options, written: set[Path]) -> None:
-    """Remove what an earlier run has left that does not belong to this one, by its names."""
-    folder = options.out_dir
-    found = [
-        path
-        for extension in ('md', 'tex')
-        for path in (folder / f'table3.{extension}', *folder.glob(f'table3_*.{extension}'))
-    ]
-    found += [path for name in _PICTURES for path in (folder / 'figures').glob(f'**/{name}.png')]
-    if options.pdf == 'none':
-        found.append(folder / 'report.pdf')
-    for path in found:
-        if path not in written:
-            path.unlink(missing_ok=True)
+def _earlier_files(folder: Path) -> set[Path]:
+    """Files that an earlier evaluation has left and that this one may not write anew.
+
+    By its own ``evaluation.json``: a folder may hold others' files of similar names.
+    """
+    try:
+        content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
+        settings = content['settings'] if content['software'] == _SOFTWARE else {}
+        classes = [str(name) for name, _ in settings.get('classes', [])]
+        with_pdf = settings.get('pdf', 'none') != 'none'
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+    found = {folder / 'report.pdf'} if with_pdf else set()
+    for name in classes:
+        if Path(name).name == name:
+            several = len(classes) > 1
+            ending = f'_{name}' if several else ''
+            pictures = folder / 'figures' / name if several else folder / 'figures'
+            found |= {folder / f'table3{ending}.{extension}' for extension in ('md', 'tex')}
+            found |= {pictures / f'{picture}.png' for picture in _PICTURES}
+    return found
 
 
 def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:
@@ -212,15 +226,12 @@ def _galleries(part: Part, options: Options, folder: Path) -> list[tuple[str, Pa
         ('misses', 'Missed lesions, the largest first'),
         ('false-positives', 'False positives, the most probable first'),
     ):
-        path = folder / f'{kind}.png'
         shown = gallery.cases(part.result, kind) if options.gallery else []
         shown, problems = gallery.drop_unreadable(shown)
         part.warnings += [said for said in problems if said not in part.warnings]
-        if not shown:
-            path.unlink(missing_ok=True)
-            continue
-        heading = f'{title} (rule {rule.name if rule else ""})'
-        found.append((title, gallery.draw_gallery(shown, heading, path)))
+        if shown:
+            heading = f'{title} (rule {rule.name if rule else ""})'
+            found.append((title, gallery.draw_gallery(shown, heading, folder / f'{kind}.png')))
     return found
 
 

@@ -24,7 +24,7 @@ A, B, C = (5, 5, 5), (15, 5, 5), (25, 25, 25)
 def command(tools_main: Command) -> Command:
     """Return the command without pictures, in this process."""
     quick = ('--pdf', 'none', '--no-gallery', '--bootstrap', '50', '--nprocs', '1')
-    return lambda *args: tools_main('evaluate', *args, *quick)
+    return lambda *args: tools_main('evaluate', *quick, *args)
 
 
 def save(path: Path, *places: tuple[int, int, int]) -> Path:
@@ -94,15 +94,29 @@ def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> No
         assert done.returncode == 0, done.stderr
         return files()
 
-    one = run()
-    assert {'table3.md', 'table3.tex', 'figures/counts.png'} <= one
-    (out / 'table3.txt').write_text('mine')
-    (out / 'report.pdf').write_bytes(b'%PDF')
-    two = run('--classes', 'CMB=1', 'iron=2')
-    assert {'table3_CMB.md', 'table3_iron.tex', 'figures/iron/counts.png'} <= two
+    mine = {
+        'table3.txt', 'table3_mine.md', 'figures/paper/counts.png', 'figures/old/2024/sizes.png',
+    }  # fmt: skip
+    first = {'table3.md', 'figures/misses.png', 'report.pdf'}  # from before evaluate ran here
+    for name in mine | first:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text('mine')
+    one = run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
+    assert {'table3_CMB.md', 'table3_iron.tex', 'figures/iron/counts.png'} <= one
+    assert mine | first <= one
+    for name in first:
+        (out / name).unlink()
+    one = run('--pdf', 'plain')
+    assert {'table3.md', 'table3.tex', 'figures/counts.png', 'report.pdf'} <= one
+    assert mine <= one
+    assert not any('CMB' in name or 'iron' in name for name in one)
+    two = run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
+    assert {'table3_CMB.md', 'table3_iron.tex', 'figures/iron/counts.png'} | mine <= two
     assert two & {'table3.md', 'table3.tex', 'figures/counts.png', 'report.pdf'} == set()
-    assert 'table3.txt' in two
-    assert run() == one | {'table3.txt'}
+    (out / 'report.pdf').write_text('mine')
+    assert run('--pdf', 'none') == one  # the last evaluation made none: it is not ours
+    (out / 'evaluation.json').write_text('{"software": "another", "settings": {"classes": 1}}')
+    assert {'table3.md', 'report.pdf'} <= run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
 
 
 def test_slices_of_points_are_not_known(tmp_path: Path, command: Command) -> None:
