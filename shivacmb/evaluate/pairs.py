@@ -76,6 +76,11 @@ class Source:
         words = [f'sub-{self.participant}', f'ses-{self.session}' if self.session else '']
         return '_'.join(word for word in (*words, self.entities) if word)
 
+    @property
+    def shown(self) -> str:
+        """Path from the folder that it was found in, for messages."""
+        return _below(self.path, self.root).as_posix()
+
     def beside(self, ending: str) -> Path | None:
         """Another derivative of the same scan in the same folder, or None."""
         words = self.path.name.split('_')
@@ -372,15 +377,16 @@ def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> 
     Parameters
     ----------
     pred, truth : list of Source
-        Of :func:`find_sources`. One file on each side makes a pair whatever the names are.
+        Of :func:`find_sources`. One file on each side makes a pair whatever the names are, unless
+        both say whose they are.
     given : bool
         Whether both were given as files, so that nobody has to be told of their names.
     """
-    if len(pred) == 1 and len(truth) == 1 and not (_is_bids(pred[0]) and _is_bids(truth[0])):
+    if len(pred) == 1 and len(truth) == 1 and not (_is_known(pred[0]) and _is_known(truth[0])):
         note = (
             ''
             if given or pred[0].scan == truth[0].scan
-            else f'prediction <{pred[0].path.name}> and truth <{truth[0].path.name}> were paired '
+            else f'prediction <{pred[0].shown}> and truth <{truth[0].shown}> were paired '
             'as the only ones; see whether they are of one scan'
         )
         return Pairing((Pair(pred[0], truth[0], note),), (), ())
@@ -398,8 +404,8 @@ def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> 
     return Pairing(tuple(pairs), tuple(left), tuple(right))
 
 
-def _is_bids(source: Source) -> bool:
-    return source.path.name.startswith('sub-') or source.listed is not None
+def _is_known(source: Source) -> bool:
+    return source.named or source.listed is not None
 
 
 def _note(first: Source, second: Source, how: str) -> str:

@@ -193,6 +193,18 @@ def test_two_files_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
     assert len(pairing.pairs) == 1
 
 
+def test_only_files_of_two_participants_are_no_pair(tmp_path: Path) -> None:
+    tree(tmp_path, 'p/sub-1/seg.nii', 't/sub-2/seg.nii', 'u/a/seg.nii', 'u/readme')
+    pred, truth = (
+        find_sources(tmp_path / side, 'truth', pattern='sub-*/seg.nii') for side in 'pt'
+    )
+    pairing = pair_up(pred, truth)
+    assert (pairing.pairs, len(pairing.only_pred), len(pairing.only_truth)) == ((), 1, 1)
+    # whose the other is, nobody says
+    (pair,) = pair_up(pred, find_sources(tmp_path / 'u', 'truth', pattern='*/seg.nii')).pairs
+    assert 'prediction <sub-1/seg.nii> and truth <a/seg.nii> were paired as the only' in pair.note
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match='no folder or file'):
         find_sources(tmp_path / 'no', 'truth')
