@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_scans
 from shivacmb.evaluate.evaluation import Facts
-from shivacmb.evaluate.pairs import Pair, read_participants
+from shivacmb.evaluate.lists import read_participants
+from shivacmb.evaluate.pairs import Pair
 from shivacmb.exceptions import ShivaCMBError
 
 _PREPROC = ('T2starw', 'swi')

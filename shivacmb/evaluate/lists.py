@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -288,3 +288,32 @@ def _listed(
         ),
         tuple(zone_of(row) for row in rows),
     )
+
+
+def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
+    """Rows of the first ``participants.tsv`` found, by label without ``sub-``.
+
+    Raises
+    ------
+    DataError
+        If a participant is there twice, or no column says who a row is about.
+    """
+    for folder in folders:
+        if folder is not None and (folder / 'participants.tsv').is_file():
+            header, rows = read_rows(folder / 'participants.tsv')
+            if 'participant_id' not in header:
+                raise DataError(
+                    f'The table <{folder / "participants.tsv"}> lacks the column participant_id '
+                    f'(it has {", ".join(header)}); rename the column of the labels'
+                )
+            found: dict[str, dict[str, str]] = {}
+            for row in rows:
+                label = row['participant_id'].removeprefix('sub-')
+                if label in found:
+                    raise DataError(
+                        f'The table <{folder / "participants.tsv"}> has two rows for sub-{label}; '
+                        'leave one'
+                    )
+                found[label] = row
+            return found
+    return {}

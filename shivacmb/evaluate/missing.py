@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shivacmb.evaluate.lists import Listed
+from shivacmb.evaluate.lists import Listed, plain
 from shivacmb.evaluate.pairs import Pair, Pairing, Source
 
 
@@ -48,5 +48,5 @@ def count_as_empty(pairing: Pairing) -> tuple[Pairing, tuple[Source, ...]]:
 
 
 def _may_belong(truth: Source, pred: Source) -> bool:
-    sessions = {truth.session, pred.session} - {None}
-    return truth.participant == pred.participant and len(sessions) < 2
+    sessions = {plain(source.session) for source in (truth, pred) if source.session}
+    return plain(truth.participant) == plain(pred.participant) and len(sessions) < 2

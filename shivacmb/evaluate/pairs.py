@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from shivacmb.evaluate.lists import (
     Listed,
     count_rows,
     entities_of,
+    plain,
     point_rows,
     read_rows,
 )
@@ -372,7 +373,7 @@ def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> 
 
     First by all entities that tell scans apart; then what is left by participant and session, and
     by participant alone, where that leaves one candidate on each side. An entity that both sides
-    name has to be the same in every case.
+    name has to be the same in every case; where one side is a table, 1 and 01 are.
 
     Parameters
     ----------
@@ -392,10 +393,19 @@ def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> 
         return Pairing((Pair(pred[0], truth[0], note),), (), ())
     pairs: list[Pair] = []
     left, right = list(pred), list(truth)
-    for how in ('same', 'session', 'participant'):
+    tables = any(source.listed is not None for source in (*pred, *truth))
+    plainly = {id(source): _plainly(source) if tables else source for source in (*pred, *truth)}
+    known = {id(source): source for source in (*pred, *truth)}
+    for how, names in (
+        ('same', known), ('same', plainly), ('session', plainly), ('participant', plainly),
+    ):  # fmt: skip
         for first in list(left):
-            same = [other for other in right if _fits(first, other, how)]
-            rivals = [other for other in left if same and _fits(other, same[0], how)]
+            mine = names[id(first)]
+            same = [other for other in right if _fits(mine, names[id(other)], how)]
+            rivals = [
+                other for other in left
+                if same and _fits(names[id(other)], names[id(same[0])], how)
+            ]  # fmt: skip
             if len(same) == 1 and len(rivals) == 1:
                 pairs.append(Pair(first, same[0], _note(first, same[0], how)))
                 left.remove(first)
@@ -404,14 +414,29 @@ def pair_up(pred: list[Source], truth: list[Source], *, given: bool = False) -> 
     return Pairing(tuple(pairs), tuple(left), tuple(right))
 
 
+def _plainly(source: Source) -> Source:
+    """Write numbers as programs for tables do, which make 1 of 01."""
+    pairs = (word.split('-', 1) for word in source.entities.split('_') if word)
+    return replace(
+        source,
+        participant=plain(source.participant),
+        session=plain(source.session) if source.session else None,
+        entities='_'.join(f'{key}-{plain(value)}' for key, value in pairs),
+    )
+
+
 def _is_known(source: Source) -> bool:
     return source.named or source.listed is not None
 
 
 def _note(first: Source, second: Source, how: str) -> str:
-    if how == 'same':
+    if first.scan == second.scan:
         return ''
-    by = 'participant and session' if how == 'session' else 'participant'
+    by = {
+        'same': 'their labels without zeros before numbers',
+        'session': 'participant and session',
+        'participant': 'participant',
+    }[how]
     return f'prediction {first.scan} and truth {second.scan} were paired by {by}'
 
 
@@ -446,32 +471,3 @@ def some(names: Iterable[str]) -> str:
     names = list(names)
     more = f' and {len(names) - MANY} more' if len(names) > MANY else ''
     return ', '.join(names[:MANY]) + more
-
-
-def read_participants(*folders: Path | None) -> Mapping[str, dict[str, str]]:
-    """Rows of the first ``participants.tsv`` found, by label without ``sub-``.
-
-    Raises
-    ------
-    DataError
-        If a participant is there twice, or no column says who a row is about.
-    """
-    for folder in folders:
-        if folder is not None and (folder / 'participants.tsv').is_file():
-            header, rows = read_rows(folder / 'participants.tsv')
-            if 'participant_id' not in header:
-                raise DataError(
-                    f'The table <{folder / "participants.tsv"}> lacks the column participant_id '
-                    f'(it has {", ".join(header)}); rename the column of the labels'
-                )
-            found: dict[str, dict[str, str]] = {}
-            for row in rows:
-                label = row['participant_id'].removeprefix('sub-')
-                if label in found:
-                    raise DataError(
-                        f'The table <{folder / "participants.tsv"}> has two rows for sub-{label}; '
-                        'leave one'
-                    )
-                found[label] = row
-            return found
-    return {}

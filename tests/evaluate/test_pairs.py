@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from shivacmb.evaluate.lists import count_rows, read_points, read_rows
+from shivacmb.evaluate.lists import count_rows, read_participants, read_points, read_rows
 from shivacmb.evaluate.missing import count_as_empty
-from shivacmb.evaluate.pairs import find_sources, pair_up, read_participants, some
+from shivacmb.evaluate.pairs import find_sources, pair_up, some
 from shivacmb.exceptions import DataError, NoInputError
 
 
@@ -301,6 +301,44 @@ def test_tables_tell_runs_apart(tmp_path: Path) -> None:
     pred = tree(tmp_path / 'o', 'sub-1_run-1_desc-CMB_dseg.nii.gz')
     (pair,) = pair_up(find_sources(pred, 'predictions'), found).pairs
     assert (pair.truth.scan, pair.note) == ('sub-1_run-1', '')
+
+
+def test_numbers_of_a_table_may_lack_their_zeros(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / 'p.tsv',
+        'participant_id run x y z\nsub-1 1 1 2 3\nsub-1 2.0 4 5 6\nsub-02 01 4 5 6\n',
+    )
+    truth = find_sources(table, 'truth')
+    names = ('sub-01_run-01', 'sub-01_run-02', 'sub-02_run-01', 'sub-03_run-01')
+    pred = find_sources(tree(tmp_path / 'o', *(f'{n}_dseg.nii' for n in names)), 'predictions')
+    pairing = pair_up(pred, truth)
+    assert [(pair.pred.scan, pair.truth.scan) for pair in pairing.pairs] == [
+        ('sub-01_run-01', 'sub-1_run-1'), ('sub-01_run-02', 'sub-1_run-2'),
+        ('sub-02_run-01', 'sub-02_run-01'),
+    ]  # fmt: skip
+    assert [pair.note for pair in pairing.pairs] == [
+        'prediction sub-01_run-01 and truth sub-1_run-1 were paired by their labels without '
+        'zeros before numbers',
+        'prediction sub-01_run-02 and truth sub-1_run-2 were paired by their labels without '
+        'zeros before numbers',
+        '',
+    ]
+    # of two that it may mean, neither
+    tree(tmp_path / 'o', 'sub-01_run-002_dseg.nii')
+    pred = find_sources(tmp_path / 'o', 'predictions')
+    assert len(pair_up(pred, truth).pairs) == 2
+
+
+def test_table_keeps_entities_that_have_no_column(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / 'c.tsv',
+        'participant_id scan cmb_count\nsub-1 sub-1_acq-a_flip-10_chunk-1 3\n'
+        'sub-1 sub-1_acq-a_flip-20_desc-CMB 5\n',
+    )
+    assert scans(find_sources(path, 'truth')) == [
+        'sub-1_acq-a_flip-10_chunk-1',
+        'sub-1_acq-a_flip-20',
+    ]
 
 
 def test_sessions_of_names_under_scan_count(tmp_path: Path) -> None:
