@@ -152,6 +152,18 @@ def test_wrong_checksum_is_damage(tmp_path: Path) -> None:
         read_sides(one_pair(good, bad, truth_kind='probability'), HOW)
 
 
+@pytest.mark.parametrize('tail', [b'\x1a', b'junk', b'\0' * 512])
+def test_bytes_after_a_right_checksum_are_no_damage(tmp_path: Path, tail: bytes) -> None:
+    path = save(tmp_path / 'a.nii.gz', volume((2, 2, 2), values=[1]))
+    path.write_bytes(path.read_bytes() + tail)
+    assert read_sides(one_pair(path, path), HOW).n_pred == 1
+    content = bytearray(path.read_bytes())
+    content[-len(tail) - 8] ^= 1  # of the checksum
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r'a.nii.gz> \(predictions\) is damaged \(CRC check'):
+        read_sides(one_pair(path, path), HOW)
+
+
 def test_grids_that_differ_are_both_named(tmp_path: Path) -> None:
     pred = save(tmp_path / 'p.nii.gz', volume((2, 2, 2)), np.diag([1, 1, 2, 1.0]))
     truth = save(tmp_path / 't.nii.gz', volume((2, 2, 2)))
