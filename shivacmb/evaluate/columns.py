@@ -61,7 +61,7 @@ MEASURES = {
         'Patient level by numbers, each scan taken for a patient: equal is right, fewer is a '
         'miss, more is a false positive (Ko 2024, table S3).'
     ),
-    'presence': ('Patient level by whether there is any lesion, each scan taken for a patient.'),
+    'presence': 'Patient level by whether there is any lesion, each scan taken for a patient.',
     'pearson': 'Correlation of predicted and true numbers.',
     'spearman': 'Rank correlation.',
     'slope': 'Least squares slope of predicted on true numbers.',
@@ -135,8 +135,8 @@ TABLES: dict[str, dict[str, str]] = {
     'agreement': {
         'low': (
             f'{_LOW} By formula, unless a participant has several scans: pearson (Fisher), '
-            'slope, intercept, bias and limits (t), icc (F) and accuracy (Wilson; if it is 0 or '
-            '1 always, with participants for scans).'
+            'slope, intercept, bias and limits (t), icc (F) and accuracy (Wilson; where all or '
+            'none are right also then, with participants for scans).'
         ),
         'p': 'p value where there is a test; n/a where a participant has several scans.',
     },
