@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 #: Scans named in one message; group_desc-CMB_summary.json lists them all.
 MOST_NAMES = 10
-
-
 #: Settings that select scans, and are left empty by default.
 _SELECT = (
     'participant_label', 'exclude_participant_label', 'session_label', 'bids_filter_file',

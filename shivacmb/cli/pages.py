@@ -110,6 +110,9 @@ def write_index_page(
     from shivacmb.bids.records import tables_stand_in
     from shivacmb.reports import ScanReport, page_summary, write_index
 
+    records = list(records)
+    recorded = {record.participant for record in records}
+
     def in_table(participant: str, session: str | None) -> bool:
         """Whether the group level read a session's table, as it does without records."""
         return (
@@ -118,8 +121,6 @@ def write_index_page(
             and scans_table_paths(out_dir, participant, session)[0].exists()
         )
 
-    records = list(records)
-    recorded = {record.participant for record in records}
     sessions: dict[tuple[str, str | None], list[ScanReport]] = {}
     notices = _NoticesByKind(out_dir)
     for record in records:

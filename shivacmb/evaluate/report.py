@@ -15,10 +15,6 @@ from shivacmb.evaluate import figures, gallery, outputs, page, table3
 from shivacmb.evaluate.session import Options, Part, curve_voxels, cut_at, tables
 
 _SOFTWARE = 'shivacmb'
-_PICTURES = (
-    'counts', 'bland-altman', 'classes', 'sizes', 'froc', 'precision-recall', 'misses',
-    'false-positives',
-)  # fmt: skip
 _HEADLINE = ('sensitivity', 'precision', 'f1_count', 'f1_harmonic', 'fp')
 
 
@@ -53,13 +49,16 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         content, drawn = _part_content(part, options, several=len(parts) > 1)
         contents.append(content)
         pictures += drawn
+    written = [*files, *(path.relative_to(folder).as_posix() for path in pictures)]
+    if options.pdf != 'none':
+        written.append('report.pdf')
     outputs.write_json(
         folder,
         {
             'software': _SOFTWARE, 'version': __version__, 'command': command,
             'settings': _settings(options, parts), 'definitions': definitions,
             'best': {part.result.plan.class_name: part.best for part in parts if part.best},
-            'warnings': _warnings(parts),
+            'warnings': _warnings(parts), 'files': written,
         },
         lines,
     )  # fmt: skip
@@ -77,35 +76,25 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
         page.write_pdf(
             target, pictures, summary_text(parts, options), browser=options.pdf == 'auto'
         )
-    written = {*pictures, *(folder / name for name in files)}
-    if options.pdf != 'none':
-        written.add(folder / 'report.pdf')
-    for path in earlier - written:
-        path.unlink(missing_ok=True)
+    for name in earlier - set(written):
+        (folder / name).unlink(missing_ok=True)
     return target
 
 
-def _earlier_files(folder: Path) -> set[Path]:
-    """Files that an earlier evaluation has left and that this one may not write anew.
-
-    By its own ``evaluation.json``: a folder may hold others' files of similar names.
-    """
+def _earlier_files(folder: Path) -> set[str]:
+    """What an earlier evaluation says that it wrote: a folder may hold others' files, too."""
     try:
         content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
-        settings = content['settings'] if content['software'] == _SOFTWARE else {}
-        classes = [str(name) for name, _ in settings.get('classes', [])]
-        with_pdf = settings.get('pdf', 'none') != 'none'
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        names = map(str, content['files']) if content['software'] == _SOFTWARE else ()
+    except (OSError, ValueError, LookupError, TypeError):
         return set()
-    found = {folder / 'report.pdf'} if with_pdf else set()
-    for name in classes:
-        if Path(name).name == name:
-            several = len(classes) > 1
-            ending = f'_{name}' if several else ''
-            pictures = folder / 'figures' / name if several else folder / 'figures'
-            found |= {folder / f'table3{ending}.{extension}' for extension in ('md', 'tex')}
-            found |= {pictures / f'{picture}.png' for picture in _PICTURES}
-    return found
+    # the file may have been edited, and nothing outside the folder is ever ours
+    inside = folder.resolve()
+    return {
+        name
+        for name in names
+        if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)
+    }
 
 
 def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:

@@ -115,7 +115,9 @@ def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> No
     assert two & {'table3.md', 'table3.tex', 'figures/counts.png', 'report.pdf'} == set()
     (out / 'report.pdf').write_text('mine')
     assert run('--pdf', 'none') == one  # the last evaluation made none: it is not ours
-    (out / 'evaluation.json').write_text('{"software": "another", "settings": {"classes": 1}}')
+    (out / 'evaluation.json').write_text(
+        '{"software": "another", "files": ["table3.md", "report.pdf"]}'
+    )
     assert {'table3.md', 'report.pdf'} <= run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
 
 
