@@ -41,7 +41,7 @@ def refused(
     app: Any, tools: Any, bids: Path, out: Path, model: Any, *words: str, code: int = CODE_65
 ) -> None:
     """Assert that the run ends before anything is processed, with one sentence."""
-    done = app.run(bids, out, 'participant', '--model', model)
+    done = app.participant(bids, out, '--model', model)
     assert done.returncode == code, done.stderr
     said = tools.sentence(done.stderr)
     for word in words:
@@ -114,7 +114,7 @@ def test_contrast_that_the_model_does_not_take(
     """The scan that fits is processed, the other has a row that says why not."""
     change(bundle, inputs=[{'name': 'swi', 'contrasts': ['swi']}])
     out = tmp_path / 'out'
-    done = app.run(bids, out, 'participant', '--model', bundle)
+    done = app.participant(bids, out, '--model', bundle)
     assert done.returncode == 1, done.stderr
     assert 'takes swi and <' in tools.sentence(done.stderr)
     rows = tools.scan_rows(out)
@@ -136,7 +136,7 @@ def test_lambda_is_refused_without_running_it(
     sha256 = hashlib.sha256(fold.read_bytes()).hexdigest()
     change(bundle, folds=[{'file': fold.name, 'format': 'keras', 'sha256': sha256}])
     out = tmp_path / 'out'
-    done = app.run(bids, out, 'participant', '--model', bundle)
+    done = app.participant(bids, out, '--model', bundle)
     assert done.returncode == CODE_65, done.stderr
     assert 'Traceback' not in done.stderr
     assert 'Lambda layer' in done.stderr
@@ -155,7 +155,7 @@ def test_network_that_cannot_be_loaded(
     folds[0]['openvino']['sha256'] = hashlib.sha256(xml.read_bytes()).hexdigest()
     change(bundle, folds=folds)
     out = tmp_path / 'out'
-    done = app.run(bids, out, 'participant', '--model', bundle)
+    done = app.participant(bids, out, '--model', bundle)
     assert done.returncode == CODE_65, done.stderr
     assert 'Traceback' not in done.stderr
     assert 'fold-0.xml' in done.stderr or str(bundle) in done.stderr

@@ -41,7 +41,7 @@ def bids(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def done(app: Any, bids: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp('out')
-    return app.run(bids, out, 'participant', '--model', model), out
+    return app.run(bids, out, 'participant', *app.quick, '--model', model), out
 
 
 def images(bids: Path) -> tuple[Path, Path]:
@@ -84,7 +84,7 @@ def test_a_changed_channel_is_processed_again(
     _, out = done
     _, t2 = images(bids)
     before = t2.read_bytes()
-    choice = ('participant', '--participant-label', '01', '--model', model)
+    choice = ('participant', '--participant-label', '01', *app.quick, '--model', model)
     try:
         again = app.run(bids, out, *choice)
         assert again.returncode == 0, again.stderr

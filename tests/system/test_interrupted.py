@@ -80,9 +80,7 @@ def test_killed_and_run_again(
     moment: str,
 ) -> None:
     out = own_app.root / 'out'
-    running = tools.start(
-        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', nprocs
-    )
+    running = tools.start(own_app, bids, out, 'participant', *own_app.quick, '--nprocs', nprocs)
     ended.append(running)
     wait_for(MOMENTS[moment](out), running)
     if how == signal.SIGTERM and nprocs == '2':
@@ -123,9 +121,7 @@ def test_interrupt_from_the_keyboard(
     own_app: Any, tools: Any, bids: Path, ended: Any, nprocs: str
 ) -> None:
     out = own_app.root / 'out'
-    running = tools.start(
-        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', nprocs
-    )
+    running = tools.start(own_app, bids, out, 'participant', *own_app.quick, '--nprocs', nprocs)
     ended.append(running)
     wait_for(working(own_app), running)
     # a terminal sends it to every process of the command
@@ -154,9 +150,7 @@ def test_prediction_process_that_dies(
 ) -> None:
     """Started anew a few times; after that the scans fail with code 75, and can be run again."""
     out = own_app.root / 'out'
-    running = tools.start(
-        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', '1'
-    )
+    running = tools.start(own_app, bids, out, 'participant', *own_app.quick, '--nprocs', '1')
     ended.append(running)
     wait_for(lambda: kill_service(running), running)
     while again and running.process.poll() is None:
@@ -178,9 +172,7 @@ def test_worker_that_dies(
 ) -> None:
     """What it took with it runs again: the run ends as if nothing had happened."""
     out = own_app.root / 'out'
-    running = tools.start(
-        own_app, bids, out, 'participant', '--model', own_app.bundle, '--nprocs', '2'
-    )
+    running = tools.start(own_app, bids, out, 'participant', *own_app.quick, '--nprocs', '2')
     ended.append(running)
     wait_for(working(own_app), running)
     program = Path(f'/proc/{running.process.pid}/cmdline').read_bytes()
@@ -204,9 +196,7 @@ def test_two_runs_at_once(
 ) -> None:
     """The same command twice: both end well, and the outputs are those of one run."""
     out = own_app.root / 'out'
-    both = [
-        tools.start(own_app, bids, out, 'participant', '--model', own_app.bundle) for _ in range(2)
-    ]
+    both = [tools.start(own_app, bids, out, 'participant', *own_app.quick) for _ in range(2)]
     ended.extend(both)
     for running in both:
         _, said = running.process.communicate(timeout=DEADLINE_S)
@@ -223,7 +213,7 @@ def test_array_tasks_at_once(
     out = own_app.root / 'out'
     tasks = [
         tools.start(
-            own_app, bids, out, 'participant', '--model', own_app.bundle,
+            own_app, bids, out, 'participant', *own_app.quick,
             '--participant-label', label, '--nprocs', '1',
         )
         for label in LABELS

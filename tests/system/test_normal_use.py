@@ -96,7 +96,7 @@ def bids(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def out(app: Any, bids: Path) -> Path:
     """Run for the first time, with the default number of processes."""
-    done = app.participant(bids, app.root / 'out', '--write-graph')
+    done = app.default(bids, app.root / 'out', '--write-graph')
     assert done.returncode == 0, done.stderr
     assert done.stderr == ''
     assert 'Reports: ' in done.stdout
@@ -244,7 +244,7 @@ def test_second_run_skips_what_is_finished(
 ) -> None:
     logs = sorted((out / 'logs').glob('run-*'))
     images = {path: path.stat().st_mtime_ns for path in out.rglob('*.nii.gz')}
-    done = app.participant(bids, out, '--write-graph')
+    done = app.default(bids, out, '--write-graph')
     assert done.returncode == 0, done.stderr
     assert 'shivacmb: no scan is left to process, so no graph was written' in done.stderr
     assert '5 already finished with the same settings (--overwrite redoes)' in done.stdout
@@ -259,7 +259,7 @@ def test_second_run_skips_what_is_finished(
 def test_overwrite_gives_the_same_bytes(
     app: Any, bids: Path, out: Path, first: dict[str, str], tools: Any
 ) -> None:
-    done = app.participant(bids, out, '--overwrite', '--nprocs', '1')
+    done = app.default(bids, out, '--overwrite', '--nprocs', '1')
     assert done.returncode == 0, done.stderr
     after = tools.results(out)
     assert {name: after[name] for name in first} == first
@@ -267,7 +267,7 @@ def test_overwrite_gives_the_same_bytes(
 
 def test_other_settings_redo(app: Any, bids: Path, out: Path, tools: Any, first: Any) -> None:
     alone = ('--participant-label', '03')
-    done = app.participant(bids, out, *alone, '--threshold', '0.9', '--min-size', '5')
+    done = app.default(bids, out, *alone, '--threshold', '0.9', '--min-size', '5')
     assert done.returncode == 0, done.stderr
     assert 'already finished' not in done.stdout
     assert '1 scan(s) were finished with another model, version or settings' in done.stderr
@@ -277,7 +277,7 @@ def test_other_settings_redo(app: Any, bids: Path, out: Path, tools: Any, first:
     row = tools.scan_rows(out)['sub-03']
     assert (row['threshold'], row['min_voxels']) == ('0.9', '5')
     assert float(row['cmb_volume_mm3']) > 0
-    back = app.participant(bids, out, *alone)
+    back = app.default(bids, out, *alone)
     assert back.returncode == 0, back.stderr
     after = tools.results(out)
     assert {name: after[name] for name in first} == first
@@ -344,9 +344,7 @@ def test_plugin_file(
     """One run; the kinds of files are read in tests/cli, the serial plugin runs elsewhere."""
     file = tmp_path / 'plugin.yml'
     file.write_text('plugin: MultiProc\nplugin_args: {n_procs: 2, raise_insufficient: false}\n')
-    done = app.participant(
-        bids, tmp_path / 'out', '--use-plugin', file, '--participant-label', '02'
-    )
+    done = app.default(bids, tmp_path / 'out', '--use-plugin', file, '--participant-label', '02')
     assert done.returncode == 0, done.stderr
     after = tools.results(tmp_path / 'out')
     assert {name for name in after if 'sub-02' in name} == {

@@ -41,8 +41,7 @@ LABELS = ('01', '02', '03', '04', '05', '06')
 CORRUPT, KILLED = '05', '02'
 NODES = 3
 DEADLINE_S = 400
-#: The heads have no skull and the test no need of zones: one network less to load.
-OPTIONS = ('--no-zones', '--device', 'cpu')
+OPTIONS = ('--device', 'cpu')
 
 
 @pytest.fixture(scope='module')
@@ -107,7 +106,7 @@ def submit(app: Any, cluster: Any, bids: Path, out: Path, *options: Any) -> str:
     """Print a script, submit it as a user would, and return the number of the array job."""
     done = app.run(
         'slurm', bids, out, '--per-task', 1, '--cpus', 1, '--mem', '2G', *options,
-        '--', '--model', app.bundle, *OPTIONS, program='shivacmb-tools',
+        '--', *app.quick, *OPTIONS, program='shivacmb-tools',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     script = app.root / 'run.sbatch'

@@ -203,6 +203,8 @@ class Nursery:
             self.bundle,
             '--nprocs',
             '1',
+            '--mask',
+            'background',
             '--no-zones',
             *args,
             **env,

@@ -1,6 +1,6 @@
 """Runs the command again and again in children of one process that has imported everything.
 
-A run with a fault takes half a second this way instead of three. What runs is ``main`` of the
+A run with a fault takes a second this way instead of four. What runs is ``main`` of the
 installed command, with stand-ins for what no fault here touches: the formula of the tests'
 network is computed in place, and pictures are not drawn. Reads one JSON object per line, answers
 with the exit code.

@@ -63,7 +63,7 @@ def test_one_run_over_fuzzed_scans(
     out = app.root / 'out'
     app.timeout_s = 7000 if fuzz.FULL else app.timeout_s
     began = time.monotonic()
-    done = app.participant(bids, out, '--nprocs', '1', '--no-zones')
+    done = app.participant(bids, out, '--nprocs', '1')
     took = time.monotonic() - began
     participants = {path.name for path in bids.glob('sub-*')}
     assert 'Traceback' not in done.stderr + done.stdout

@@ -39,7 +39,7 @@ def test_killed_at_random_moments(
         # one moment out of each of `count` equal parts of a run's life
         moment = (number + random_.random()) / count * life
         running = tools.start(
-            own_app, pair, out, 'participant', '--model', own_app.bundle, '--nprocs', processes
+            own_app, pair, out, 'participant', *own_app.quick, '--nprocs', processes
         )
         ended.append(running)
         time.sleep(moment)

@@ -46,7 +46,7 @@ def test_files_of_a_scan_are_of_one_run(
     shim.inject(out / 'sub-01', 1, kinds=('rename',), action='stall', milliseconds=150, times=0)
     both = [
         tools.start(
-            app, pair, out, 'participant', '--model', app.bundle, '--participant-label', '01',
+            app, pair, out, 'participant', *app.quick, '--participant-label', '01',
             '--nprocs', '1', '--threshold', threshold, **shim.environment,
         )
         for threshold in thresholds
