@@ -55,7 +55,7 @@ def run_participants(settings: Settings) -> int:
     -------
     int
         0 all done, 1 some scans failed, or the failure's own code when every scan failed alike;
-        with ``--dry-run`` the same when every scan would fail, else 0.
+        with ``--dry-run`` 0 if any scan would be finished.
     """
     from shivacmb.models import find_bundle
 
@@ -80,7 +80,7 @@ def run_participants(settings: Settings) -> int:
         from shivacmb.cli.listing import print_listing
 
         failures = print_listing(found, settings, detection, bundle)
-        return exit_code(failures, len(found.scans)) if len(failures) == len(found.scans) else 0
+        return 0 if len(failures) < len(found.scans) else _code(settings, found, failures)
     check_writable(settings.out_dir)
     planning.verify_model(bundle, detection.engine)
     return _process(settings, found, detection, bundle)
@@ -473,12 +473,17 @@ def _conclude(
         say(f'{stem} failed: {error}')
     for left_out in found.left_out(settings.bids_dir).values():
         say(str(left_out))
-    if found.unreadable and not failures:
+    return _code(settings, found, list(failures.values()))
+
+
+def _code(settings: Settings, found: Found, failures: Sequence[ShivaCMBError]) -> int:
+    """Exit code of a run in which these scans fail and all others are finished."""
+    if failures:
+        return exit_code(failures, len(found.scans) + len(found.unreadable))
+    if found.unreadable:
         return EXIT_SOME_FAILED if found.scans else TemporaryError.exit_code
-    if not failures:
-        asked = settings.participant_label or not found.scans
-        return NoInputError.exit_code if found.missing and asked else 0
-    return exit_code(list(failures.values()), len(found.scans) + len(found.unreadable))
+    asked = settings.participant_label or not found.scans
+    return NoInputError.exit_code if found.missing and asked else 0
 
 
 def exit_code(failures: Sequence[ShivaCMBError], scans: int) -> int:

@@ -57,7 +57,10 @@ class ScanState:
 
 
 def scan_states(
-    out_dir: Path, found: Found | None = None, unread: list[str] | None = None
+    out_dir: Path,
+    found: Found | None = None,
+    unread: list[str] | None = None,
+    log_dir: Path | None = None,
 ) -> list[ScanState]:
     """Find out how far each scan is.
 
@@ -70,6 +73,8 @@ def scan_states(
         taken on.
     unread : list of str, optional
         Gets a sentence for each participant whose records cannot be read.
+    log_dir : Path, optional
+        Of the SLURM tasks' output; by default ``OUT/logs/slurm``.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def scan_states(
     watch = _Watch(last[stem] for stem in stems if stem in last and not _ok(records.get(stem)))
     states = [_state(out_dir, stem, records.get(stem), last.get(stem), watch) for stem in stems]
     if any(item.state == NOT_STARTED and not item.run for item in states):
-        ends = task_ends(logs / 'slurm')
+        ends = task_ends(log_dir or logs / 'slurm')
         states = [_with_task(item, ends.get(item.participant)) for item in states]
     return sorted(states, key=lambda item: (item.participant, item.session or '', item.scan))
 

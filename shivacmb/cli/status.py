@@ -56,6 +56,13 @@ def register(commands: Any) -> None:
         'scans (--session-label, --modality, ...) go after --, as they were given to shivacmb',
     )
     parser.add_argument(
+        '--log-dir',
+        type=types.folder,
+        metavar='DIR',
+        help='where the output of SLURM tasks went, if the script was made with --log-dir '
+        '(default: OUT_DIR/logs/slurm)',
+    )
+    parser.add_argument(
         '--format',
         choices=FORMATS,
         default='table',
@@ -80,9 +87,11 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.out_dir.is_dir():
         raise NoInputError(f'no such folder: <{args.out_dir}>; give the OUT_DIR of shivacmb')
+    if args.log_dir is not None and not args.log_dir.is_dir():
+        raise NoInputError(f'no such folder: <{args.log_dir}>; give the --log-dir of the script')
     found = _search(args)
     unread: list[str] = []
-    states = scan_states(args.out_dir, found, unread)
+    states = scan_states(args.out_dir, found, unread, args.log_dir)
     for sentence in unread:
         say(sentence)
     if not states and unread:
@@ -93,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             '--bids-dir, or leave it out'
         )
     if not states:
-        tasks = args.out_dir / 'logs' / 'slurm'
+        tasks = args.log_dir or args.out_dir / 'logs' / 'slurm'
         if arrays_seen(tasks):
             raise NoInputError(
                 f'none of the SLURM tasks for <{args.out_dir}> got as far as a scan; their logs '

@@ -324,7 +324,8 @@ def test_a_task_that_ended_before_the_app_began_is_told(
     assert found['04'].state == 'stopped'
     assert (found['05'].state, found['05'].reason) == ('not-started', 'no run has taken it on')
     assert found['06'].reason.startswith('SLURM task 9_0 ended with exit code 127')
-    done = tools_main('status', out, '--bids-dir', bids)
+    (out / 'logs' / 'slurm').rename(tmp_path / 'logs')
+    done = tools_main('status', out, '--bids-dir', bids, '--log-dir', tmp_path / 'logs')
     assert done.returncode == 1
     assert 'sub-06: SLURM task 9_0 ended with exit code 127' in done.stdout
     done = tools_main('status', out, '--bids-dir', bids, '--', '--threshold', '0.3')
@@ -385,7 +386,6 @@ def test_tasks_that_came_to_no_scan_are_told_of(tools_main: Tools, tmp_path: Pat
     logs.mkdir(parents=True)
     # made with the script, before anything was submitted
     done = tools_main('status', tmp_path)
-    assert done.returncode == 66
     assert f'no scan in <{tmp_path}>' in done.stderr
     (logs / '1').mkdir()
     (logs / '1' / '0.log').write_text('task 0 on node1: 01\nexit code 125\n')
@@ -393,6 +393,11 @@ def test_tasks_that_came_to_no_scan_are_told_of(tools_main: Tools, tmp_path: Pat
     assert done.returncode == 66
     assert f'none of the SLURM tasks for <{tmp_path}> got as far as a scan' in done.stderr
     assert f'logs are in <{logs}>. Add --bids-dir' in done.stderr
+    logs.rename(tmp_path / 'elsewhere')
+    done = tools_main('status', tmp_path, '--log-dir', tmp_path / 'elsewhere')
+    assert f'logs are in <{tmp_path}/elsewhere>. Add' in done.stderr
+    done = tools_main('status', tmp_path, '--log-dir', logs)
+    assert f'no such folder: <{logs}>; give the --log-dir of the script' in done.stderr
 
 
 @pytest.mark.parametrize(

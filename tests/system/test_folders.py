@@ -85,6 +85,7 @@ def test_absent_participant(app: Any, tools: Any, bids: Path, tmp_path: Path) ->
     # no table without a row
     assert not done.stdout.strip()
     shown = app.participant(bids, tmp_path / 'out', '--dry-run', '--participant-label', '99')
+    assert shown.returncode == 66
     assert f'no sub-99 in <{bids}>' in shown.stdout
     assert 'without a usable scan' not in shown.stdout
 
