@@ -401,5 +401,8 @@ def _participants(out_dir: Path) -> None:
     write_table(out_dir / 'participants.tsv', ['participant_id', *_PARTICIPANTS], rows)
     write_json(
         out_dir / 'participants.json',
-        {name: {'Description': text} for name, (_, text) in _PARTICIPANTS.items()},
+        {
+            'participant_id': {'Description': 'Simulated head.'},
+            **{name: {'Description': text} for name, (_, text) in _PARTICIPANTS.items()},
+        },
     )

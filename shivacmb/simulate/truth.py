@@ -15,6 +15,8 @@ from shivacmb.simulate.lesions import Lesion
 Array = NDArray[Any]
 
 COLUMNS = {
+    'index': 'Number from 1; of a microbleed that can be seen, its value in the label map.',
+    'name': 'CMB and the number, or the kind of mimic.',
     'x': 'Centre, scanner RAS, mm.',
     'y': 'Centre, scanner RAS, mm.',
     'z': 'Centre, scanner RAS, mm.',
@@ -27,14 +29,13 @@ COLUMNS = {
     'visible_volume_mm3': 'Volume of the voxels with this label, mm3.',
     'peak_drop': 'Largest loss of noise-free signal, white matter being 1.',
 }
-#: ``index`` is the value in the label map; that of a lesion that cannot be seen is not in it.
-_LESION = ('index', 'name', *COLUMNS)
+_LESION = tuple(COLUMNS)
 _MIMIC = ('index', 'name', 'x', 'y', 'z', 'chi_ppm')
 
 
 def describe(columns: Sequence[str]) -> dict[str, dict[str, str]]:
     """Data dictionary of the given columns."""
-    return {name: {'Description': COLUMNS[name]} for name in columns if name in COLUMNS}
+    return {name: {'Description': COLUMNS[name]} for name in columns}
 
 
 def write_truth(

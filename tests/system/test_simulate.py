@@ -130,6 +130,9 @@ def test_a_dataset_is_valid_resumes_and_repeats(
     assert checksums(out / 'sub-001') == first
     assert not list(out.glob('.tmp-*'))
     assert problems(out) == []
+    for table in out.rglob('*.tsv'):
+        described = json.loads(table.with_suffix('.json').read_text())
+        assert set(table.read_text().split('\n')[0].split('\t')) <= set(described), table
     people = tools.rows(out / 'participants.tsv')
     assert [row['participant_id'] for row in people] == ['sub-001', 'sub-002']
     for row in people:
