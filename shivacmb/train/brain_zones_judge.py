@@ -98,7 +98,7 @@ def judge(
     heads: int = 6,
     voxel_mm: float = 1.0,
     atlas: Atlas | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """Measure a network on simulated heads of other seeds than those of training.
 
     Parameters
@@ -118,7 +118,8 @@ def judge(
     -------
     dict
         Per condition ``dice`` (median), ``dice_least``, ``centre_mm`` (median),
-        ``centre_mm_most`` of the mask, and the medians of :func:`compare_zones`.
+        ``centre_mm_most`` of the mask, and the medians of :func:`compare_zones`, None where no
+        head tells.
     """
     table = {}
     for number, (name, (kind, options)) in enumerate(CONDITIONS.items()):
@@ -150,9 +151,15 @@ def judge(
             'dice_least': round(float(dice.min()), 4),
             'centre_mm': round(float(np.median(distance)), 2),
             'centre_mm_most': round(float(distance.max()), 2),
-            **{key: round(float(np.nanmedian([z[key] for z in zones])), 4) for key in zones[0]},
+            **{key: _median([z[key] for z in zones]) for key in zones[0]},
         }
     return table
+
+
+def _median(values: Sequence[float]) -> float | None:
+    """Of what is known; None where nothing is, which JSON has a word for."""
+    known = [value for value in values if not np.isnan(value)]
+    return round(float(np.median(known)), 4) if known else None
 
 
 def _acquired(scan: Array) -> Array:
