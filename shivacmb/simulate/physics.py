@@ -234,8 +234,3 @@ def interpolate(volume: Array, points: Sequence[Array]) -> Array:
             lower += upper
         out = lower
     return np.ascontiguousarray(out)
-
-
-def wrap(phase: Array) -> Array:
-    """Phase in rad brought to (-pi, pi]."""
-    return np.asarray(np.pi - np.mod(np.pi - phase, 2 * np.pi))

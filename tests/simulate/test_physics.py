@@ -16,7 +16,6 @@ from shivacmb.simulate.physics import (
     frequency,
     interpolate,
     shim,
-    wrap,
 )
 
 Z = (0.0, 0.0, 1.0)
@@ -180,14 +179,6 @@ def test_interpolation_is_exact_for_what_is_linear() -> None:
     np.testing.assert_allclose(interpolate(volume, points), 2 * x - 3 * y + 0.5 * z, atol=1e-5)
     whole = [np.arange(n) for n in volume.shape]
     np.testing.assert_array_equal(interpolate(volume, whole), volume)
-
-
-def test_wrapping_undoes_whole_turns() -> None:
-    phase = np.array([0.0, 3.0, -3.0, 7.0, -40.0, np.pi, -np.pi])
-    np.testing.assert_allclose(np.exp(1j * wrap(phase)), np.exp(1j * phase), atol=1e-12)
-    assert wrap(phase).max() <= np.pi
-    assert wrap(phase).min() > -np.pi
-    np.testing.assert_allclose(wrap(wrap(phase) + 6 * np.pi), wrap(phase), atol=1e-9)
 
 
 def sphere(chi: float, radius: float = 1.6) -> Lesion:
