@@ -210,7 +210,7 @@ def _add_running(group: Any) -> None:
         help='take the scans prepared in the work folder, without a look at the datasets',
     )  # fmt: skip
     group.add_argument('--overwrite', action='store_true', help='replace BUNDLE_DIR')
-    group.add_argument('-q', '--quiet', action='store_true', help='no progress')
+    group.add_argument('-q', '--quiet', action='store_true', help='no progress, warnings only')
 
 
 def _add_card(group: Any) -> None:
@@ -257,7 +257,8 @@ class _Tell:
     def __call__(self, text: str) -> None:
         now = time.monotonic()
         step = ', step ' in text
-        if self.quiet or (step and now - self.last < 5):
+        wanted = not self.quiet or text.startswith('warning: ')
+        if not wanted or (step and now - self.last < 5):
             return
         if step:
             self.last = now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -31,14 +31,15 @@ def card_text(metadata: Mapping[str, Any]) -> str:
         '',
         '## Data',
         '',
-        '| dataset | people | scans | without lesions | lesions |',
-        '|---|---|---|---|---|',
+        '| dataset | people | scans | contrasts | without lesions | lesions |',
+        '|---|---|---|---|---|---|',
     ]
     for name, own in training['data'].items():
         lesions = ', '.join(f'{count} {label}' for label, count in own['lesions'].items())
+        contrasts = ', '.join(f'{count} {item}' for item, count in own['contrasts'].items())
         lines.append(
-            f'| {name} | {own["people"]} | {own["scans"]} | {own["scans_without_lesions"]} | '
-            f'{lesions} |'
+            f'| {name} | {own["people"]} | {own["scans"]} | {contrasts} | '
+            f'{own["scans_without_lesions"]} | {lesions} |'
         )
     moves = recipe['augmentation']
     inputs = '; '.join(
@@ -54,9 +55,8 @@ def card_text(metadata: Mapping[str, Any]) -> str:
         f'- input: {inputs}; box of {"x".join(map(str, metadata["grid"]["shape"]))} voxels',
         f'- network: {", ".join(f"{k} {v}" for k, v in metadata["architecture"].items())}',
         f'- {_steps(recipe)}',
-        f'- loss {recipe["loss"]}, {training["optimizer"]}, learning rate {recipe["low"]:g} to '
-        f'{recipe["high"]:g} in cycles of {", ".join(map(str, recipe["cycle"]))} steps, times '
-        f'{", ".join(f"{decay:.6g}" for decay in recipe["decay"])} each step (by fold)',
+        f'- loss {recipe["loss"]}, {training["optimizer"]}',
+        *(f'- fold {fold}: {_rates(own)}' for fold, own in enumerate(recipe['rates'])),
         f'- flip {"yes" if moves["flip"] else "no"}, shifts to {moves["shift_voxels"]} voxels, '
         f'rotations to {moves["rotation_degrees"]:g} degrees, intensity curves '
         f'{moves["curves"]}',
@@ -92,6 +92,14 @@ def _steps(recipe: Mapping[str, Any]) -> str:
     size = 'whole boxes' if recipe['patch'] is None else f'patches of {recipe["patch"]} voxels'
     steps = ', '.join(map(str, recipe['steps']))
     return f'steps of the folds: {steps}; {recipe["batch"]} {size} per step'
+
+
+def _rates(rates: Sequence[Mapping[str, float]]) -> str:
+    return '; '.join(
+        f'from step {own["from_step"]} learning rate {own["low"]:g} to {own["high"]:g} in cycles '
+        f'of {own["cycle"]} steps, times {own["decay"]:.6g} each step'
+        for own in rates
+    )
 
 
 def _number(value: float | None) -> str:

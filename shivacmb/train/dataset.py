@@ -11,6 +11,7 @@ from typing import Literal
 from shivacmb.bids import (
     SCAN_CONTRASTS,
     ChannelFinder,
+    Found,
     Scan,
     check_mask_pattern,
     find_brain_mask,
@@ -61,6 +62,8 @@ class LabelledScan:
         One for each class; the same file again where one map holds several classes.
     mask : Path or None
         Brain mask.
+    contrast : str
+        What the first image shows: ``'swi'`` or ``'T2starw'``.
     """
 
     dataset: str
@@ -69,6 +72,7 @@ class LabelledScan:
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
     mask: Path | None = None
+    contrast: str = ''
 
     @property
     def person(self) -> str:
@@ -125,11 +129,17 @@ class LabelledSet:
         Scans without a label map, with the reason.
     participants : frozenset of str
         Whoever has a scan, with or without labels.
+    refused : tuple of (str, str)
+        Files of sessions without a usable scan, with what is wrong with each.
+    two_maps : tuple of str
+        Scans with a label map under each of the two names, of which the first was taken.
     """
 
     scans: tuple[LabelledScan, ...]
     passed_over: tuple[tuple[str, str], ...]
     participants: frozenset[str] = frozenset()
+    refused: tuple[tuple[str, str], ...] = ()
+    two_maps: tuple[str, ...] = ()
 
 
 def parse_class(text: str) -> LabelClass:
@@ -230,6 +240,8 @@ def find_labelled(
         A scan has maps for some of the classes only, several fit, or a channel is missing.
     UsageError
         The pattern has another field in braces, or classes cannot be told apart.
+    TemporaryError
+        A folder of the dataset could not be listed.
     """
     check_classes(query.classes, query.pattern)
     if query.pattern is None and not labels_dir.is_dir():
@@ -238,6 +250,9 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
+    for item in found.unreadable:
+        # trained without them, the model would be another one
+        raise found.left_out(bids_dir)[str(item.path)]
     channels = ChannelFinder(
         bids_dir, query.inputs, participants=query.participants, exclude=query.exclude,
         filters=query.filters,
@@ -246,14 +261,17 @@ def find_labelled(
         # they may be in another dataset
         return LabelledSet((), ())
     check_mask_pattern(query.mask_pattern, found.scans)
-    scans, passed = [], []
+    scans, passed, two_maps = [], [], []
     for scan in found.scans:
         beside = [
             other for other in found.scans
             if (other.participant, other.session) == (scan.participant, scan.session)
         ]  # fmt: skip
-        labels = [_label(scan, item, labels_dir, query.pattern, beside) for item in query.classes]
+        maps = [_labels(scan, item, labels_dir, query.pattern, beside) for item in query.classes]
+        labels = [paths[0] if paths else None for paths in maps]
         given = [path for path in labels if path is not None]
+        if any(len(paths) > 1 for paths in maps):
+            two_maps.append(scan.relative_path)
         if not given:
             passed.append((scan.relative_path, 'no label map'))
             continue
@@ -270,7 +288,7 @@ def find_labelled(
         scans.append(LabelledScan(
             name or bids_dir.resolve().name, scan.participant, scan.stem,
             (scan.path, *channels.images(scan)), tuple(given),
-            find_brain_mask(scan, query.derivatives, query.mask_pattern),
+            find_brain_mask(scan, query.derivatives, query.mask_pattern), scan.contrast,
         ))  # fmt: skip
     if not scans:
         wanted = query.pattern or ' or '.join(_file_names('*', item.name)[0] for item in
@@ -281,8 +299,20 @@ def find_labelled(
         )
     return LabelledSet(
         tuple(sorted(scans, key=lambda item: item.name)), tuple(passed),
-        frozenset(scan.participant for scan in found.scans),
+        frozenset(scan.participant for scan in found.scans), _refused(found, bids_dir),
+        tuple(two_maps),
     )  # fmt: skip
+
+
+def _refused(found: Found, bids_dir: Path) -> tuple[tuple[str, str], ...]:
+    """Files that cannot be used, of sessions of which nothing else is."""
+    root = bids_dir.absolute()
+    usable = {scan.path.absolute().parent.parent for scan in found.scans}
+    return tuple(
+        (item.path.absolute().relative_to(root).as_posix(), item.reason)
+        for item in found.refused
+        if not usable & set(item.path.absolute().parents)
+    )
 
 
 def _modality(channel: Input) -> Literal['auto', 'swi', 't2s']:
@@ -307,16 +337,18 @@ def _file_names(stem: str, label: str) -> tuple[str, str]:
     return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
 
 
-def _label(
+def _labels(
     scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
-) -> Path | None:
+) -> list[Path]:
+    """Label maps of a scan, at most one of each name; the first is to be taken."""
     if pattern is not None:
         path = _by_pattern(scan, item, pattern)
         path = path if path.is_absolute() else root / path
-        return path if path.is_file() else None
+        return [path] if path.is_file() else []
     folder = session_dir(root, scan.participant, scan.session)
     endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
     files = session_images(folder)
+    found: list[Path] = []
     for ending in endings:
         chosen = _own_maps(scan, ending, files) or _shared_maps(scan, ending, files, beside)
         if len(chosen) > 1:
@@ -325,9 +357,8 @@ def _label(
                 f'several label maps fit {scan.stem}: {names} in <{folder}>; keep one, or name it '
                 'with --labels'
             )
-        if chosen:
-            return chosen[0]
-    return None
+        found += chosen
+    return found
 
 
 def _own_maps(scan: Scan, ending: str, files: Sequence[Path]) -> list[Path]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +28,9 @@ from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.dataset import JUDGED
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, Task, Trained, start_caution, used_precision
-from shivacmb.train.runs import read_runs
+from shivacmb.train.run import POOL, Task, Trained, used_precision
+from shivacmb.train.runs import read_rates, read_runs
+from shivacmb.train.unseen import start_caution
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -91,7 +93,7 @@ def judge(
              if (s.threshold, s.min_voxels) == (chosen.threshold, chosen.min_voxels))
         for found in by_fold
     ]  # fmt: skip
-    caution = start_caution(task, {own['person'] for own in trained.facts.values()})
+    caution = _caution(task, trained)
     overlap = np.array([entry['dice'] for entry in entries]).sum(axis=0)
     return chosen, {
         'class': names[number - 1],
@@ -104,14 +106,24 @@ def judge(
     }
 
 
+def _caution(task: Task, trained: Trained) -> str:
+    return start_caution(task, {own['person'] for own in trained.facts.values()})
+
+
 def _numbers(score: Score) -> dict[str, Any]:
     found = score.hits + score.false
     return {
         'scans': score.scans, 'lesions': score.visible, 'found': score.hits,
         'sensitivity': round(score.sensitivity, 3) if score.visible else None,
         'precision': round(score.hits / found, 3) if found else None,
-        'false_positives_per_scan': round(score.false_per_scan, 2), 'f1': round(score.f1, 3),
+        'false_positives_per_scan': round(score.false_per_scan, 2),
+        'f1': round(score.f1, 3) if score.visible or score.false else None,
     }  # fmt: skip
+
+
+def _lesions(facts: Mapping[str, Any], name: str) -> int:
+    """All of a class, also where the box does not reach."""
+    return int(facts['lesions'][name] + facts['outside'][name])
 
 
 def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
@@ -122,22 +134,27 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
         own = [f for f in facts.values() if f['dataset'] == dataset]
         datasets[dataset] = {
             'people': len({f['person'] for f in own}), 'scans': len(own),
-            'lesions': {c.name: sum(f['lesions'][c.name] for f in own) for c in plan.classes},
-            'scans_without_lesions': sum(not any(f['lesions'].values()) for f in own),
+            'contrasts': dict(sorted(Counter(f['contrast'] for f in own).items())),
+            'lesions': {c.name: sum(_lesions(f, c.name) for f in own) for c in plan.classes},
+            'scans_without_lesions': sum(
+                not any(_lesions(f, c.name) for c in plan.classes) for f in own
+            ),
         }  # fmt: skip
     scans = len(facts)
     recipe = plan.to_json()
-    for name in ('inputs', 'classes', 'grid', 'intensity', 'architecture'):
+    for name in ('inputs', 'classes', 'grid', 'intensity', 'architecture', 'low', 'high',
+                 'cycle', 'decay'):  # fmt: skip
         recipe.pop(name)
     if plan.steps is not None:
         # --steps was followed instead
         recipe.pop('epochs')
-    # a fold that learns from more scans has longer cycles
-    rates = [plan.rate(scans - len(names)) for names in trained.names]
-    recipe.update(
-        cycle=[2 * rate.half for rate in rates], decay=[rate.decay for rate in rates],
-        steps=trained.steps,
-    )  # fmt: skip
+    # a fold that learns from more scans has longer cycles, one that failed another rate since
+    rates = [
+        read_rates(task.work / f'fold-{fold}')
+        or [{'from_step': 0, **plan.described_rate(scans - len(names))}]
+        for fold, names in enumerate(trained.names)
+    ]
+    recipe.update(rates=rates, steps=trained.steps)
     runs = read_runs(task.work)
     # where no run was noted, this machine stands for those that were
     here = used_precision(plan, bfloat16=computes_bfloat16())
@@ -150,6 +167,7 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
         'recipe': recipe,
         'optimizer': 'Adam (0.9, 0.999, 1e-7)',
         'start': f'{task.start.name} {task.start.version}' if task.start else 'random weights',
+        'caution': _caution(task, trained),
         'machines': list(machines.values()),
         'minutes': round(trained.seconds / 60, 1),
         'software': f'shivacmb {__version__}',
@@ -191,8 +209,8 @@ def finish(
     chosen, metrics = judge(task, trained, stop=stop, tell=tell)
     if not chosen.hits:
         tell(
-            'no lesion was found in a scan that its network had not seen: train longer, or with '
-            '--loss balanced, and see learning_curves.png'
+            'warning: no lesion was found in a scan that its network had not seen: train longer, '
+            'or with --loss balanced, and see learning_curves.png'
         )
     metadata = {
         **described,

@@ -104,8 +104,8 @@ def assign_folds(
     return [chosen[person] for person in persons]
 
 
-def write_folds(rows: Sequence[tuple[str, str, int, int]]) -> str:
-    """Return the text of a table of folds: person, scan, lesions, fold."""
+def write_folds(rows: Sequence[tuple[str, str, int | str, int]]) -> str:
+    """Return the text of a table of folds: person, scan and lesions (n/a: none here), fold."""
     lines = ['person\tscan\tlesions\tfold']
     lines += ['\t'.join(str(cell) for cell in row) for row in rows]
     return '\n'.join(lines) + '\n'

@@ -11,6 +11,9 @@ from pathlib import Path
 from shivacmb.exceptions import NoInputError, UsageError
 from shivacmb.train.dataset import LabelledScan, Query, find_labelled
 
+#: Labels named in one message.
+MOST_NAMES = 10
+
 
 def dataset_names(folders: Sequence[Path]) -> list[str]:
     """Name of each folder; a number tells further folders of a name apart.
@@ -62,6 +65,15 @@ def gather_labelled(
         people.setdefault(tag, set()).update(found.participants)
         for name, reason in found.passed_over:
             tell(f'passed over {name}: {reason}')
+        for name, reason in found.refused:
+            tell(f'warning: passed over {name}: {reason}')
+        if found.two_maps:
+            tell(
+                f'warning: {len(found.two_maps)} scans, such as {found.two_maps[0]}, have label '
+                'maps of both names (desc-..._dseg and label-..._mask); the first is taken. '
+                'Remove the others, or name those that are meant with --labels'
+            )
+    _tell_mistyped(sets, query, tell)
     if not scans:
         raise NoInputError(
             'no scan of '
@@ -72,7 +84,36 @@ def gather_labelled(
         )
     _check_masks(query, people)
     _check_scans(scans)
+    labelled: dict[str, set[str]] = {}
+    for scan in scans:
+        labelled.setdefault(scan.dataset, set()).add(scan.participant)
+    for one, other in combinations(labelled, 2):
+        if shared := labelled[one] & labelled[other]:
+            tell(
+                f'warning: {len(shared)} labels, such as sub-{min(shared)}, are in {one} and in '
+                f'{other} and count as different people; if they are the same, put them into the '
+                'same folds with --fold-table'
+            )
     return scans
+
+
+def _tell_mistyped(
+    sets: Sequence[tuple[Path, Path]], query: Query, tell: Callable[[str], None]
+) -> None:
+    """Say which labels of the selection are those of nobody."""
+    known = {path.name.removeprefix('sub-') for bids, _ in sets for path in bids.glob('sub-*')}
+    for option, labels in (
+        ('--participant-label', query.participants or ()),
+        ('--exclude-participant-label', query.exclude),
+    ):
+        if unknown := sorted(set(labels) - known):
+            named = ', '.join(f'sub-{label}' for label in unknown[:MOST_NAMES])
+            more = len(unknown) - MOST_NAMES
+            named += f' and {more} more' if more > 0 else ''
+            tell(
+                f'warning: {option}: there is no {named}; see whether that is what you meant, as '
+                'scans that were to be left out may be learnt from'
+            )
 
 
 def _for_dataset(query: Query, tag: str, tags: Sequence[str]) -> Query:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.exceptions import DataError
-from shivacmb.imaging import SpatialChain, crop, reorient_to_std, resample_isotropic, same_grid
+from shivacmb.imaging import (
+    Box,
+    SpatialChain,
+    crop,
+    reorient_to_std,
+    resample_isotropic,
+    same_grid,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,8 +100,8 @@ def class_map(
     Returns
     -------
     ndarray, uint8
-        1 for the first class, 2 for the second; 255 where ignored. Where classes overlap the
-        first one wins.
+        1 for the first class, 2 for the second; 255 where ignored. Where maps differ the first
+        one that marks or ignores a voxel wins.
 
     Raises
     ------
@@ -116,13 +123,14 @@ def class_map(
                     f'the class list does not match: <{paths[number - 1]}> holds the value '
                     f'{unknown[0]}, and the classes are {listed}; name it with --class or --ignore'
                 )
-        out[skip & (out == 0)] = IGNORED
+        # of no class at all: as background of this one it would count against a right answer
+        out[skip] = IGNORED
         out[inside] = number
     return out
 
 
-def to_network(labels: Array, scan: Any, chain: SpatialChain) -> Array:
-    """Bring a map of classes from the scan's grid to the box of the network.
+def to_grid(labels: Array, scan: Any, chain: SpatialChain) -> Array:
+    """Bring a map of classes from the scan's grid to that of the network, before its box.
 
     Nearest neighbour; a lesion (26-connected) that falls between the voxels keeps the one nearest
     to its centre, as on the way back (``docs/decisions/0012``).
@@ -134,12 +142,12 @@ def to_network(labels: Array, scan: Any, chain: SpatialChain) -> Array:
     scan : Nifti1Image
         The scan.
     chain : SpatialChain
-        With its box placed.
+        The way there.
 
     Returns
     -------
     ndarray, uint8 [X, Y, Z]
-        In the box.
+        On the isotropic grid.
     """
     header = scan.header.copy()
     header.set_data_dtype(np.uint8)
@@ -162,7 +170,13 @@ def to_network(labels: Array, scan: Any, chain: SpatialChain) -> Array:
             voxel = np.rint(to_iso[:3, :3] @ centre + to_iso[:3, 3]).astype(int)
             voxel = np.clip(voxel, 0, np.array(out.shape) - 1)
             out[tuple(voxel)] = number
-    return crop(out, chain.placed_box)
+    return out
+
+
+def lost(labels: Array, box: Box, number: int) -> int:
+    """Count the lesions of a class, on the isotropic grid, of which the box holds nothing."""
+    parts, count = components(labels == number)
+    return count - int(np.count_nonzero(np.unique(crop(parts, box))))
 
 
 def components(mask: Array) -> tuple[Array, int]:

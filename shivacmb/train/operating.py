@@ -27,7 +27,7 @@ TOO_LARGE = 10
 LARGE_RADIUS = 2.0
 
 
-def score_volume(probability: Array, volume: Volume, number: int) -> list[Score]:
+def score_volume(probability: Array, volume: Volume, number: int, outside: int = 0) -> list[Score]:
     """Score one prediction at every operating point.
 
     A cluster finds the lesion it shares most voxels with, one cluster one lesion, unless it is
@@ -42,6 +42,8 @@ def score_volume(probability: Array, volume: Volume, number: int) -> list[Score]
         Truth.
     number : int
         Of the class.
+    outside : int
+        Lesions of the class that the box leaves out: nobody can find them.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def score_volume(probability: Array, volume: Volume, number: int) -> list[Score]
             hits = _match([pair for pair in pairs if sizes[pair[1]] >= least])
             scores.append(
                 Score(
-                    threshold, least, len(hits), count, len(hits & large), len(large),
+                    threshold, least, len(hits), count + outside, len(hits & large), len(large),
                     sum(cluster not in excused for cluster in kept), 1,
                 )
             )  # fmt: skip
@@ -174,7 +176,7 @@ def score_fold(
             if stop():
                 return None
             probability = predict(np.asarray(volume.image))[..., number - 1]
-            scores = score_volume(probability, volume, number)
+            scores = score_volume(probability, volume, number, volume.outside(number))
             entry = {
                 'key': key, 'name': name, 'scores': [asdict(score) for score in scores],
                 'dice': soft_dice(probability, volume, number),

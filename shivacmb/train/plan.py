@@ -161,6 +161,11 @@ class Plan:
         decay = LAST_HEIGHT ** (1 / total) if self.decay is None else self.decay
         return Cycle(self.low, self.high, half, decay)
 
+    def described_rate(self, scans: int) -> dict[str, float]:
+        """Return the same in plain numbers, for records."""
+        rate = self.rate(scans)
+        return {'low': rate.low, 'high': rate.high, 'cycle': 2 * rate.half, 'decay': rate.decay}
+
     def recipe(self, scans: int, fold: int) -> Recipe:
         """Length of a fold's training."""
         total = self.total(scans)

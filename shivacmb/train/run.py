@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,10 @@ from shivacmb.train.gather import gather_labelled
 from shivacmb.train.lock import locked
 from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
-from shivacmb.train.runs import damaged, note_run, read_record
+from shivacmb.train.runs import damaged, note_rate, note_run, read_record
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
+from shivacmb.train.unseen import check_images, start_caution, tell_contrasts, unknown_to_table
 from shivacmb.train.volumes import Preparation, names_in, note_pool, open_volume, prepare_all
 
 if TYPE_CHECKING:
@@ -167,55 +169,9 @@ def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | N
             'the name that it has in the table, or leave --fold-table out'
         )
     tell(f'{known} of {len(people)} people keep their folds from <{task.fold_table}>')
-    if unknown := _unknown_to_table(people, fixed.keys()):
+    if unknown := unknown_to_table(people, fixed.keys()):
         tell(f'warning: <{task.fold_table}>: {unknown}')
     return fixed
-
-
-def _unknown_to_table(people: Collection[str], table: Collection[str]) -> str:
-    """Say that people lost their fold, perhaps because the folder of a dataset was renamed."""
-    lost, new = set(table) - set(people), set(people) - set(table)
-    if not lost or not new:
-        return ''
-    return (
-        f'{len(lost)} people of the table, such as {min(lost)}, are not among these scans, and '
-        f'{len(new)} of these, such as {min(new)}, are not in the table; the name of a dataset is '
-        'that of its folder'
-    )
-
-
-def start_caution(task: Task, people: Collection[str]) -> str:
-    """Say whether a network may have begun with weights that learnt from its unseen scans.
-
-    Parameters
-    ----------
-    task : Task
-        The training.
-    people : collection of str
-        Of its scans, as in the table of folds.
-
-    Returns
-    -------
-    str
-        Empty where each fold begins with the fold that left the same people out.
-    """
-    start = task.start
-    if start is None:
-        return ''
-    if len(start.folds) != task.plan.folds:
-        reason = f'each fold with the mean of its {len(start.folds)}'
-    elif task.fold_table is None:
-        reason = 'without a table of folds'
-    elif task.same_names:
-        reason = 'with a table of folds that cannot tell datasets in folders of one name apart'
-    elif unknown := _unknown_to_table(people, read_folds(task.fold_table, task.plan.folds)):
-        reason = f'with a table of folds that does not fit ({unknown})'
-    else:
-        return ''
-    return (
-        f'the training began with {start.name} {start.version}, {reason}: if people of these '
-        'scans were among those it learnt from, no scan is unseen and these numbers are too good'
-    )
 
 
 def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str, dict[str, Any]]]:
@@ -255,15 +211,20 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
                 f'warning: fold {fold} learns from no {JUDGED} at all, because it leaves out '
                 'everybody who has some; label more people, or lower --folds'
             )
+    check_images(facts)
     content = _settings(task, {name: facts[name]['key'] for name in names})
     content['folds of scans'] = dict(zip(names, folds, strict=True))
     if _begun(work):
         _check_continued(content, work)
     write_text(work / SETTINGS, json.dumps(content, indent=1) + '\n')
-    rows = [
+    rows: list[tuple[str, str, int | str, int]] = [
         (facts[name]['person'], name, count, fold)
         for name, count, fold in zip(names, counts, folds, strict=True)
     ]
+    people = {row[0] for row in rows}
+    # somebody who is left out of one round comes back to the fold that has not seen them
+    rows += [(person, 'n/a', 'n/a', fold) for person, fold in (fixed or {}).items()
+             if person not in people]  # fmt: skip
     write_text(work / FOLDS, write_folds(rows))
     return folds, facts
 
@@ -275,9 +236,12 @@ def _begun(work: Path) -> bool:
 
 def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
     """What must stay while a training is under way; the folds are dealt later."""
+    start = task.start
     return {
         **task.plan.to_json(),
-        'start': f'{task.start.name} {task.start.version}' if task.start else None,
+        'start': f'{start.name} {start.version}' if start else None,
+        # a model that was trained anew keeps its name
+        **({'start folds': [fold.sha256[:16] for fold in start.folds]} if start else {}),
         'scans': {name: key[:16] for name, key in keys.items()},
     }
 
@@ -342,15 +306,36 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
             tell(told[0])
         return not stop()
 
+    wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     with locked(task.work / POOL, wait=wait):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names, tell)
+        # a command that waits for the pool must find that this one has begun
+        for fold in wanted:
+            (task.work / f'fold-{fold}').mkdir(exist_ok=True)
+    try:
+        _train_wanted(task, wanted, names, folds, facts, stop, tell)
+    except BaseException:
+        for fold in wanted:
+            with contextlib.suppress(OSError):
+                # where nothing was learnt, everything may still be changed
+                (task.work / f'fold-{fold}').rmdir()
+        raise
+    return collect(task, names, folds, facts)
+
+
+def _train_wanted(
+    task: Task, wanted: Sequence[int], names: list[str], folds: list[int],
+    facts: dict[str, dict[str, Any]], stop: Stop, tell: Tell,
+) -> None:  # fmt: skip
+    plan = task.plan
     caution = start_caution(task, {own['person'] for own in facts.values()})
     if caution:
         tell(f'warning: {caution}; --fold-table keeps people in the folds of an earlier training')
+    tell_contrasts(plan.inputs[0], facts, tell)
     for name in names:
         for warning in facts[name]['warnings']:
-            tell(f'{name}: {warning}')
+            tell(f'warning: {name}: {warning}')
     start_backend(deterministic=plan.deterministic)
     machine = describe_machine()
     if plan.precision == 'mixed_float16' and machine['device'] == 'cpu':
@@ -361,7 +346,6 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
     used = used_precision(plan, bfloat16=computes_bfloat16())
     if used != plan.precision:
         tell(f'{_why_not(plan)}: {used} is used')
-    wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
     first = _first_weights(task)
     for fold in wanted:
         seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
@@ -369,7 +353,6 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
         if _steps_done(task.work / f'fold-{fold}') < plan.total(len(seen)):
             note_run(task.work, machine, used)
             _train_fold(task, fold, seen, unseen, first[fold], stop, tell)
-    return collect(task, names, folds, facts)
 
 
 def _train_fold(
@@ -396,6 +379,7 @@ def _train_fold(
     )  # fmt: skip
     tell(f'fold {fold}: {recipe.steps} steps on {len(seen)} scans, {len(unseen)} left out')
     with locked(folder):
+        note_rate(folder, plan.described_rate(len(seen)), _steps_done(folder))
         try:
             train(source, recipe, folder, initial=first, watch=watch,
                   network=plan.network(len(seen), fold))  # fmt: skip

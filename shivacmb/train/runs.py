@@ -12,7 +12,7 @@ from shivacmb.exceptions import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-RUNS = 'runs.json'
+RUNS, RATES = 'runs.json', 'rates.json'
 
 
 def note_run(work: Path, machine: dict[str, Any], precision: str) -> None:
@@ -58,6 +58,42 @@ def read_runs(work: Path) -> list[dict[str, Any]]:
     ):
         raise damaged(path)
     return runs
+
+
+def note_rate(folder: Path, rate: dict[str, float], steps: int) -> None:
+    """Remember by which learning rate a fold goes on, as it may be changed on the way.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the fold.
+    rate : dict
+        ``low``, ``high``, ``cycle``, ``decay``.
+    steps : int
+        Taken before.
+    """
+    rates = [own for own in read_rates(folder) if own['from_step'] < steps]
+    if not rates or {**rates[-1], 'from_step': 0} != {**rate, 'from_step': 0}:
+        rates.append({'from_step': steps, **rate})
+    write_text(folder / RATES, json.dumps(rates, indent=1) + '\n')
+
+
+def read_rates(folder: Path) -> list[dict[str, float]]:
+    """Read what :func:`note_rate` was told, in the order of the steps.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    path = folder / RATES
+    rates = read_record(path) if path.exists() else []
+    keys = {'from_step', 'low', 'high', 'cycle', 'decay'}
+    if not isinstance(rates, list) or not all(
+        isinstance(own, dict) and own.keys() == keys for own in rates
+    ):
+        raise damaged(path)
+    return rates
 
 
 def read_record(path: Path) -> Any:

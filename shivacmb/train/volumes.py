@@ -26,12 +26,12 @@ from shivacmb.models.brain_mask import BUILTIN
 from shivacmb.models.checksums import sha256_of
 from shivacmb.preparation import prepare
 from shivacmb.train.dataset import LabelClass, LabelledScan
-from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
+from shivacmb.train.labels import IGNORED, class_map, components, lost, read_labels, to_grid
 
 Array = NDArray[Any]
 
 # Raise it when what is stored changes, so that old files are made anew
-LAYOUT = 1
+LAYOUT = 2
 #: What a pool is to hold; not the name of a scan, which has a dataset and two underscores.
 POOL_FILE = 'pool.json'
 BRAIN, CLASSES = 0, 1
@@ -51,7 +51,8 @@ class Volume:
     brain : ndarray, uint8 [X, Y, Z]
         1 in the brain.
     facts : dict
-        Person, dataset, name, lesions by class, checksums of the sources, warnings.
+        Person, dataset, name, contrast, lesions by class (``outside``: those that the box leaves
+        out), checksums of the sources, warnings.
     """
 
     image: Array
@@ -63,6 +64,11 @@ class Volume:
     def points(self) -> Array:
         """Centre voxels of the lesions of all classes, int [N, 3]."""
         return np.array(self.facts['points'], int).reshape(-1, 3)
+
+    def outside(self, number: int) -> int:
+        """Lesions of the class of this number that the box leaves out."""
+        counts = list(self.facts.get('outside', {}).values())
+        return int(counts[number - 1]) if counts else 0
 
 
 @dataclass(frozen=True)
@@ -168,11 +174,13 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
     maps = [read_labels(path, made.scan) for path in scan.labels]
     native = class_map(maps, how.classes, how.ignore, scan.labels)
     box = made.chain.placed_box
-    classes = to_network(native, made.scan, made.chain)
-    lesions, points = {}, []
+    whole = to_grid(native, made.scan, made.chain)
+    classes = crop(whole, box)
+    lesions, outside, points = {}, {}, []
     for number, item in enumerate(how.classes, start=1):
         parts, count = components(classes == number)
         lesions[item.name] = count
+        outside[item.name] = lost(whole, box, number)
         points += [
             np.rint(np.argwhere(parts == part).mean(axis=0)).astype(int).tolist()
             for part in range(1, count + 1)
@@ -181,12 +189,16 @@ def prepare_scan(folder: Path, scan: LabelledScan, how: Preparation) -> None:
     warnings = []
     if voxels_outside(made.brain, box):
         warnings.append(f'the box leaves out {voxels_outside(made.brain, box)} voxels of brain')
-    if len(points) != before:
-        warnings.append(f'{before} lesions in the label map, {len(points)} on the grid')
+    cut = sum(outside.values())
+    if cut:
+        warnings.append(f'the box leaves out {cut} lesions, which count as not found')
+    if len(points) + cut != before:
+        warnings.append(f'{before} lesions in the label map, {len(points) + cut} on the grid')
     facts = {
         'key': key, 'how': how.checksum,
         'name': scan.name, 'person': scan.person, 'dataset': scan.dataset,
-        'lesions': lesions, 'points': points, 'warnings': warnings,
+        'contrast': scan.contrast, 'image_sha256': sha256_of(scan.images[0]),
+        'lesions': lesions, 'outside': outside, 'points': points, 'warnings': warnings,
         'given_mask': scan.mask is not None,
         'ignored_voxels': int(np.count_nonzero(classes == IGNORED)),
         'images': [path.name for path in scan.images],

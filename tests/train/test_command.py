@@ -69,7 +69,7 @@ def test_a_model_is_trained_and_the_app_runs_it(
     assert 0.2 <= bundle.postprocess.threshold <= 1
     assert 'sub-0' not in (bundle.path / 'model.json').read_text()
     card = (bundle.path / 'README.md').read_text()
-    assert '| raw | 4 | 5 | 1 | 9 CMB |' in card
+    assert '| raw | 4 | 5 | 5 T2starw | 1 | 9 CMB |' in card
     assert 'Research use only' in card
     rows = (bundle.path / 'learning_curves.tsv').read_text().splitlines()
     assert rows[0] == 'fold\tstep\tlearning_rate\tloss\tvalidation_loss'

@@ -40,6 +40,9 @@ def test_the_truth_itself_finds_everything(truth: np.ndarray) -> None:
     point = at(scores, 0.5, 3)
     assert (point.hits, point.visible, point.false) == (2, 2, 0)
     assert (point.hits_large, point.visible_large) == (1, 1)
+    # but for what its box leaves out
+    scores = score_volume((truth == 1).astype(np.float32), volume(truth), 1, outside=3)
+    assert (at(scores, 0.5, 3).hits, at(scores, 0.5, 3).visible) == (2, 5)
 
 
 def test_half_a_brain_finds_nothing(truth: np.ndarray) -> None:

@@ -104,9 +104,11 @@ def test_the_card_says_what_it_was_trained_on() -> None:
         'postprocess': {'threshold': 0.4, 'min_voxels': 3},
         'training': {
             'data': {'site': {'people': 3, 'scans': 4, 'scans_without_lesions': 1,
-                              'lesions': {'CMB': 7}}},
-            'fold_sizes': [2, 2], 'recipe': {**Plan().to_json(), 'steps': [5, 6],
-                                             'cycle': [8, 10], 'decay': [0.9, 0.92]},
+                              'contrasts': {'T2starw': 3, 'swi': 1}, 'lesions': {'CMB': 7}}},
+            'fold_sizes': [2, 2], 'recipe': {**Plan().to_json(), 'steps': [5, 6], 'rates': [
+                [{'from_step': 0, 'low': 1e-3, 'high': 0.1, 'cycle': 8, 'decay': 0.9},
+                 {'from_step': 3, 'low': 1e-6, 'high': 1e-3, 'cycle': 10, 'decay': 0.92}],
+                [{'from_step': 0, 'low': 1e-6, 'high': 1e-3, 'cycle': 9, 'decay': 0.9}]]},
             'optimizer': 'Adam', 'start': 'random weights', 'minutes': 2.0,
             'finished': '2026-01-01', 'software': 'shivacmb 0', 'machines': [
                 {'device': 'cpu', 'cpu': 'a', 'cpu_cores': 2, 'backend': 'b 1', 'keras': '3'}],
@@ -114,11 +116,15 @@ def test_the_card_says_what_it_was_trained_on() -> None:
         'metrics': {'class': 'CMB', 'soft_dice': 0.5, 'unseen': own, 'unseen_by_fold': [own],
                     'note': 'each scan.'},
     })  # fmt: skip
-    assert '| site | 3 | 4 | 1 | 7 CMB |' in text
+    assert '| site | 3 | 4 | 3 T2starw, 1 swi | 1 | 7 CMB |' in text
     assert '**Licence.** not stated' in text
     assert '| all | 4 | 7 | 0.857 | n/a | 0.25 | 0.8 |' in text
     assert 'threshold 0.4, at least 3 voxels' in text
-    assert 'in cycles of 8, 10 steps, times 0.9, 0.92 each step (by fold)' in text
+    assert (
+        '- fold 0: from step 0 learning rate 0.001 to 0.1 in cycles of 8 steps, times 0.9 each '
+        'step; from step 3 learning rate 1e-06 to 0.001 in cycles of 10 steps, times 0.92 each '
+        'step\n- fold 1: from step 0 learning rate 1e-06 to 0.001 in cycles of 9 steps'
+    ) in text
 
 
 def test_an_ignored_value_of_a_class_is_refused() -> None:

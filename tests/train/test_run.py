@@ -18,6 +18,7 @@ from shivacmb.models import Intensity
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
 from shivacmb.train.finish import training_facts
+from shivacmb.train.folds import read_folds
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
 from shivacmb.train.run import (
@@ -29,10 +30,11 @@ from shivacmb.train.run import (
     _why_not,
     deal,
     gather,
-    start_caution,
+    train_folds,
     used_precision,
 )
-from shivacmb.train.runs import RUNS, note_run, read_runs
+from shivacmb.train.runs import RUNS, note_rate, note_run, read_runs
+from shivacmb.train.unseen import start_caution
 
 
 def task(tmp_path: Path, **changes: Any) -> Task:
@@ -41,8 +43,10 @@ def task(tmp_path: Path, **changes: Any) -> Task:
     return replace(task, **changes)
 
 
-def start(folds: int) -> Any:
-    return SimpleNamespace(name='first', version='1.0', folds=tuple(range(folds)))
+def start(folds: int, caution: str = '', sha256: str = 'a') -> Any:
+    each = SimpleNamespace(sha256=sha256 * 64)
+    training = {'caution': caution}
+    return SimpleNamespace(name='first', version='1.0', folds=(each,) * folds, training=training)
 
 
 def test_a_scan_with_two_label_maps_is_refused(labelled: Path, tmp_path: Path) -> None:
@@ -92,6 +96,10 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     named = start_caution(twins, people)
     assert 'with a table of folds that cannot tell datasets in folders of one name apart' in named
     assert start_caution(replace(twins, sets=(pairs[0],) * 2), people) == ''
+    again = task(tmp_path, start=start(2, 'seen before'), fold_table=table)
+    assert start_caution(again, people) == (
+        'of first 1.0, with which the training began: seen before'
+    )
 
 
 def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
@@ -106,22 +114,35 @@ def test_the_card_gives_the_rates_of_every_fold(
 ) -> None:
     monkeypatch.setattr('shivacmb.train.finish.computes_bfloat16', lambda: False)
     names = [f'raw/{number}' for number in range(7)]
-    facts = {name: {'dataset': 'raw', 'person': name, 'lesions': {'CMB': 1}} for name in names}
+    own = {'lesions': {'CMB': 1}, 'outside': {'CMB': 1}, 'contrast': 'swi'}
+    facts = {name: {'dataset': 'raw', 'person': name, **own} for name in names}
     left_out = [names[:3], names[3:5], names[5:]]
 
     def recipe(**changes: Any) -> dict[str, Any]:
         mine = task(tmp_path, plan=Plan(folds=3, **changes))
         steps = [mine.plan.total(7 - len(own)) for own in left_out]
-        trained = Trained([], left_out, facts, 0.0, steps)
-        found: dict[str, Any] = training_facts(mine, trained)['recipe']
+        made = training_facts(mine, Trained([], left_out, facts, 0.0, steps))
+        assert made['data']['raw']['lesions'] == {'CMB': 14}
+        found: dict[str, Any] = made['recipe']
         return found
 
     # 4, 5 and 5 scans: cycles of eight epochs, 1 % of the height left after 200
-    own = recipe()
-    assert own['steps'] == [800, 1000, 1000]
-    assert own['cycle'] == [32, 40, 40]
-    assert own['decay'] == pytest.approx([0.01 ** (1 / 800), *[0.01 ** (1 / 1000)] * 2])
-    assert own['epochs'] == 200
+    usual = recipe()
+    assert usual['steps'] == [800, 1000, 1000]
+    assert [rate['cycle'] for (rate,) in usual['rates']] == [32, 40, 40]
+    assert [rate['decay'] for (rate,) in usual['rates']] == pytest.approx(
+        [0.01 ** (1 / 800), *[0.01 ** (1 / 1000)] * 2]
+    )
+    assert usual['epochs'] == 200
+    # a fold that went on with another rate
+    (tmp_path / 'work' / 'fold-1').mkdir(parents=True)
+    before, after = ({**usual['rates'][1][0], 'high': high} for high in (0.1, 1e-3))
+    for rate, steps in ((before, 0), (before, 20), (after, 30), (before, 40), (after, 40)):
+        rate.pop('from_step', None)
+        note_rate(tmp_path / 'work' / 'fold-1', rate, steps)
+    rates = recipe()['rates']
+    assert [(own['from_step'], own['high']) for own in rates[1]] == [(0, 0.1), (30, 1e-3)]
+    assert [len(own) for own in rates] == [1, 2, 1]
     by_steps = recipe(steps=5000)
     assert by_steps['steps'] == [5000] * 3
     assert 'epochs' not in by_steps
@@ -237,3 +258,87 @@ def test_a_damaged_curve_is_named(tmp_path: Path, row: str) -> None:
     if not row.startswith('1'):
         with pytest.raises(DataError, match=r'the learning curve <.*> cannot be read'):
             _read_curve(path, 5)
+
+
+def test_one_image_under_the_names_of_two_people_is_refused(
+    labelled: Path, tmp_path: Path
+) -> None:
+    for name in ('raw', 'labels'):
+        shutil.copytree(labelled / name, tmp_path / name)
+        shutil.copytree(labelled / name, tmp_path / f'{name}-2')
+    pairs = tuple((tmp_path / f'raw{end}', tmp_path / f'labels{end}') for end in ('', '-2'))
+    mine = replace(task(tmp_path), sets=pairs)
+    told: list[str] = []
+    names = gather(mine, lambda: False, told.append)
+    assert any(
+        text.startswith('warning: 4 labels, such as sub-01, are in raw and in raw-2 and count')
+        for text in told
+    )
+    with pytest.raises(UsageError, match=r'raw-2/sub-01_T2starw and raw/sub-01_.* same image'):
+        deal(mine, names, lambda _: None)
+
+
+def test_somebody_left_out_of_one_round_keeps_their_fold(labelled: Path, tmp_path: Path) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    deal(mine, gather(mine, lambda: False, lambda _: None), lambda _: None)
+    first = read_folds(mine.work / 'folds.tsv', 2)
+    second = replace(
+        mine, work=tmp_path / 'second', fold_table=mine.work / 'folds.tsv',
+        query=replace(mine.query, exclude=('02',)),
+    )  # fmt: skip
+    deal(second, gather(second, lambda: False, lambda _: None), lambda _: None)
+    table = (second.work / 'folds.tsv').read_text()
+    assert f'raw/sub-02\tn/a\tn/a\t{first["raw/sub-02"]}\n' in table
+    assert read_folds(second.work / 'folds.tsv', 2) == first
+
+
+def test_a_start_that_was_trained_anew_is_another_one(labelled: Path, tmp_path: Path) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),), start=start(2))
+    names = gather(mine, lambda: False, lambda _: None)
+    deal(mine, names, lambda _: None)
+    (mine.work / 'fold-0').mkdir()
+    deal(mine, names, lambda _: None)
+    with pytest.raises(UsageError, match='begun with other settings: start folds'):
+        deal(replace(mine, start=start(2, sha256='b')), names, lambda _: None)
+
+
+def test_a_command_that_waited_for_the_pool_finds_the_training_begun(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    other = replace(mine, plan=replace(mine.plan, loss='balanced'))
+
+    class StartedError(Exception):
+        pass
+
+    def second(**_: object) -> None:
+        # while the first one starts its backend
+        with pytest.raises(UsageError, match='begun with other settings: loss'):
+            train_folds(other, stop=lambda: False, tell=lambda _: None)
+        raise StartedError
+
+    monkeypatch.setattr('shivacmb.train.run.start_backend', second)
+    told: list[str] = []
+    with pytest.raises(StartedError):
+        train_folds(mine, stop=lambda: False, tell=told.append)
+    assert any(text.startswith('warning: no scan is swi, and the model will') for text in told)
+    # nothing was learnt, so that everything may change
+    assert not list(mine.work.glob('fold-*'))
+
+
+def test_what_is_left_out_or_mistyped_is_told(labelled: Path, tmp_path: Path) -> None:
+    for name in ('raw', 'labels'):
+        shutil.copytree(labelled / name, tmp_path / name)
+    anat = tmp_path / 'raw/sub-03/anat'
+    (anat / 'sub-03_T2starw.json').write_text('{"ImageType": ["ORIGINAL", "PHASE"]}')
+    maps = tmp_path / 'labels/sub-01/anat'
+    shutil.copy(maps / 'sub-01_desc-CMB_dseg.nii.gz', maps / 'sub-01_label-CMB_mask.nii.gz')
+    mine = replace(task(tmp_path), sets=((tmp_path / 'raw', tmp_path / 'labels'),))
+    mine = replace(mine, query=replace(mine.query, exclude=('2', '04')))
+    told: list[str] = []
+    gather(mine, lambda: False, told.append)
+    warnings = [text for text in told if text.startswith('warning: ')]
+    assert warnings[0].startswith('warning: passed over sub-03/anat/sub-03_T2starw.nii.gz: ')
+    assert warnings[1].startswith('warning: 1 scans, such as sub-01/anat/sub-01_T2starw.nii.gz, ')
+    assert warnings[2].startswith('warning: --exclude-participant-label: there is no sub-2; see')
+    assert len(warnings) == 3

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError, UsageError
-from shivacmb.imaging import SpatialChain, centred_box, crop, reorient_to_std, uncrop
+from shivacmb.imaging import Box, SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
-from shivacmb.train.labels import IGNORED, class_map, components, read_labels, to_network
+from shivacmb.train.labels import IGNORED, class_map, components, lost, read_labels, to_grid
 from shivacmb.train.volumes import (
     Preparation,
     names_in,
@@ -74,7 +74,7 @@ def test_no_lesion_is_lost_on_the_way(orientation: str) -> None:
     brain = np.ones(chain.iso_shape, bool)
     chain = chain.with_box(centred_box(brain, chain.iso_shape))
     before = components(np.asarray(image.dataobj) > 0)
-    after = to_network(np.asarray(image.dataobj), image, chain)
+    after = crop(to_grid(np.asarray(image.dataobj), image, chain), chain.placed_box)
     found = components(after > 0)
     assert found[1] == before[1]
     back = uncrop(after, chain.placed_box, chain.iso_shape)
@@ -90,6 +90,21 @@ def test_classes_overlap_in_their_order_and_ignored_values_stay_out() -> None:
     classes = (LabelClass('CMB'), LabelClass('iron', (2, 3)))
     made = class_map([one, two], classes, [9], [Path('a'), Path('b')])
     assert made.ravel().tolist() == [0, 1, 1, 2, IGNORED]
+    # what is left open by one map is no background of its class where another one has a lesion
+    one = np.array([9, 9, 1, 0]).reshape(4, 1, 1)
+    two = np.array([2, 0, 9, 9]).reshape(4, 1, 1)
+    made = class_map([one, two], classes, [9], [Path('a'), Path('b')])
+    assert made.ravel().tolist() == [IGNORED, IGNORED, 1, IGNORED]
+
+
+def test_lesions_that_the_box_leaves_out_are_counted() -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[2:4, 2:4, 2:4] = 1  # outside
+    labels[4:7, 10, 10] = 1  # one voxel is inside
+    labels[10, 10, 10] = 1
+    labels[1, 1, 19] = 2
+    box = Box((8, 8, 8), (6, 6, 6))
+    assert (lost(labels, box, 1), lost(labels, box, 2), lost(labels, box, 3)) == (1, 1, 0)
 
 
 def test_a_value_that_no_class_names_is_refused() -> None:
