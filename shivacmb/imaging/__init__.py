@@ -19,7 +19,7 @@ from shivacmb.imaging.chain import SpatialChain
 from shivacmb.imaging.channels import on_grid_of, scale_channels
 from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
 from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
-from shivacmb.imaging.load import LoadedScan, check_header, load_scan
+from shivacmb.imaging.load import LoadedScan, StoredVoxels, check_header, load_scan, read_stored
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
@@ -36,6 +36,7 @@ __all__ = [
     'LoadedScan',
     'SourceFacts',
     'SpatialChain',
+    'StoredVoxels',
     'background_mask',
     'box_affine',
     'centred_box',
@@ -54,6 +55,7 @@ __all__ = [
     'probability_to_input',
     'read_mask',
     'read_source',
+    'read_stored',
     'reorient_to_std',
     'resample_isotropic',
     'same_grid',

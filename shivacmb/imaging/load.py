@@ -68,6 +68,67 @@ class LoadedScan:
     source: SourceFacts
 
 
+@dataclass(frozen=True)
+class StoredVoxels:
+    """The bytes of an image, and how its voxels stand in them.
+
+    Attributes
+    ----------
+    content : bytes
+        The whole file, unpacked.
+    shape : tuple of three int
+    dtype : dtype
+        With its byte order.
+    start : int
+        Where the voxels begin, in Fortran order.
+    slope, inter : float
+        A stored number times the first plus the second is the value.
+    """
+
+    content: bytes
+    shape: Shape3
+    dtype: np.dtype[Any]
+    start: int
+    slope: float
+    inter: float
+
+    def numbers(self) -> npt.NDArray[Any]:
+        """Stored numbers, [X, Y, Z]; a copy that may be written to."""
+        raw = np.frombuffer(self.content, self.dtype, int(np.prod(self.shape)), self.start)
+        return np.array(raw.reshape(self.shape, order='F'), order='F')
+
+
+def read_stored(path: str | Path) -> StoredVoxels:
+    """Read an image as it is stored, with the header understood as :func:`load_scan` does.
+
+    Parameters
+    ----------
+    path : path-like
+        NIfTI of one volume of real numbers.
+
+    Returns
+    -------
+    StoredVoxels
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, truncated, or not one volume of real numbers.
+    TemporaryError
+        If it is changed meanwhile, or its file server fails or does not answer.
+    """
+    path = Path(path)
+    with _problems_of(path):
+        with Source(path) as source:
+            with _unpacked(source, path, 1 << 20) as (stream, _):
+                content = stream.read()
+            source.facts()
+        header, shape = _read_header(io.BytesIO(content), path)
+    dtype, gap, _ = _layout(path, header, shape, len(content), zipped=False)
+    start = int(header['sizeof_hdr']) + gap
+    return StoredVoxels(content, shape, dtype, start, *_scaling(header))
+
+
 def load_scan(path: str | Path) -> LoadedScan:
     """Read and check one magnitude scan.
 
@@ -272,8 +333,8 @@ def _read_values(
     while zipped and stream.read(1 << 20):  # to the checksum at the end
         pass
     raw = np.frombuffer(data, dtype=dtype).reshape(shape, order='F')
-    slope, inter = float(header['scl_slope']), float(header['scl_inter'])
-    scaled = np.isfinite([slope, inter]).all() and slope != 0 and (slope, inter) != (1.0, 0.0)
+    slope, inter = _scaling(header)
+    scaled = (slope, inter) != (1.0, 0.0)
     with np.errstate(over='ignore', invalid='ignore'):
         values: npt.NDArray[np.float32]
         if not scaled:
@@ -285,6 +346,12 @@ def _read_values(
             wide += kind(inter)
             values = wide.astype(np.float32, order='F', copy=False)
     return values
+
+
+def _scaling(header: Any) -> tuple[float, float]:
+    """Factor and summand of stored numbers; 1 and 0 where the header gives none that is usable."""
+    slope, inter = float(header['scl_slope']), float(header['scl_inter'])
+    return (slope, inter) if np.isfinite([slope, inter]).all() and slope != 0 else (1.0, 0.0)
 
 
 def _skip(stream: IO[bytes], count: int) -> None:

@@ -378,7 +378,7 @@ _PARTICIPANTS = {
     'visible_lesions': ('VisibleLesions', 'Microbleeds that can be seen at all.'),
     'field_strength': ('FieldStrength', 'Main field, T.'),
     'echo_time': ('EchoTime', 'Main echo time, s.'),
-    'voxel_size': ('VoxelSize', 'Voxel size along the axes of the head, mm.'),
+    'voxel_size': ('VoxelSize', 'Voxel size along the axes of the stored images, mm.'),
     'signal_to_noise': ('SignalToNoise', 'Signal of white matter over the noise.'),
     'slices': ('Slices', 'Orientation of the slices.'),
 }

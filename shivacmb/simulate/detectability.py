@@ -119,7 +119,8 @@ def wilson(found: int, of: int) -> tuple[float, float]:
 
 def protocol_name(contrast: str, host: Host) -> str:
     """Name of a protocol, coarse enough that scans of one protocol share it."""
-    size = 'x'.join(f'{value:.2g}' for value in host.voxel_mm)
+    # 0.625 mm as the affine of a tilted scan has it must not be 0.62 here and 0.63 there
+    size = 'x'.join(f'{round(value, 3) + 1e-6:.2g}' for value in host.voxel_mm)
     echo = 1000 * host.protocol.echo_s
     return f'{contrast} {host.protocol.field_t:.2g} T, TE {echo:.0f} ms, {size} mm'
 
@@ -277,17 +278,20 @@ def summarise(scans: Sequence[ScanTrials], grid: Grid) -> list[dict[str, Any]]:
             ]  # fmt: skip
             found = sum(trial.found for trial in cell)
             low, high = wilson(found, len(cell))
-            count = max(1, len(cell))
             rows.append({
                 'protocol': protocol, 'scans': len(members), 'radius_mm': radius, 'chi_ppm': chi,
-                'apparent_radius_mm': round(sum(t.apparent_radius_mm for t in cell) / count, 3),
-                'peak_drop': round(sum(t.peak_drop for t in cell) / count, 3),
+                'apparent_radius_mm': _mean([trial.apparent_radius_mm for trial in cell]),
+                'peak_drop': _mean([trial.peak_drop for trial in cell]),
                 'visible': sum(trial.visible for trial in cell),
                 'implanted': len(cell), 'found': found,
                 'sensitivity': round(found / len(cell), 4) if cell else None,
                 'ci_low': round(low, 4), 'ci_high': round(high, 4),
             })  # fmt: skip
     return rows
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 3) if values else None
 
 
 def measure_detectability(

@@ -22,7 +22,7 @@ from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, roo
 from shivacmb.simulate.implant_files import Fallback, input_sums, load_host, write_implanted
 from shivacmb.simulate.implant_find import find_hosts
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
-from shivacmb.simulate.truth import write_truth
+from shivacmb.simulate.truth import truth_names, write_truth
 
 
 @dataclass(frozen=True)
@@ -186,21 +186,26 @@ def _marker(out_dir: Path, scan: Scan) -> Path:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What an earlier run wrote of a scan: the checksums of what it read, and its images."""
+    """What an earlier run wrote of a scan: the checksums of what it read, images and truth."""
 
     inputs: Any
     images: tuple[Path, ...]
+    truth: tuple[Path, ...]
 
     @property
     def whole(self) -> bool:
-        return all(path.is_file() for path in self.images)
+        files = (*self.images, *map(_sidecar, self.images), *self.truth)
+        return all(path.is_file() for path in files)
 
     def remove(self) -> None:
         """Remove the images and their sidecars: the new ones may have other names."""
         for path in self.images:
-            stem = path.name.removesuffix('.gz').removesuffix('.nii')
-            for old in (path, path.with_name(f'{stem}.json')):
+            for old in (path, _sidecar(path)):
                 old.unlink(missing_ok=True)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.json')
 
 
 def _earlier(out_dir: Path, scan: Scan) -> _Earlier | None:
@@ -209,8 +214,11 @@ def _earlier(out_dir: Path, scan: Scan) -> _Earlier | None:
         facts = json.loads(_marker(out_dir, scan).read_text('utf-8'))
         # names alone: nothing outside the folder of the copies is ever ours
         names = [str(source).rpartition('/')[2] for source in facts['Sources']]
-        raw = _folders(out_dir, scan)[0]
-        return _Earlier(facts['Inputs'], tuple(raw / name for name in names))
+        raw, truth = _folders(out_dir, scan)
+        return _Earlier(
+            facts['Inputs'], tuple(raw / name for name in names),
+            tuple(truth / name for name in truth_names(scan.stem)),
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

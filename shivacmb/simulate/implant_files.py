@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
-from shivacmb.imaging import load_scan, read_mask, same_grid
+from shivacmb.imaging import load_scan, read_mask, read_stored, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
 from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
 from shivacmb.simulate.lesions import Protocol
@@ -268,25 +267,24 @@ def write_like(source: Path, target: Path, values: Array, boxes: Any, unscale: A
         Where they are taken.
     unscale : tuple of two float, optional
         Factor and summand to divide out and subtract first (phase in rad to stored units).
+
+    Raises
+    ------
+    DataError, TemporaryError
+        When the file cannot be read to its end, see :func:`shivacmb.imaging.read_stored`.
     """
-    content = source.read_bytes()
-    if content[:2] == b'\x1f\x8b':
-        content = gzip.decompress(content)
-    # by content: the ending may say compressed where it is not
-    second = nib.Nifti2Header.may_contain_header(content[:540])
-    stored_as = (nib.Nifti2Image if second else nib.Nifti1Image).from_bytes(content).dataobj
-    dtype, start = stored_as.dtype, stored_as.offset
-    raw = np.frombuffer(content, dtype, int(np.prod(values.shape)), start).copy()
-    stored = raw.reshape(values.shape, order='F')
-    slope, inter = stored_as.slope, stored_as.inter
+    # as it was read: programs differ in what they make of an odd header
+    found = read_stored(source)
+    numbers = found.numbers()
     factor, summand = unscale or (1.0, 0.0)
     for box in boxes:
-        new = ((values[box].astype(float) - summand) / factor - inter) / slope
-        if dtype.kind in 'iu':
-            info = np.iinfo(dtype)
+        new = ((values[box].astype(float) - summand) / factor - found.inter) / found.slope
+        if found.dtype.kind in 'iu':
+            info = np.iinfo(found.dtype)
             new = np.clip(np.rint(new), info.min, info.max)
-        stored[box] = new.astype(dtype)
-    whole = content[:start] + raw.tobytes() + content[start + raw.nbytes :]
+        numbers[box] = new.astype(found.dtype)
+    end = found.start + numbers.nbytes
+    whole = found.content[: found.start] + numbers.tobytes(order='F') + found.content[end:]
     packed = gzip.compress(whole, 4, mtime=0) if target.name.endswith('.gz') else whole
     target.write_bytes(packed)
 

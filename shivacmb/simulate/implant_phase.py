@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from shivacmb.bids import Scan
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
-from shivacmb.imaging import same_grid
+from shivacmb.imaging import read_stored, same_grid
 
 Array = NDArray[Any]
 #: What voxels hold that are no real numbers, by kind of their type.
@@ -23,6 +24,8 @@ _UNITS = {
     **dict.fromkeys(('mrad', 'milliradian', 'milliradians'), 1e-3),
     **dict.fromkeys(('deg', 'degree', 'degrees'), float(np.pi / 180)),
 }
+#: Wider than any unwrapped phase.
+_MOST_RAD = 64 * float(np.pi)
 #: Half a turn in units that are no power of two, and how far extremes may lie from it.
 _HALF_TURNS = ((3100.0, 3160.0, 1e-3), (176.0, 181.0, float(np.pi / 180)))
 
@@ -35,13 +38,15 @@ def phase_path(path: Path) -> Path | None:
     path : Path
         Such as ``sub-1_T2starw.nii.gz`` or ``sub-1_part-mag_T2starw.nii.gz``.
     """
-    if '_part-mag' in path.name:
-        other = path.with_name(path.name.replace('_part-mag', '_part-phase'))
-    else:
+    name, found = re.subn(r'_part-mag(nitude)?(?=_)', '_part-phase', path.name)
+    if not found:
         stem, _, suffix = path.name.rpartition('_')
         before, chunk, after = stem.partition('_chunk-')
-        other = path.with_name(f'{before}_part-phase{chunk}{after}_{suffix}')
-    return other if other.is_file() else None
+        name = f'{before}_part-phase{chunk}{after}_{suffix}'
+    # one may be compressed and the other not
+    unpacked = name.removesuffix('.gz')
+    others = [path.with_name(other) for other in (name, unpacked, f'{unpacked}.gz')]
+    return next((other for other in others if other.is_file()), None)
 
 
 def phase_metadata(scan: Scan, path: Path) -> dict[str, Any]:
@@ -128,19 +133,18 @@ def read_phase(
     try:
         image = nib.load(path)
         kind = image.get_data_dtype().kind
-        stored = np.asarray(image.dataobj, np.float32) if kind in 'iuf' else None
     except Exception as error:
         raise DataError(
             f'the phase <{path}> cannot be read ({error}); replace or remove it'
         ) from (error)
-    if stored is None:
+    if kind not in 'iuf':
         raise DataError(
             f'the phase <{path}> holds {_KINDS.get(kind, "other")} values; write the phase alone, '
             'in rad, or remove it'
         )
-    if stored.size != np.prod(scan.shape) or not same_grid(
-        nib.Nifti1Image(stored.reshape(scan.shape), image.affine), scan
-    ):
+    found = read_stored(path)
+    stored = np.asarray(found.numbers() * found.slope + found.inter, np.float32)
+    if stored.shape != scan.shape or not same_grid(nib.Nifti1Image(stored, image.affine), scan):
         raise DataError(
             f'the phase <{path}> has another grid than its magnitude: {stored.shape} against '
             f'{scan.shape}; give both from the same reconstruction'
@@ -150,11 +154,17 @@ def read_phase(
     if not finite.size:
         raise DataError(f'the phase <{path}> has no finite value; replace or remove it')
     notes = []
+    low, high = float(finite.min()), float(finite.max())
     unit = _UNITS.get(str(sidecar.get('Units', '')).strip().lower())
+    if unit is not None and (high - low) * unit > _MOST_RAD:
+        raise DataError(
+            f'the phase <{path}> has values of {low:g} to {high:g}, which are not in '
+            f'{sidecar["Units"]}, as its sidecars say; correct "Units" there, or remove it, and '
+            'the unit is guessed from the values'
+        )
     if unit is not None:
         scale = unit, 0.0
     else:
-        low, high = float(finite.min()), float(finite.max())
         scale = phase_scale(low, high)
         guess = (
             f'stored values of {low:g} to {high:g} were taken for rad after times {scale[0]:.6g} '
@@ -163,7 +173,7 @@ def read_phase(
         notes.append(f'{path.name}: its sidecar names no unit of phase ("Units": "rad"); {guess}')
         usual = 'rad' if scale == (1.0, 0.0) else 'arbitrary'
         sidecar = {'Units': usual, **sidecar, 'UnitsGuessed': f'By shivacmb-tools: {guess}'}
-    clean = np.nan_to_num(stored.reshape(scan.shape), nan=0.0, posinf=0.0, neginf=0.0)
+    clean = np.nan_to_num(stored, nan=0.0, posinf=0.0, neginf=0.0)
     return clean * np.float32(scale[0]) + np.float32(scale[1]), scale, sidecar, notes
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from shivacmb.simulate.detectability import (
     Trial,
     match,
     measure_detectability,
+    protocol_name,
     summarise,
     tolerance_mm,
     try_scan,
@@ -285,3 +287,17 @@ def test_who_was_asked_for_and_is_not_there_counts_as_failed(tmp_path: Path) -> 
     assert rows[0]['scans'] == 1
     assert set(failures) == {'sub-99'}
     assert said == [f'no sub-99 in <{bids}>']
+
+
+def test_a_protocol_has_one_name_however_its_scans_are_tilted() -> None:
+    names = {
+        protocol_name('swi', replace(host(), affine=np.diag([0.625 + off, 1.25 - off, 2.0, 1.0])))
+        for off in (0.0, 1e-7, -1e-7, 1e-16)
+    }
+    assert names == {'swi 3 T, TE 20 ms, 0.63x1.3x2 mm'}
+
+
+def test_a_cell_without_a_lesion_has_no_size() -> None:
+    empty = ScanTrials('sub-01', 'p', 0)
+    for row in summarise([empty], GRID):
+        assert (row['implanted'], row['apparent_radius_mm'], row['peak_drop']) == (0, None, None)

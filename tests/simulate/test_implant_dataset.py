@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import pytest
 
 from shivacmb.bids import PassedOver, find_scans
 from shivacmb.exceptions import DataError, NoInputError, UsageError
+from shivacmb.imaging import load_scan
 from shivacmb.simulate.implant_dataset import ImplantOrder, implant_dataset
 from shivacmb.simulate.implant_files import load_host
+from shivacmb.simulate.implant_phase import phase_path
+from shivacmb.simulate.truth import truth_names, write_truth
 
 
 def dataset(root: Path, *, phase: bool = False) -> Path:
@@ -286,3 +290,118 @@ def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
     (bids / 'participants.tsv').write_text(table)
     implanted(bids, out)
     assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
+
+
+def lose(bids: Path, out: Path) -> float:
+    """How much of the signal in the label is left in the copy."""
+    name = 'sub-01/anat/sub-01'
+    labels = np.asarray(
+        nib.load(out / 'derivatives/truth' / f'{name}_desc-CMB_dseg.nii.gz').dataobj
+    )
+    old, new = (
+        load_scan(root / f'{name}_T2starw.nii.gz').image.get_fdata()[labels > 0]
+        for root in (bids, out)
+    )
+    assert labels.any()
+    return float(new.mean() / old.mean())
+
+
+@pytest.mark.parametrize(
+    ('at', 'kind', 'value'),
+    [(108, '<f', 0.0), (108, '<f', 348.0), (116, '<f', np.nan)],
+    ids=['no offset', 'offset of the header', 'no summand'],
+)
+def test_lesions_lie_where_the_loader_reads_them(
+    tmp_path: Path, at: int, kind: str, value: float
+) -> None:
+    """Headers that the app reads in its own way are written to in the same way."""
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    path = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into(kind, content, at, value)
+    if value == 348:
+        del content[348:352]
+    struct.pack_into('<f', content, 112, 1.0)
+    path.write_bytes(gzip.compress(bytes(content)))
+    assert implanted(bids, out)[0] == ['sub-01']
+    assert lose(bids, out) < 0.6
+    copy = gzip.decompress((out / path.relative_to(bids)).read_bytes())
+    assert copy[:348] == bytes(content[:348])
+
+
+@pytest.mark.parametrize('damage', ['cut', 'checksum'])
+def test_a_damaged_phase_stops_its_scan_alone(tmp_path: Path, damage: str) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    shutil.copytree(bids / 'sub-01', bids / 'sub-02')
+    shutil.copytree(bids / 'derivatives/masks/sub-01', bids / 'derivatives/masks/sub-02')
+    for path in [*bids.glob('**/sub-02/anat/*')]:
+        path.rename(path.with_name(path.name.replace('sub-01', 'sub-02')))
+    path = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    content = bytearray(path.read_bytes())
+    if damage == 'cut':
+        del content[-4:]
+    else:
+        content[-6] ^= 1
+    path.write_bytes(content)
+    made, failures, _ = implanted(bids, out)
+    assert (made, list(failures)) == (['sub-02'], ['sub-01'])
+    assert f'<{path}> cannot be read to its end' in str(failures['sub-01'])
+
+
+def test_a_unit_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    sidecar = bids / 'sub-01/anat/sub-01_part-phase_T2starw.json'
+    sidecar.write_text('{"Units": "rad"}')
+    _, failures, _ = implanted(bids, tmp_path / 'out')
+    said = str(failures['sub-01'])
+    assert ', which are not in rad, as its sidecars say; correct "Units" there, or' in said
+    sidecar.unlink()
+    assert implanted(bids, tmp_path / 'out')[0] == ['sub-01']
+
+
+def test_the_phase_may_be_compressed_otherwise_and_must_have_the_shape(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids', phase=True)
+    path = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    image = nib.load(path)
+    values = np.asarray(image.dataobj)
+    image.to_filename(path.with_suffix(''))
+    path.unlink()
+    assert implanted(bids, tmp_path / 'out')[0] == ['sub-01']
+    assert (tmp_path / 'out/sub-01/anat/sub-01_part-phase_T2starw.nii').is_file()
+    turned = nib.Nifti1Image(values.reshape(52, 48, 26), image.affine)
+    turned.to_filename(path.with_suffix(''))
+    _, failures, _ = implanted(bids, tmp_path / 'other')
+    assert 'has another grid than its magnitude: (52, 48, 26)' in str(failures['sub-01'])
+    assert [phase_path(bids / 'sub-01/anat/sub-01_part-magnitude_T2starw.nii.gz')] == [
+        path.with_suffix('')
+    ]
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['sub-01/anat/sub-01_T2starw.json',
+     *(f'derivatives/truth/sub-01/anat/{name}' for name in truth_names('sub-01'))],
+)  # fmt: skip
+def test_a_copy_that_lacks_a_file_is_made_anew(tmp_path: Path, name: str) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    implanted(bids, out)
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    assert implanted(bids, out)[2] == ['sub-01']
+    (out / name).unlink()
+    assert implanted(bids, out)[0] == ['sub-01']
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+
+
+def test_mimics_outside_the_image_are_not_listed(tmp_path: Path) -> None:
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    points = [(10.0, 5.0, 8.0), (10.0, 5.0, 10.9), (10.0, 5.0, 11.1), (-0.6, 5.0, 8.0)]
+    write_truth(
+        tmp_path, 'sub-1', labels=np.zeros((20, 20, 6), np.uint16),
+        brain=np.zeros((20, 20, 6), bool), affine=affine, to_scanner=np.eye(4), lesions=[],
+        mimics=[('vessel', np.array(point), 0.1) for point in points],
+    )  # fmt: skip
+    rows = (tmp_path / 'sub-1_desc-mimics_dseg.tsv').read_text().splitlines()[1:]
+    assert [row.split('\t')[:5] for row in rows] == [
+        ['1', 'vessel', '10.000', '5.000', '8.000'], ['2', 'vessel', '10.000', '5.000', '10.900']
+    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(truth_names('sub-1'))
