@@ -333,17 +333,19 @@ def _simulate(
         view = numbers[item.box]
         if item.visible:
             view[visible_label(item.drop) & (view == 0)] = number
+    mimics = [
+        *((kind, point, float('nan')) for kind, point in table),
+        *((item.zone, np.asarray(item.centre), item.chi) for item in calcium),
+        *_iron_rows(scene, tissue),
+    ]
     return Subject(
         images,
         _affine(head, grid, scanner.turn),
         brain,
         numbers,
         seen,
-        [
-            *((kind, point, float('nan')) for kind, point in table),
-            *((item.zone, np.asarray(item.centre), item.chi) for item in calcium),
-            *_iron_rows(scene, tissue),
-        ],
+        # where slices are missing they are not in the image
+        [mimic for mimic in mimics if grid.holds(mimic[1])],
         mimic_loss,
     )
 

@@ -47,6 +47,11 @@ class Grid:
             )
         ]
 
+    def holds(self, point: Array) -> bool:
+        """Whether a point, in mm from the first voxel, lies in a voxel."""
+        voxel = np.rint(np.asarray(point) / self.voxel_mm)
+        return bool((voxel >= 0).all() and (voxel < self.shape).all())
+
     def sub_voxels(self) -> Iterator[list[Array]]:
         """:meth:`points` of all sub-voxels."""
         for part in np.ndindex(self.parts):

@@ -78,7 +78,7 @@ def write_truth(
     lesions : sequence of (Lesion, visible, peak drop)
         The n-th has the number n + 1.
     mimics : sequence of (kind, ndarray [3], chi)
-        One point of each; those outside the image are left out.
+        One point of each.
     axes : str, optional
         Axes of the stored images, see :func:`shivacmb.simulate.files.write_image`.
     sources : sequence of str
@@ -112,16 +112,10 @@ def write_truth(
             **describe(_LESION),
         },
     )
-    points: list[list[Any]] = []
-    to_voxel = np.linalg.inv(affine)
-    for kind, point, chi in mimics:
-        placed = to_scanner[:3, :3] @ point + to_scanner[:3, 3]
-        voxel = np.rint(to_voxel[:3, :3] @ placed + to_voxel[:3, 3])
-        # where slices are missing
-        if (voxel >= 0).all() and (voxel < labels.shape).all():
-            x, y, z = placed
-            row = [len(points) + 1, kind, f'{x:.3f}', f'{y:.3f}', f'{z:.3f}', round(chi, 3)]
-            points.append(row)
+    points = []
+    for number, (kind, point, chi) in enumerate(mimics, start=1):
+        x, y, z = to_scanner[:3, :3] @ point + to_scanner[:3, 3]
+        points.append([number, kind, f'{x:.3f}', f'{y:.3f}', f'{z:.3f}', round(chi, 3)])
     base = folder / f'{stem}_desc-mimics_dseg'
     write_table(Path(f'{base}.tsv'), _MIMIC, points)
     write_json(

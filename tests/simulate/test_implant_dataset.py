@@ -18,7 +18,7 @@ from shivacmb.imaging import load_scan
 from shivacmb.simulate.implant_dataset import ImplantOrder, implant_dataset
 from shivacmb.simulate.implant_files import load_host
 from shivacmb.simulate.implant_phase import phase_path
-from shivacmb.simulate.truth import truth_names, write_truth
+from shivacmb.simulate.truth import truth_names
 
 
 def dataset(root: Path, *, phase: bool = False) -> Path:
@@ -390,18 +390,3 @@ def test_a_copy_that_lacks_a_file_is_made_anew(tmp_path: Path, name: str) -> Non
     (out / name).unlink()
     assert implanted(bids, out)[0] == ['sub-01']
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
-
-
-def test_mimics_outside_the_image_are_not_listed(tmp_path: Path) -> None:
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    points = [(10.0, 5.0, 8.0), (10.0, 5.0, 10.9), (10.0, 5.0, 11.1), (-0.6, 5.0, 8.0)]
-    write_truth(
-        tmp_path, 'sub-1', labels=np.zeros((20, 20, 6), np.uint16),
-        brain=np.zeros((20, 20, 6), bool), affine=affine, to_scanner=np.eye(4), lesions=[],
-        mimics=[('vessel', np.array(point), 0.1) for point in points],
-    )  # fmt: skip
-    rows = (tmp_path / 'sub-1_desc-mimics_dseg.tsv').read_text().splitlines()[1:]
-    assert [row.split('\t')[:5] for row in rows] == [
-        ['1', 'vessel', '10.000', '5.000', '8.000'], ['2', 'vessel', '10.000', '5.000', '10.900']
-    ]  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(truth_names('sub-1'))

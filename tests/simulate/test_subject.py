@@ -316,3 +316,10 @@ def test_a_subject_becomes_an_example_for_a_detector() -> None:
                 assert inside < np.median(found.image[brain])
     assert seen > 2
     assert draw(1).image.tobytes() == draw(1).image.tobytes()
+
+
+def test_a_grid_holds_what_lies_in_a_voxel() -> None:
+    grid = Grid(np.array([3.0, 4.0, 5.0]), (20, 20, 6), (1.0, 1.0, 2.0), 2)
+    inside = [(10.0, 5.0, 10.9), (-0.4, 19.4, 0.0)]
+    outside = [(10.0, 5.0, 11.1), (-0.6, 5.0, 8.0), (1.0, 19.6, 0.0)]
+    assert [grid.holds(np.array(point)) for point in inside + outside] == [True] * 2 + [False] * 3
