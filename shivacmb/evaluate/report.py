@@ -86,15 +86,15 @@ def _earlier_files(folder: Path) -> set[str]:
     try:
         content = json.loads((folder / 'evaluation.json').read_text(encoding='utf-8'))
         names = map(str, content['files']) if content['software'] == _SOFTWARE else ()
+        # the file may have been edited, and nothing outside the folder is ever ours
+        inside = folder.resolve()
+        return {
+            name
+            for name in names
+            if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)
+        }
     except (OSError, ValueError, LookupError, TypeError):
         return set()
-    # the file may have been edited, and nothing outside the folder is ever ours
-    inside = folder.resolve()
-    return {
-        name
-        for name in names
-        if (folder / name).is_file() and (folder / name).resolve().is_relative_to(inside)
-    }
 
 
 def _settings(options: Options, parts: Sequence[Part]) -> dict[str, Any]:

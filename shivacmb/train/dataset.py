@@ -259,7 +259,7 @@ def find_labelled(
     )  # fmt: skip
     if not found.scans and query.participants is not None:
         # they may be in another dataset
-        return LabelledSet((), ())
+        return LabelledSet((), (), refused=_refused(found, bids_dir))
     check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed, two_maps = [], [], []
     for scan in found.scans:
@@ -350,6 +350,9 @@ def _labels(
     files = session_images(folder)
     found: list[Path] = []
     for ending in endings:
+        if found:
+            # looked for only to be told of
+            return [*found, *_own_maps(scan, ending, files)]
         chosen = _own_maps(scan, ending, files) or _shared_maps(scan, ending, files, beside)
         if len(chosen) > 1:
             names = ', '.join(path.name for path in chosen)

@@ -144,6 +144,13 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
     return found
 
 
+def absent_in(path: Path) -> set[str]:
+    """Return persons of a table who had no scan in the training that wrote it."""
+    rows = _rows(path)
+    present = {row.get('person') for row in rows if row.get('scan') != 'n/a'}
+    return {row['person'] for row in rows if row.get('person')} - present
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline='', encoding='utf-8') as stream:

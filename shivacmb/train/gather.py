@@ -102,17 +102,17 @@ def _tell_mistyped(
 ) -> None:
     """Say which labels of the selection are those of nobody."""
     known = {path.name.removeprefix('sub-') for bids, _ in sets for path in bids.glob('sub-*')}
-    for option, labels in (
-        ('--participant-label', query.participants or ()),
-        ('--exclude-participant-label', query.exclude),
+    for option, labels, then in (
+        ('--participant-label', query.participants or (), 'nothing is learnt from them'),
+        ('--exclude-participant-label', query.exclude, 'whoever is meant is learnt from'),
     ):
         if unknown := sorted(set(labels) - known):
             named = ', '.join(f'sub-{label}' for label in unknown[:MOST_NAMES])
             more = len(unknown) - MOST_NAMES
             named += f' and {more} more' if more > 0 else ''
             tell(
-                f'warning: {option}: there is no {named}; see whether that is what you meant, as '
-                'scans that were to be left out may be learnt from'
+                f'warning: {option}: there is no {named}; see whether that is what you meant: '
+                + then
             )
 
 

@@ -25,7 +25,14 @@ from shivacmb.train.runs import damaged, note_rate, note_run, read_record
 from shivacmb.train.sources import VolumeSource
 from shivacmb.train.start import fold_weights, mean_of
 from shivacmb.train.unseen import check_images, start_caution, tell_contrasts, unknown_to_table
-from shivacmb.train.volumes import Preparation, names_in, note_pool, open_volume, prepare_all
+from shivacmb.train.volumes import (
+    LAYOUT,
+    Preparation,
+    names_in,
+    note_pool,
+    open_volume,
+    prepare_all,
+)
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -169,7 +176,7 @@ def _fixed_folds(task: Task, people: set[str], tell: Tell) -> dict[str, int] | N
             'the name that it has in the table, or leave --fold-table out'
         )
     tell(f'{known} of {len(people)} people keep their folds from <{task.fold_table}>')
-    if unknown := unknown_to_table(people, fixed.keys()):
+    if unknown := unknown_to_table(people, task.fold_table, task.plan.folds):
         tell(f'warning: <{task.fold_table}>: {unknown}')
     return fixed
 
@@ -211,9 +218,9 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
                 f'warning: fold {fold} learns from no {JUDGED} at all, because it leaves out '
                 'everybody who has some; label more people, or lower --folds'
             )
-    check_images(facts)
     content = _settings(task, {name: facts[name]['key'] for name in names})
     content['folds of scans'] = dict(zip(names, folds, strict=True))
+    check_images(facts, content['folds of scans'])
     if _begun(work):
         _check_continued(content, work)
     write_text(work / SETTINGS, json.dumps(content, indent=1) + '\n')
@@ -239,6 +246,7 @@ def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
     start = task.start
     return {
         **task.plan.to_json(),
+        'layout': LAYOUT,
         'start': f'{start.name} {start.version}' if start else None,
         # a model that was trained anew keeps its name
         **({'start folds': [fold.sha256[:16] for fold in start.folds]} if start else {}),
@@ -251,9 +259,9 @@ def _check_continued(content: dict[str, Any], work: Path) -> None:
     before = read_record(path)
     if not isinstance(before, dict) or not isinstance(before.get('scans'), dict):
         raise damaged(path)
-    if not isinstance(before.get('folds of scans'), dict):
+    if not isinstance(before.get('folds of scans'), dict) or before.get('layout') != LAYOUT:
         raise UsageError(
-            f'the training in <{work}> was begun by an earlier version; give another folder with '
+            f'the training in <{work}> was begun by another version; give another folder with '
             '--work'
         )
     settings = {name: value for name, value in content.items() if name not in _BY_SCAN}
@@ -307,19 +315,21 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
         return not stop()
 
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
+    folders = [task.work / f'fold-{fold}' for fold in wanted]
     with locked(task.work / POOL, wait=wait):
         names = gather(task, stop, tell)
         folds, facts = deal(task, names, tell)
+        made = [folder for folder in folders if not folder.exists()]
         # a command that waits for the pool must find that this one has begun
-        for fold in wanted:
-            (task.work / f'fold-{fold}').mkdir(exist_ok=True)
+        for folder in made:
+            folder.mkdir()
     try:
         _train_wanted(task, wanted, names, folds, facts, stop, tell)
     except BaseException:
-        for fold in wanted:
+        for folder in made:
             with contextlib.suppress(OSError):
                 # where nothing was learnt, everything may still be changed
-                (task.work / f'fold-{fold}').rmdir()
+                folder.rmdir()
         raise
     return collect(task, names, folds, facts)
 

@@ -7,22 +7,45 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb.bids import SCAN_CONTRASTS
 from shivacmb.exceptions import UsageError
-from shivacmb.train.folds import read_folds
+from shivacmb.train.folds import absent_in, read_folds
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shivacmb.models import Input
     from shivacmb.train.run import Task
 
 
-def unknown_to_table(people: Collection[str], table: Collection[str]) -> str:
-    """Say that people lost their fold, perhaps because the folder of a dataset was renamed."""
-    lost, new = set(table) - set(people), set(people) - set(table)
+def unknown_to_table(
+    people: Collection[str], table: Path, folds: int, *, named: bool = True
+) -> str:
+    """Say that people lost their fold, perhaps because the folder of a dataset was renamed.
+
+    Parameters
+    ----------
+    people : collection of str
+        Of the scans, as in the table.
+    table : Path
+        Folds of an earlier training.
+    folds : int
+        Their number.
+    named : bool
+        Name somebody; a model card must not.
+
+    Returns
+    -------
+    str
+        Empty where everybody is in the table, or everybody in the table has scans. Who had none
+        in that training either has not lost a fold now.
+    """
+    known = set(read_folds(table, folds))
+    lost, new = known - absent_in(table) - set(people), set(people) - known
     if not lost or not new:
         return ''
+    one, other = (f', such as {min(those)},' if named else '' for those in (lost, new))
     return (
-        f'{len(lost)} people of the table, such as {min(lost)}, are not among these scans, and '
-        f'{len(new)} of these, such as {min(new)}, are not in the table; the name of a dataset is '
-        'that of its folder'
+        f'{len(lost)} people of the table{one} are not among these scans, and {len(new)} of '
+        f'these{other} are not in the table; the name of a dataset is that of its folder'
     )
 
 
@@ -51,7 +74,7 @@ def start_caution(task: Task, people: Collection[str]) -> str:
         reason = 'without a table of folds'
     elif task.same_names:
         reason = 'with a table of folds that cannot tell datasets in folders of one name apart'
-    elif unknown := unknown_to_table(people, read_folds(task.fold_table, task.plan.folds)):
+    elif unknown := unknown_to_table(people, task.fold_table, task.plan.folds, named=False):
         reason = f'with a table of folds that does not fit ({unknown})'
     elif inherited:
         return f'of {start.name} {start.version}, with which the training began: {inherited}'
@@ -63,12 +86,14 @@ def start_caution(task: Task, people: Collection[str]) -> str:
     )
 
 
-def check_images(facts: Mapping[str, Mapping[str, Any]]) -> None:
+def check_images(facts: Mapping[str, Mapping[str, Any]], folds: Mapping[str, int]) -> None:
     """Refuse one image under the names of two people: a fold would be tested on what it learnt.
 
     Parameters
     ----------
     facts : mapping
+        Of each scan.
+    folds : mapping of str to int
         Of each scan.
 
     Raises
@@ -79,10 +104,11 @@ def check_images(facts: Mapping[str, Mapping[str, Any]]) -> None:
     owners: dict[str, str] = {}
     for name, own in facts.items():
         other = owners.setdefault(own['image_sha256'], name)
-        if facts[other]['person'] != own['person']:
+        if folds[other] != folds[name]:
             raise UsageError(
                 f'{other} and {name} are the same image, and would be learnt from in one fold and '
-                'count as unseen in another; leave one of them out'
+                'count as unseen in another; take the label map of one away, or leave its dataset '
+                'out. If the two are one person, put both into one fold with --fold-table'
             )
 
 

@@ -303,6 +303,11 @@ def names_in(folder: Path, how: Preparation, channels: Sequence[str]) -> list[st
             f'<{folder}> holds no prepared scans (its {POOL_FILE} is missing or damaged); leave '
             '--from-pool out, so that they are made'
         )
+    if before.get('layout') != LAYOUT:
+        raise UsageError(
+            f'the scans in <{folder}> were prepared by another version; leave --from-pool out, so '
+            'that they are made anew, or train with that version'
+        )
     if changed := [name for name in now if now[name] != before.get(name)]:
         raise UsageError(
             f'the scans in <{folder}> were prepared with another {", ".join(changed)}; give the '

@@ -386,7 +386,7 @@ def test_tasks_that_came_to_no_scan_are_told_of(tools_main: Tools, tmp_path: Pat
     logs.mkdir(parents=True)
     # made with the script, before anything was submitted
     done = tools_main('status', tmp_path)
-    assert f'no scan in <{tmp_path}>' in done.stderr
+    assert (done.returncode, f'no scan in <{tmp_path}>' in done.stderr) == (66, True)
     (logs / '1').mkdir()
     (logs / '1' / '0.log').write_text('task 0 on node1: 01\nexit code 125\n')
     done = tools_main('status', tmp_path)

@@ -75,7 +75,7 @@ def outs(app: Any, bids: Path, fsl: Path) -> dict[str, Path]:
     outs = {}
     for toolkit in ('auto', 'native'):
         outs[toolkit] = app.root / toolkit
-        done = app.participant(
+        done = app.default(
             bids, outs[toolkit], '--toolkit', toolkit, '--mask', 'bet', **on_path(fsl, app)
         )
         assert done.returncode == 0, done.stderr
@@ -118,7 +118,7 @@ def test_matrix_is_the_identity() -> None:
 def test_same_results_as_the_native_toolkit(outs: Any, tools: Any) -> None:
     both = {name: tools.results(out) for name, out in outs.items()}
     images = {name for name in both['native'] if name.endswith(('.nii.gz', 'dseg.tsv'))}
-    assert len(images) == 8
+    assert len(images) == 10
     for name in images:
         assert both['auto'][name] == both['native'][name], name
 

@@ -57,7 +57,7 @@ def bids(tmp_path_factory: pytest.TempPathFactory, tools: Any) -> Path:
 def clean(bids: Path, app: Any) -> Path:
     """Output of a run over one participant with one scan."""
     out = bids.with_name('clean')
-    done = app.participant(bids, out, '--work-dir', bids.with_name('work'))
+    done = app.default(bids, out, '--work-dir', bids.with_name('work'))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -76,7 +76,7 @@ def test_out_of_memory_once_gives_the_same_result_and_is_noted(
     app: Any, bids: Path, clean: Path, tmp_path: Path, tools: Any, injected: dict[str, str]
 ) -> None:
     short = tmp_path / 'short'
-    done = app.participant(bids, short, INJECT_OUT_OF_MEMORY='1', **injected)
+    done = app.default(bids, short, INJECT_OUT_OF_MEMORY='1', **injected)
     assert done.returncode == 0, done.stderr
     assert sidecar(clean)['Prediction'] == {
         'Engine': 'openvino',
@@ -104,14 +104,14 @@ def test_out_of_memory_for_good_ends_with_75(
     app: Any, bids: Path, tmp_path: Path, tools: Any, injected: dict[str, str]
 ) -> None:
     out = tmp_path / 'out'
-    done = app.participant(bids, out, INJECT_OUT_OF_MEMORY='99', **injected)
+    done = app.default(bids, out, INJECT_OUT_OF_MEMORY='99', **injected)
     assert done.returncode == 75
     said = tools.sentence(done.stderr)
     assert 'memory ran out while predicting on the CPU, then on the CPU, fold by fold' in said
     assert 'run the same command again' in said
     assert tools.scan_rows(out)['sub-01']['status'] == 'failed'
     # and the same command does it once memory is back
-    done = app.participant(bids, out, **injected)
+    done = app.default(bids, out, **injected)
     assert done.returncode == 0, done.stderr
     assert tools.scan_rows(out)['sub-01']['cmb_count'] == '3'
 

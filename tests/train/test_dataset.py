@@ -190,3 +190,30 @@ def test_classes_and_channels_are_read_from_text() -> None:
     for text in ('', 'a=', 'a=b/c'):
         with pytest.raises(UsageError, match='expected NAME=CONTRAST'):
             parse_input(text)
+
+
+def test_a_second_name_of_a_map_is_told_of_and_never_in_the_way(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    write_scan(tmp_path, '01', 1)
+    raw, maps = tmp_path / 'raw/sub-01/anat', tmp_path / 'labels/sub-01/anat'
+    own = maps / 'sub-01_desc-CMB_dseg.nii.gz'
+    for name in ('a', 'b'):
+        shutil.copy(raw / 'sub-01_T2starw.nii.gz', raw / f'sub-01_acq-{name}_T2starw.nii.gz')
+        shutil.copy(own, maps / f'sub-01_acq-{name}_desc-CMB_dseg.nii.gz')
+    (raw / 'sub-01_T2starw.nii.gz').unlink()
+    # whose this one is nobody can tell, and nobody has to
+    own.rename(maps / 'sub-01_label-CMB_mask.nii.gz')
+    query = Query((Input('swi', ('T2starw', 'swi')),), (LabelClass('CMB'),))
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query)
+    assert [scan.labels[0].name for scan in found.scans] == [
+        f'sub-01_acq-{name}_desc-CMB_dseg.nii.gz' for name in ('a', 'b')
+    ]
+    assert found.two_maps == ()
+    for end in ('nii.gz', 'nii'):
+        shutil.copy(
+            maps / 'sub-01_label-CMB_mask.nii.gz', maps / f'sub-01_acq-a_label-CMB_mask.{end}'
+        )
+    found = find_labelled(tmp_path / 'raw', tmp_path / 'labels', query)
+    assert found.two_maps == ('sub-01/anat/sub-01_acq-a_T2starw.nii.gz',)
+    assert found.scans[0].labels[0].name == 'sub-01_acq-a_desc-CMB_dseg.nii.gz'

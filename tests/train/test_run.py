@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.bids import PassedOver, find_scans
+from shivacmb.exceptions import DataError, NoInputError, TemporaryError, UsageError
 from shivacmb.models import Intensity
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
@@ -84,9 +86,7 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     assert start_caution(task(tmp_path), people) == ''
     assert start_caution(task(tmp_path, start=start(2), fold_table=table), people) == ''
     renamed = start_caution(task(tmp_path, start=start(2), fold_table=table), {'raw-v2/sub-01'})
-    assert (
-        'with a table of folds that does not fit (1 people of the table, such as raw/' in renamed
-    )
+    assert 'with a table of folds that does not fit (1 people of the table are not' in renamed
     alone = start_caution(task(tmp_path, start=start(2)), people)
     assert alone.startswith('the training began with first 1.0, without a table of folds: if')
     mean = start_caution(task(tmp_path, start=start(3), fold_table=table), people)
@@ -274,8 +274,13 @@ def test_one_image_under_the_names_of_two_people_is_refused(
         text.startswith('warning: 4 labels, such as sub-01, are in raw and in raw-2 and count')
         for text in told
     )
-    with pytest.raises(UsageError, match=r'raw-2/sub-01_T2starw and raw/sub-01_.* same image'):
+    with pytest.raises(UsageError, match=r'raw-2/sub-\d\d_.* and raw/sub-\d\d_.* same image'):
         deal(mine, names, lambda _: None)
+    # nothing is wrong with them in one fold
+    table = tmp_path / 'folds.tsv'
+    rows = [f'{raw}/sub-{n:02d}\t{n % 2}' for raw in ('raw', 'raw-2') for n in range(1, 5)]
+    table.write_text('\n'.join(['person\tfold', *rows]) + '\n')
+    deal(replace(mine, fold_table=table), names, lambda _: None)
 
 
 def test_somebody_left_out_of_one_round_keeps_their_fold(labelled: Path, tmp_path: Path) -> None:
@@ -290,6 +295,13 @@ def test_somebody_left_out_of_one_round_keeps_their_fold(labelled: Path, tmp_pat
     table = (second.work / 'folds.tsv').read_text()
     assert f'raw/sub-02\tn/a\tn/a\t{first["raw/sub-02"]}\n' in table
     assert read_folds(second.work / 'folds.tsv', 2) == first
+    # and is not missed by the next round, in which somebody is new
+    third = replace(second, start=start(2), fold_table=second.work / 'folds.tsv')
+    people = {'raw/sub-01', 'raw/sub-03', 'raw/sub-04', 'raw/sub-05'}
+    assert start_caution(third, people) == ''
+    lost = start_caution(third, people - {'raw/sub-03'})
+    assert '(1 people of the table are not among these scans, and 1 of these are not in' in lost
+    assert 'sub-' not in lost
 
 
 def test_a_start_that_was_trained_anew_is_another_one(labelled: Path, tmp_path: Path) -> None:
@@ -326,6 +338,33 @@ def test_a_command_that_waited_for_the_pool_finds_the_training_begun(
     assert not list(mine.work.glob('fold-*'))
 
 
+def test_a_training_of_another_version_is_refused(labelled: Path, tmp_path: Path) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    names = gather(mine, lambda: False, lambda _: None)
+    deal(mine, names, lambda _: None)
+    (mine.work / 'fold-0').mkdir()
+    for name in ('settings.json', 'pool/pool.json'):
+        text = (mine.work / name).read_text()
+        (mine.work / name).write_text(re.sub(r'"layout": \d+', '"layout": 1', text))
+    with pytest.raises(UsageError, match='was begun by another version; give another folder with'):
+        deal(mine, names, lambda _: None)
+    with pytest.raises(UsageError, match='were prepared by another version; leave --from-pool ou'):
+        gather(replace(mine, from_pool=True), lambda: False, lambda _: None)
+
+
+def test_what_cannot_be_listed_ends_the_search(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    folder = labelled / 'raw/sub-02'
+    found = replace(
+        find_scans(labelled / 'raw'), unreadable=(PassedOver(folder, 'it cannot be listed'),)
+    )
+    monkeypatch.setattr('shivacmb.train.dataset.find_scans', lambda *_, **__: found)
+    with pytest.raises(TemporaryError, match='sub-02> was left out, it cannot be listed; run the'):
+        gather(mine, lambda: False, lambda _: None)
+
+
 def test_what_is_left_out_or_mistyped_is_told(labelled: Path, tmp_path: Path) -> None:
     for name in ('raw', 'labels'):
         shutil.copytree(labelled / name, tmp_path / name)
@@ -341,4 +380,12 @@ def test_what_is_left_out_or_mistyped_is_told(labelled: Path, tmp_path: Path) ->
     assert warnings[0].startswith('warning: passed over sub-03/anat/sub-03_T2starw.nii.gz: ')
     assert warnings[1].startswith('warning: 1 scans, such as sub-01/anat/sub-01_T2starw.nii.gz, ')
     assert warnings[2].startswith('warning: --exclude-participant-label: there is no sub-2; see')
+    assert warnings[2].endswith('what you meant: whoever is meant is learnt from')
     assert len(warnings) == 3
+    told.clear()
+    asked = replace(mine, query=replace(mine.query, exclude=(), participants=('03', '11')))
+    with pytest.raises(NoInputError, match='no scan of sub-03, sub-11 in'):
+        gather(asked, lambda: False, told.append)
+    assert told[0].startswith('warning: passed over sub-03/anat/sub-03_T2starw.nii.gz: ')
+    assert told[1].endswith('is no sub-11; see whether that is what you meant: nothing is learnt'
+                            ' from them')  # fmt: skip
