@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,9 +125,15 @@ def _mistyped(
     ):
         unknown = sorted({label.removeprefix(f'{prefix}-') for label in labels} - set(known))
         if unknown:
-            named = ', '.join(f'{prefix}-{label}' for label in unknown[:MOST_NAMES])
-            more = f' and {len(unknown) - MOST_NAMES} more' if len(unknown) > MOST_NAMES else ''
-            yield f'{option}: no {named}{more} in {where}; see whether that is what you meant'
+            named = name_some(f'{prefix}-{label}' for label in unknown)
+            yield f'{option}: no {named} in {where}; see whether that is what you meant'
+
+
+def name_some(names: Iterable[str]) -> str:
+    """List names, the first ten of many."""
+    listed = list(names)
+    more = f' and {len(listed) - MOST_NAMES} more' if len(listed) > MOST_NAMES else ''
+    return ', '.join(listed[:MOST_NAMES]) + more
 
 
 def _wanted_labels(

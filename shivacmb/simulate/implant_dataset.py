@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from shivacmb.bids import Scan, write_text
+from shivacmb.bids.channels import bare_name
 from shivacmb.exceptions import OutputError, ShivaCMBError, UsageError
 from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.dataset_root import prepare_root
@@ -205,7 +206,7 @@ class _Earlier:
 
 
 def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.json')
+    return path.with_name(f'{bare_name(path)}.json')
 
 
 def _earlier(out_dir: Path, scan: Scan) -> _Earlier | None:

@@ -250,9 +250,9 @@ def find_labelled(
         bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
         modality=_modality(query.inputs[0]), require_description=False,
     )  # fmt: skip
-    for item in found.unreadable:
+    if found.unreadable:
         # trained without them, the model would be another one
-        raise found.left_out(bids_dir)[str(item.path)]
+        raise found.left_out(bids_dir)[str(found.unreadable[0].path)]
     channels = ChannelFinder(
         bids_dir, query.inputs, participants=query.participants, exclude=query.exclude,
         filters=query.filters,

@@ -8,11 +8,9 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+from shivacmb.bids.find import name_some
 from shivacmb.exceptions import NoInputError, UsageError
 from shivacmb.train.dataset import LabelledScan, Query, find_labelled
-
-#: Labels named in one message.
-MOST_NAMES = 10
 
 
 def dataset_names(folders: Sequence[Path]) -> list[str]:
@@ -107,9 +105,7 @@ def _tell_mistyped(
         ('--exclude-participant-label', query.exclude, 'whoever is meant is learnt from'),
     ):
         if unknown := sorted(set(labels) - known):
-            named = ', '.join(f'sub-{label}' for label in unknown[:MOST_NAMES])
-            more = len(unknown) - MOST_NAMES
-            named += f' and {more} more' if more > 0 else ''
+            named = name_some(f'sub-{label}' for label in unknown)
             tell(
                 f'warning: {option}: there is no {named}; see whether that is what you meant: '
                 + then

@@ -10,6 +10,7 @@ from shivacmb.bids import write_text
 from shivacmb.exceptions import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 RUNS, RATES = 'runs.json', 'rates.json'
@@ -51,13 +52,7 @@ def read_runs(work: Path) -> list[dict[str, Any]]:
     DataError
         The file is damaged.
     """
-    path = work / RUNS
-    runs = read_record(path) if path.exists() else []
-    if not isinstance(runs, list) or not all(
-        isinstance(run, dict) and isinstance(run.get('machine'), dict) for run in runs
-    ):
-        raise damaged(path)
-    return runs
+    return _entries(work / RUNS, lambda run: isinstance(run.get('machine'), dict))
 
 
 def note_rate(folder: Path, rate: dict[str, float], steps: int) -> None:
@@ -73,7 +68,7 @@ def note_rate(folder: Path, rate: dict[str, float], steps: int) -> None:
         Taken before.
     """
     rates = [own for own in read_rates(folder) if own['from_step'] < steps]
-    if not rates or {**rates[-1], 'from_step': 0} != {**rate, 'from_step': 0}:
+    if not rates or rates[-1] != {'from_step': rates[-1]['from_step'], **rate}:
         rates.append({'from_step': steps, **rate})
     write_text(folder / RATES, json.dumps(rates, indent=1) + '\n')
 
@@ -86,14 +81,18 @@ def read_rates(folder: Path) -> list[dict[str, float]]:
     DataError
         The file is damaged.
     """
-    path = folder / RATES
-    rates = read_record(path) if path.exists() else []
     keys = {'from_step', 'low', 'high', 'cycle', 'decay'}
-    if not isinstance(rates, list) or not all(
-        isinstance(own, dict) and own.keys() == keys for own in rates
+    return _entries(folder / RATES, lambda own: own.keys() == keys)
+
+
+def _entries(path: Path, whole: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Read a list of records; empty where there is no file yet."""
+    entries = read_record(path) if path.exists() else []
+    if not isinstance(entries, list) or not all(
+        isinstance(own, dict) and whole(own) for own in entries
     ):
         raise damaged(path)
-    return rates
+    return entries
 
 
 def read_record(path: Path) -> Any:
