@@ -7,7 +7,7 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from shivacmb.exceptions import OutputError, TemporaryError
 
@@ -51,7 +51,23 @@ def locked(folder: Path, wait: Callable[[], bool] = lambda: False) -> Iterator[N
         yield
 
 
-def _taken(stream: IO[str], folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
+    """Tell whether a process holds a folder; one that ended holds nothing, however it ended.
+
+    Raises
+    ------
+    OutputError
+        Its file system has no locks.
+    """
+    try:
+        stream = (folder / '.lock').open('rb')
+    except FileNotFoundError:
+        return False
+    with stream:
+        return not _taken(stream, folder)
+
+
+def _taken(stream: IO[Any], folder: Path) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

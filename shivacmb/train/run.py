@@ -18,7 +18,7 @@ from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.dataset import JUDGED, Query
 from shivacmb.train.folds import assign_folds, read_folds, write_folds
 from shivacmb.train.gather import gather_labelled
-from shivacmb.train.lock import locked
+from shivacmb.train.lock import is_locked, locked
 from shivacmb.train.loop import PausedError, Watch, safe_precision, train
 from shivacmb.train.plan import PATCHES_PER_SCAN, Plan, check_same
 from shivacmb.train.runs import damaged, note_rate, note_run, read_record
@@ -237,8 +237,10 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
 
 
 def _begun(work: Path) -> bool:
-    """Tell whether a fold has begun to learn: until then every setting may still change."""
-    return (work / SETTINGS).exists() and any(work.glob('fold-*'))
+    """Tell whether a fold learns or has learnt: until then every setting may still change."""
+    return (work / SETTINGS).exists() and any(
+        (folder / CHECKPOINT).exists() or is_locked(folder) for folder in work.glob('fold-*')
+    )
 
 
 def _settings(task: Task, keys: dict[str, str]) -> dict[str, Any]:
@@ -315,22 +317,14 @@ def train_folds(task: Task, *, stop: Stop, tell: Tell) -> Trained | None:
         return not stop()
 
     wanted = range(plan.folds) if task.only_fold is None else [task.only_fold]
-    folders = [task.work / f'fold-{fold}' for fold in wanted]
-    with locked(task.work / POOL, wait=wait):
-        names = gather(task, stop, tell)
-        folds, facts = deal(task, names, tell)
-        made = [folder for folder in folders if not folder.exists()]
-        # a command that waits for the pool must find that this one has begun
-        for folder in made:
-            folder.mkdir()
-    try:
+    with contextlib.ExitStack() as held:
+        with locked(task.work / POOL, wait=wait):
+            names = gather(task, stop, tell)
+            folds, facts = deal(task, names, tell)
+            # a command that waits for the pool must find that this one has begun
+            for fold in wanted:
+                held.enter_context(locked(task.work / f'fold-{fold}'))
         _train_wanted(task, wanted, names, folds, facts, stop, tell)
-    except BaseException:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                # where nothing was learnt, everything may still be changed
-                folder.rmdir()
-        raise
     return collect(task, names, folds, facts)
 
 
@@ -388,13 +382,12 @@ def _train_fold(
         tell=lambda row: tell(f'fold {fold}, step ' + _readable(row, recipe.steps)),
     )  # fmt: skip
     tell(f'fold {fold}: {recipe.steps} steps on {len(seen)} scans, {len(unseen)} left out')
-    with locked(folder):
-        note_rate(folder, plan.described_rate(len(seen)), _steps_done(folder))
-        try:
-            train(source, recipe, folder, initial=first, watch=watch,
-                  network=plan.network(len(seen), fold))  # fmt: skip
-        finally:
-            keras.utils.clear_session()
+    note_rate(folder, plan.described_rate(len(seen)), _steps_done(folder))
+    try:
+        train(source, recipe, folder, initial=first, watch=watch,
+              network=plan.network(len(seen), fold))  # fmt: skip
+    finally:
+        keras.utils.clear_session()
 
 
 def _readable(row: str, steps: int) -> str:

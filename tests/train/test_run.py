@@ -17,6 +17,7 @@ import pytest
 from shivacmb.bids import PassedOver, find_scans
 from shivacmb.exceptions import DataError, NoInputError, TemporaryError, UsageError
 from shivacmb.models import Intensity
+from shivacmb.train.checkpoint import CHECKPOINT
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
 from shivacmb.train.finish import training_facts
@@ -43,6 +44,12 @@ def task(tmp_path: Path, **changes: Any) -> Task:
     plan = Plan(folds=2)
     task = Task(plan, Query(plan.inputs, plan.classes), (), tmp_path / 'work')
     return replace(task, **changes)
+
+
+def begin(task: Task) -> None:
+    """A fold that has learnt something."""
+    (task.work / 'fold-0').mkdir(exist_ok=True)
+    (task.work / 'fold-0' / CHECKPOINT).touch()
 
 
 def start(folds: int, caution: str = '', sha256: str = 'a') -> Any:
@@ -177,7 +184,7 @@ def test_a_command_that_is_refused_leaves_the_prepared_scans(
     deal(mine, names, lambda _: None)
     assert gather(mine, lambda: False, lambda _: None) == names
     # a fold has begun
-    (mine.work / 'fold-0').mkdir()
+    begin(mine)
     pool = mine.work / 'pool'
     before = {path: path.read_bytes() for path in pool.iterdir()}
     monkeypatch.setattr('shivacmb.train.run.prepare_all', lambda *_, **__: pytest.fail('prepared'))
@@ -308,7 +315,7 @@ def test_a_start_that_was_trained_anew_is_another_one(labelled: Path, tmp_path: 
     mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),), start=start(2))
     names = gather(mine, lambda: False, lambda _: None)
     deal(mine, names, lambda _: None)
-    (mine.work / 'fold-0').mkdir()
+    begin(mine)
     deal(mine, names, lambda _: None)
     with pytest.raises(UsageError, match='begun with other settings: start folds'):
         deal(replace(mine, start=start(2, sha256='b')), names, lambda _: None)
@@ -334,15 +341,21 @@ def test_a_command_that_waited_for_the_pool_finds_the_training_begun(
     with pytest.raises(StartedError):
         train_folds(mine, stop=lambda: False, tell=told.append)
     assert any(text.startswith('warning: no scan is swi, and the model will') for text in told)
-    # nothing was learnt, so that everything may change
-    assert not list(mine.work.glob('fold-*'))
+    # nothing was learnt, so that everything may change; a fold that was killed then looks the same
+    assert (mine.work / 'fold-0').is_dir()
+    (mine.work / 'fold-0' / 'rates.json').write_text('[]')
+    names = gather(mine, lambda: False, told.append)
+    deal(other, names, told.append)
+    begin(mine)
+    with pytest.raises(UsageError, match='begun with other settings: loss'):
+        deal(mine, names, told.append)
 
 
 def test_a_training_of_another_version_is_refused(labelled: Path, tmp_path: Path) -> None:
     mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
     names = gather(mine, lambda: False, lambda _: None)
     deal(mine, names, lambda _: None)
-    (mine.work / 'fold-0').mkdir()
+    begin(mine)
     for name in ('settings.json', 'pool/pool.json'):
         text = (mine.work / name).read_text()
         (mine.work / name).write_text(re.sub(r'"layout": \d+', '"layout": 1', text))
