@@ -24,9 +24,9 @@ from shivacmb.exceptions import (
 )
 from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.files import write_json, write_table
-from shivacmb.simulate.implant import ZONE, Host, draw_positions, implant, room
+from shivacmb.simulate.implant import Host, draw_positions, implant, room
 from shivacmb.simulate.implant_dataset import scan_stream
-from shivacmb.simulate.implant_files import Fallback, input_sums, load_host
+from shivacmb.simulate.implant_files import Fallback, input_sums, load_host, zones_model
 from shivacmb.simulate.implant_find import find_hosts
 from shivacmb.simulate.lesions import VISIBLE_PHASE, Lesion, blooming
 
@@ -176,10 +176,10 @@ def try_scan(stem: str, contrast: str, host: Host, grid: Grid, detect: Detector)
         cells = [grid.cells[index] for index in rng.permutation(len(grid.cells))]
         # far enough apart that two lesions never pass for one; places shift by up to 1.4 mm
         apart = max(14.0, 2.0 * widest + 2.0)
-        positions = draw_positions(rng, host, free, len(cells), apart_mm=apart)
+        positions, zones = draw_positions(rng, host, free, len(cells), apart_mm=apart)
         lesions = [
-            _sphere(host, position, radius, chi)
-            for position, (radius, chi) in zip(positions, cells, strict=False)
+            _sphere(host, position, zone, radius, chi)
+            for position, zone, (radius, chi) in zip(positions, zones, cells, strict=False)
         ]
         new = implant(rng, host, lesions)
         found = np.array(
@@ -230,10 +230,10 @@ def _apparent_radius(host: Host, radius: float, chi: float) -> float:
     return float(radius * blooming(chi, host.protocol, VISIBLE_PHASE))
 
 
-def _sphere(host: Host, position: Array, radius: float, chi: float) -> Lesion:
+def _sphere(host: Host, position: Array, zone: str, radius: float, chi: float) -> Lesion:
     x, y, z = (float(value) for value in position)
     seen = _apparent_radius(host, radius, chi)
-    return Lesion((x, y, z), seen, radius, chi, 1.0, ((0.0, 0.0, 0.0, radius),), ZONE)
+    return Lesion((x, y, z), seen, radius, chi, 1.0, ((0.0, 0.0, 0.0, radius),), zone)
 
 
 def _away_from(host: Host, where: Array, points: Array, gap_mm: float) -> Array:
@@ -361,7 +361,7 @@ def measure_detectability(
         'grid': json.loads(json.dumps(asdict(grid))), 'detector': detector_name,
         'detector_key': json.loads(json.dumps(dict(detector_key or {}))),
         'fallback': asdict(fallback or Fallback()), 'software_version': __version__,
-        'simulator': SIMULATOR,
+        'simulator': SIMULATOR, 'zones': zones_model(),
     }  # fmt: skip
     done: list[ScanTrials] = []
     for number, scan in enumerate(scans):

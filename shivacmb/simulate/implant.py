@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from shivacmb.exceptions import DataError
+from shivacmb.imaging.zones import SIDE_STEP, Zone
+from shivacmb.lesions.surroundings import parenchyma
 from shivacmb.simulate.dataset_scan import least_drop
 from shivacmb.simulate.exact import one_thread
 from shivacmb.simulate.implant_swi import slice_axis, weighting
@@ -27,8 +29,17 @@ from shivacmb.simulate.lesions_place import place
 Array = NDArray[Any]
 Box = tuple[slice, slice, slice]
 
-#: Zone of lesions in scans whose zones nobody has drawn.
+#: Zone of lesions in scans whose zones are not known.
 ZONE = 'brain'
+#: Zones in which simulated lesions lie, as they are found in a scan.
+FOUND_AS: dict[str, Zone] = {
+    'white_matter': Zone.WHITE_MATTER,
+    'cortex': Zone.CORTEX,
+    'cerebellum': Zone.CEREBELLUM,
+    'basal_ganglia': Zone.DEEP_GREY,
+    'thalamus': Zone.THALAMUS,
+    'brainstem': Zone.BRAINSTEM,
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class Host:
         1 where a raised field gives a positive phase, -1 where a negative one.
     swi : bool
         Whether ``magnitude`` is an SWI: multiplied by a mask that was made of the phase.
+    zones : ndarray, uint8 [X, Y, Z], optional
+        Values of :data:`shivacmb.imaging.zones.REGIONS`; None where they are not known.
     """
 
     magnitude: Array
@@ -60,6 +73,7 @@ class Host:
     phase: Array | None = None
     phase_sign: int = 1
     swi: bool = False
+    zones: Array | None = None
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
@@ -138,6 +152,8 @@ def noise_level(magnitude: Array, brain: Array) -> float:
 def room(host: Host, *, edge_mm: float = 3.0) -> Array:
     """Where a lesion may be put: deep enough in the brain and in tissue, not in fluid or vessels.
 
+    Zones are rough, so what is much brighter or darker than the tissue around is left out as well.
+
     Parameters
     ----------
     host : Host
@@ -157,12 +173,15 @@ def room(host: Host, *, edge_mm: float = 3.0) -> Array:
     size = np.array(host.voxel_mm)
     inside = np.pad(host.brain, 1)
     deep = ndimage.distance_transform_edt(inside, sampling=size)[1:-1, 1:-1, 1:-1] >= edge_mm
-    weight = ndimage.gaussian_filter(host.brain.astype(np.float32), 6.0 / size)
-    around = ndimage.gaussian_filter(host.magnitude * host.brain, 6.0 / size)
+    tissue = host.brain
+    if host.zones is not None:
+        tissue = tissue & parenchyma(host.zones, host.affine)
+    weight = ndimage.gaussian_filter(tissue.astype(np.float32), 6.0 / size)
+    around = ndimage.gaussian_filter(host.magnitude * tissue, 6.0 / size)
     around /= np.maximum(weight, 1e-6)
     here = ndimage.gaussian_filter(host.magnitude, 0.7 / size)
     usual = np.abs(here - around) < 0.25 * around
-    found = np.asarray(deep & usual)
+    found = np.asarray(deep & usual & tissue)
     if not found.any():
         raise DataError(
             'no tissue lies deep enough in the brain mask to hold a lesion; see whether the mask '
@@ -178,8 +197,8 @@ def draw_positions(
     count: int,
     *,
     apart_mm: float = 6.0,
-) -> Array:
-    """Choose centres for lesions.
+) -> tuple[Array, list[str]]:
+    """Choose centres for lesions, by zone as in simulated heads where the zones are known.
 
     Parameters
     ----------
@@ -195,35 +214,44 @@ def draw_positions(
 
     Returns
     -------
-    ndarray, float [N, 3]
+    positions : ndarray, float [N, 3]
         In mm along the voxel axes from the centre of voxel (0, 0, 0).
+    zones : list of str
+        Of each, as in :data:`shivacmb.simulate.lesions_place.ZONES`; :data:`ZONE` where they are
+        not known.
     """
     # place() thinks in cubic voxels
     lines = [
         np.clip(np.rint(np.arange(max(1, int((n - 1) * v) + 1)) / v).astype(int), 0, n - 1)
         for n, v in zip(host.shape, host.voxel_mm, strict=True)
     ]
-    cubic = where[np.ix_(*lines)]
-    chosen = place(rng, {'white_matter': cubic}, cubic, count, edge_mm=0.0, apart_mm=apart_mm)
-    return np.array([spot[:3] for spot in chosen], float).reshape(-1, 3) + rng.uniform(
-        -0.4, 0.4, (len(chosen), 3)
-    )
+    cubic = np.ix_(*lines)
+    free = where[cubic]
+    rooms = {'white_matter': free}
+    if host.zones is not None:
+        found = host.zones[cubic] % SIDE_STEP
+        rooms = {name: free & (found == zone) for name, zone in FOUND_AS.items()}
+    chosen = place(rng, rooms, free, count, edge_mm=0.0, apart_mm=apart_mm)
+    positions = np.array([spot[:3] for spot in chosen], float).reshape(-1, 3)
+    positions += rng.uniform(-0.4, 0.4, positions.shape)
+    return positions, [ZONE if host.zones is None else spot[3] for spot in chosen]
 
 
 def draw_lesions(
     rng: np.random.Generator,
     host: Host,
     positions: Array,
+    zones: Sequence[str],
     *,
     radius_mm: tuple[float, float] | None = None,
     chi_ppm: tuple[float, float] = (0.15, 2.5),
 ) -> list[Lesion]:
     """Draw a lesion for every position; see :func:`shivacmb.simulate.lesions.draw_lesion`."""
     found = []
-    for x, y, z in positions:
+    for (x, y, z), zone in zip(positions, zones, strict=True):
         radius = float(rng.uniform(*radius_mm)) if radius_mm else None
         drawn = draw_lesion(
-            rng, (float(x), float(y), float(z)), host.protocol, ZONE, radius, chi_ppm[0],
+            rng, (float(x), float(y), float(z)), host.protocol, zone, radius, chi_ppm[0],
             chi_ppm[1],
         )  # fmt: skip
         found.append(replace(drawn, depth=1.0))

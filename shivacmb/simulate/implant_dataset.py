@@ -20,7 +20,13 @@ from shivacmb.simulate.bids_dataset import SIMULATOR
 from shivacmb.simulate.dataset_root import prepare_root
 from shivacmb.simulate.files import staging, write_table
 from shivacmb.simulate.implant import draw_lesions, draw_positions, implant, room
-from shivacmb.simulate.implant_files import Fallback, input_sums, load_host, write_implanted
+from shivacmb.simulate.implant_files import (
+    Fallback,
+    input_sums,
+    load_host,
+    write_implanted,
+    zones_model,
+)
 from shivacmb.simulate.implant_find import find_hosts
 from shivacmb.simulate.lesions_place import check_wishes, draw_count
 from shivacmb.simulate.truth import truth_names, write_truth
@@ -134,7 +140,10 @@ def implant_dataset(
         bids_dir, participants=participants, modality=modality, mask_pattern=mask_pattern, say=say
     )
     masks = [[name, str(path.resolve())] for name, path in (derivatives or {}).items()]
-    search = {'modality': modality, 'derivatives': masks, 'mask_pattern': mask_pattern}
+    search = {
+        'modality': modality, 'derivatives': masks, 'mask_pattern': mask_pattern,
+        'zones': zones_model(),
+    }  # fmt: skip
     tell = say or _silent
     # before the first scan: hours later nobody looks
     ignored, people, words = (
@@ -242,8 +251,8 @@ def _one(
         count = draw_count(rng, free=order.lesion_free)
     else:
         count = int(rng.integers(order.lesions[0], order.lesions[1] + 1))
-    positions = draw_positions(rng, host, room(host), count) if count else np.empty((0, 3))
-    lesions = draw_lesions(rng, host, positions, radius_mm=order.radius_mm, chi_ppm=order.chi_ppm)
+    where = draw_positions(rng, host, room(host), count) if count else (np.empty((0, 3)), [])
+    lesions = draw_lesions(rng, host, *where, radius_mm=order.radius_mm, chi_ppm=order.chi_ppm)
     new = implant(rng, host, lesions)
     raw, truth = _folders(out_dir, scan)
     with staging(out_dir, scan.stem) as stage:

@@ -7,18 +7,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
 from shivacmb.bids.sidecars import SidecarReader, split_name
-from shivacmb.exceptions import DataError
+from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import load_scan, read_mask, read_stored, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
 from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
 from shivacmb.simulate.lesions import Protocol
+
+if TYPE_CHECKING:
+    from shivacmb.models.brain_mask import BrainMaps
 
 Array = NDArray[Any]
 #: What a scan of a head may have: others are another unit, or a slip.
@@ -99,6 +102,8 @@ def load_host(
     ------
     DataError
         When the scan, its phase, its mask or its protocol cannot be used.
+    ModelError
+        When the network that finds the zones is missing or altered.
     NoInputError
         When a mask was asked for and there is none.
     """
@@ -116,12 +121,19 @@ def load_host(
     if path is not None:
         values, scale, sidecar, guessed = read_phase(path, image, phase_metadata(scan, path))
         notes += guessed
+    mask = find_brain_mask(scan, derivatives or {}, mask_pattern)
+    brain, zones = _brain(image, mask, scan.name)
+    if zones is None:
+        notes.append(
+            f'{scan.name}: its zones are not known, because the built-in network sees no brain in '
+            'it; lesions are put anywhere in the mask that is as bright as its surroundings'
+        )
     host = Host(
-        np.asarray(image.dataobj, np.float32), affine,
-        _brain(image, find_brain_mask(scan, derivatives or {}, mask_pattern), scan.name),
-        protocol, values, fallback.phase_sign,
+        np.asarray(image.dataobj, np.float32), affine, brain, protocol, values,
+        fallback.phase_sign,
         # the magnitude of an SWI sequence lacks the mask, whatever its suffix
         swi=scan.contrast == 'swi' and 'part' not in scan.entities,
+        zones=zones,
     )  # fmt: skip
     return HostFile(host, image, path, scale, sidecar, tuple(notes))
 
@@ -189,8 +201,14 @@ def _sidecar_of(scan: Scan, name: str) -> Path:
     return scan.path
 
 
-def _brain(image: Any, mask: Path | None, name: str) -> Array:
-    """Brain mask on the scan's own grid."""
+def _brain(image: Any, mask: Path | None, name: str) -> tuple[Array, Array | None]:
+    """Brain mask on the scan's own grid, and its zones where the network sees a brain."""
+    from shivacmb.models.brain_mask import find_brain, find_mask
+
+    def look() -> BrainMaps:
+        return find_brain(image, engine='openvino')
+
+    maps: BrainMaps | None
     if mask is not None:
         given = read_mask(mask)
         if not same_grid(given, image):
@@ -198,15 +216,28 @@ def _brain(image: Any, mask: Path | None, name: str) -> Array:
                 f'the brain mask <{mask}> has another grid than {name}; resample it to the scan'
             )
         brain = np.asarray(given.dataobj) > 0
+        try:
+            maps = look()
+        except ModelError:
+            # a damaged network says nothing about the scan
+            raise
+        except DataError:
+            maps = None
     else:
-        from shivacmb.models.brain_mask import find_brain, find_mask
-
         values = np.asarray(image.dataobj, np.float32)
-        sizes = image.header.get_zooms()[:3]
-        brain = find_mask(values, sizes, lambda: find_brain(image, engine='openvino'))[0]
+        brain, _, maps = find_mask(values, image.header.get_zooms()[:3], look)
     if not brain.any():
         raise DataError(f'the brain mask of {name} is empty; give one that is not')
-    return brain
+    return brain, None if maps is None else maps.zones(brain)
+
+
+def zones_model() -> str:
+    """Name and version of the network whose zones decide where lesions go."""
+    from shivacmb.models import find_bundle
+    from shivacmb.models.brain_mask import BUILTIN
+
+    bundle = find_bundle(BUILTIN)
+    return f'{bundle.name} {bundle.version}'
 
 
 def input_sums(

@@ -27,6 +27,8 @@ from shivacmb.simulate.detectability_plot import write_plots
 from shivacmb.simulate.implant import Host, draw_positions
 from shivacmb.simulate.lesions import Protocol
 
+pytestmark = pytest.mark.usefixtures('all_white_matter')
+
 GRID = Grid((0.6, 1.6), (0.2, 2.0), repeats=2, seed=3)
 
 
@@ -135,7 +137,7 @@ def test_large_lesions_lie_as_far_apart_as_their_tolerance_asks(
     )
     widest = max(tolerance_mm(trial.apparent_radius_mm) for trial in tried.trials)
     assert widest > 8
-    for places in drawn:
+    for places, _ in drawn:
         assert len(places) >= 2
         gaps = np.linalg.norm(places[:, None] - places[None], axis=-1)
         assert gaps[np.triu_indices(len(places), 1)].min() > 2 * widest

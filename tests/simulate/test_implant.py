@@ -31,6 +31,8 @@ from shivacmb.simulate.implant_files import load_host, write_like
 from shivacmb.simulate.implant_phase import phase_path, phase_scale
 from shivacmb.simulate.lesions import Protocol, lesion_signal, phase_reach
 
+pytestmark = pytest.mark.usefixtures('all_white_matter')
+
 
 def host(phase: bool = False, noise: float = 10.0, sign: int = 1) -> Host:
     rng = np.random.default_rng(0)
@@ -48,8 +50,8 @@ def host(phase: bool = False, noise: float = 10.0, sign: int = 1) -> Host:
 
 def lesions_in(scan: Host, count: int = 3, chi: float = 1.0) -> list[Any]:
     rng = np.random.default_rng(1)
-    positions = draw_positions(rng, scan, room(scan), count, apart_mm=12.0)
-    return draw_lesions(rng, scan, positions, radius_mm=(2.0, 2.5), chi_ppm=(chi, chi))
+    places = draw_positions(rng, scan, room(scan), count, apart_mm=12.0)
+    return draw_lesions(rng, scan, *places, radius_mm=(2.0, 2.5), chi_ppm=(chi, chi))
 
 
 def test_the_field_runs_along_scanner_z_whatever_the_axes() -> None:
@@ -66,8 +68,9 @@ def test_noise_is_measured_within_the_brain() -> None:
 def test_positions_lie_in_the_room_and_apart() -> None:
     scan = host()
     free = room(scan)
-    spots = draw_positions(np.random.default_rng(2), scan, free, 6, apart_mm=10.0)
+    spots, zones = draw_positions(np.random.default_rng(2), scan, free, 6, apart_mm=10.0)
     assert len(spots) >= 4
+    assert zones == ['brain'] * len(spots)
     voxels = np.rint(spots / scan.voxel_mm).astype(int)
     assert scan.brain[tuple(voxels.T)].all()
     gaps = np.linalg.norm(spots[:, None] - spots[None], axis=-1)
@@ -80,6 +83,34 @@ def test_fluid_and_vessels_are_no_room() -> None:
     assert not room(scan)[22:26, 24:28, 12:14].any()
     with pytest.raises(DataError, match='hold a lesion'):
         room(Host(scan.magnitude, scan.affine, np.zeros_like(scan.brain), scan.protocol))
+
+
+def test_lesions_lie_in_the_tissue_of_their_zones() -> None:
+    scan = host()
+    zones = np.where(scan.brain, 22, 0).astype(np.uint8)
+    zones[:, :20] = np.where(scan.brain, 11, 0)[:, :20]
+    # deep in a pool everything is as bright as its surroundings
+    pool = scan.magnitude.copy()
+    pool[:, 26:] = 1500
+    assert room(replace(scan, magnitude=pool))[24, 40, 13]
+    fluid = zones.copy()
+    fluid[:, 26:] = 7
+    known = replace(scan, magnitude=pool, zones=fluid)
+    assert not room(known)[:, 26:].any()
+    # fluid that the zones take for tissue is still much brighter than that
+    scan.magnitude[:, 26:34] = 1500
+    fluid = zones.copy()
+    fluid[:, 26:33] = 7
+    known = replace(scan, zones=fluid)
+    free = room(known)
+    assert not free[:, 26:34].any()
+    assert free[24, 38, 13]
+    spots, names = draw_positions(np.random.default_rng(2), known, free, 12, apart_mm=5.0)
+    voxels = np.rint(spots / scan.voxel_mm).astype(int)
+    assert set(names) == {'cortex', 'white_matter'}
+    assert (np.array(names) == 'cortex').tolist() == (voxels[:, 1] < 20).tolist()
+    lesions = draw_lesions(np.random.default_rng(2), known, spots, names)
+    assert [lesion.zone for lesion in lesions] == names
 
 
 def test_lesions_darken_their_boxes_and_nothing_else() -> None:
@@ -385,7 +416,7 @@ def test_phase_turns_alike_in_every_unit(
     rng = scan_stream(ORDER.seed, 'sub-01')
     rng.integers(2, 3)
     places = draw_positions(rng, found, room(found), 2)
-    lesions = draw_lesions(rng, found, places, radius_mm=ORDER.radius_mm, chi_ppm=ORDER.chi_ppm)
+    lesions = draw_lesions(rng, found, *places, radius_mm=ORDER.radius_mm, chi_ppm=ORDER.chi_ppm)
     scan = replace(found, phase=wrapped().astype(np.float32))
     expected = np.zeros(scan.shape)
     for lesion in lesions:

@@ -20,6 +20,8 @@ from shivacmb.simulate.implant_files import load_host
 from shivacmb.simulate.implant_phase import phase_path
 from shivacmb.simulate.truth import truth_names
 
+pytestmark = pytest.mark.usefixtures('all_white_matter')
+
 
 def dataset(root: Path, *, phase: bool = False) -> Path:
     """A dataset of one scan, with its brain mask."""
