@@ -19,7 +19,7 @@ from shivacmb.evaluate.lists import (
     point_rows,
     read_rows,
 )
-from shivacmb.exceptions import DataError, NoInputError
+from shivacmb.exceptions import DataError, NoInputError, UsageError
 
 Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
 KINDS: tuple[Kind, ...] = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
@@ -156,6 +156,8 @@ def find_sources(
         If there is nothing.
     DataError
         If two files belong to one scan, or name and folder of one do not agree on whose it is.
+    UsageError
+        If the pattern is none that can be looked for below the folder.
     """
     if root.is_file():
         return _single(root, kind, count_column)
@@ -163,7 +165,7 @@ def find_sources(
         raise NoInputError(f'There is no folder or file <{root}> with {side}; check the path')
     if pattern is not None:
         pattern = pattern.replace('{class}', class_name)
-        files = _by_pattern(root, pattern)
+        files = _by_pattern(root, pattern, side)
         found = _sources([(path, pattern) for path in files], kind, root)
     else:
         found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
@@ -182,9 +184,21 @@ def _option(side: str) -> str:
     return 'truth' if side == 'truth' else 'pred'
 
 
-def _by_pattern(root: Path, pattern: str) -> list[Path]:
-    files = root.glob(pattern) if '/' in pattern else root.rglob(pattern)
-    return sorted(path for path in files if path.is_file() and not _hidden(path, root))
+def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
+    try:
+        files = list(root.glob(pattern) if '/' in pattern else root.rglob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f'--{_option(side)}-pattern "{pattern}" cannot be looked for below <{root}> '
+            f'({error}); it is relative to that folder, and ** stands for whole folders, as in '
+            '"**/*_lesions.nii.gz"'
+        ) from error
+    return sorted(path for path in files if _is_file(path) and not _hidden(path, root))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file, or a link to one that is not here: that scan is not missing."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -198,7 +212,7 @@ def _by_names(
     order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
     if prefer_probability:
         order = ['probability', *order]
-    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and path.is_file())
+    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and _is_file(path))
     for wanted in order:
         for pattern in _PATTERNS[wanted]:
             globs = [
@@ -326,7 +340,11 @@ def _expand(found: Iterable[Source], count_column: str | None) -> list[Source]:
     for source in found:
         if source.kind == 'counts':
             rows = count_rows(source.path, count_column)
-        elif source.kind == 'points' and 'participant_id' in read_rows(source.path)[0]:
+        elif (
+            source.kind == 'points'
+            and source.path.exists()  # else it is said when its scan is read, if it is at all
+            and 'participant_id' in read_rows(source.path)[0]
+        ):
             rows = point_rows(source.path)
         else:
             sources.append(source)

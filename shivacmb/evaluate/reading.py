@@ -15,7 +15,14 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
-from shivacmb.evaluate.lists import NAME_COLUMNS, Listed, read_points, read_rows, zone_of
+from shivacmb.evaluate.lists import (
+    NAME_COLUMNS,
+    NOT_HERE,
+    Listed,
+    read_points,
+    read_rows,
+    zone_of,
+)
 from shivacmb.evaluate.objects import (
     Objects,
     close_together,
@@ -94,9 +101,11 @@ def open_image(path: Path, side: str) -> Any:
     Raises
     ------
     DataError
-        If it cannot be opened, holds colours or complex numbers, has more than one volume, or its
-        header does not say where its voxels lie.
+        If it is not here or cannot be opened, holds colours or complex numbers, has more than one
+        volume, or its header does not say where its voxels lie.
     """
+    if path.is_symlink() and not path.exists():
+        raise DataError(f'<{path}> ({side}) {NOT_HERE}')
     try:
         image: Any = nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:

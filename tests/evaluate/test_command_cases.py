@@ -154,3 +154,37 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert second.returncode == 0, second.stderr
     assert 'second set: 1 scan(s) have no prediction: sub-03 (not counted' in second.stderr
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
+
+
+@pytest.mark.parametrize('option', [(), ('--pred-pattern', '*_dseg.nii.gz')])
+def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
+    tmp_path: Path, command: Command, option: tuple[str, ...]
+) -> None:
+    for label in ('01', '02'):
+        for side in ('p', 't'):
+            save(tmp_path / side / f'sub-{label}_desc-CMB_dseg.nii.gz', A)
+    link = tmp_path / 'p' / 'sub-02_desc-CMB_dseg.nii.gz'
+    link.unlink()
+    link.symlink_to(tmp_path / 'annex' / 'key')
+    run = (tmp_path / 'p', tmp_path / 't', '-o', tmp_path / 'o', '--missing-as-empty', *option)
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'<{link}> (predictions) is a link to a file that is not here: fetch it' in done.stderr
+    done = command(*run, '--participant-label', '01')
+    assert done.returncode == 0, done.stderr
+
+
+def test_table_that_is_not_here_is_named(tmp_path: Path, command: Command) -> None:
+    save(tmp_path / 'p' / 'sub-01_desc-CMB_dseg.nii.gz', A)
+    save(tmp_path / 'p' / 'sub-02_desc-CMB_dseg.nii.gz', A)
+    truth = tmp_path / 't'
+    truth.mkdir()
+    (truth / 'sub-01_desc-CMB_points.tsv').write_text('x\ty\tz\n5\t5\t5\n', encoding='utf-8')
+    link = truth / 'sub-02_desc-CMB_points.tsv'
+    link.symlink_to(tmp_path / 'annex' / 'key')
+    run = (tmp_path / 'p', truth, '-o', tmp_path / 'o')
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'The table <{link}> is a link to a file that is not here' in done.stderr
+    done = command(*run, '--participant-label', '01')
+    assert done.returncode == 0, done.stderr
