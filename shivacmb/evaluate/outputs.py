@@ -301,11 +301,9 @@ def write_tables(folder: Path, tables: Mapping[str, list[Line]]) -> list[Path]:
     """
     written = []
     for name, lines in tables.items():
-        path = folder / f'{name}.tsv'
         if not lines:
-            path.unlink(missing_ok=True)
-            path.with_suffix('.json').unlink(missing_ok=True)
             continue
+        path = folder / f'{name}.tsv'
         columns = list(dict.fromkeys(column for line in lines for column in line))
         if name == 'summary':
             columns = list(SUMMARY)

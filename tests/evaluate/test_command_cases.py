@@ -121,6 +121,23 @@ def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> No
     assert {'table3.md', 'report.pdf'} <= run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
 
 
+def test_tables_of_others_stay_where_evaluate_writes_none(
+    tmp_path: Path, command: Command
+) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
+    out = tmp_path / 'o'
+    out.mkdir()
+    for name in ('sweep.tsv', 'froc.json'):
+        (out / name).write_text('mine')
+    assert command(truth, truth, '-o', out).returncode == 0
+    assert [(out / name).read_text() for name in ('sweep.tsv', 'froc.json')] == ['mine', 'mine']
+    assert command(truth, truth, '-o', out, '--compare', truth).returncode == 0
+    assert (out / 'comparison.tsv').exists()
+    assert (out / 'comparison.json').exists()
+    assert command(truth, truth, '-o', out).returncode == 0  # of the run before, and gone with it
+    assert not list(out.glob('comparison.*'))
+
+
 def test_slices_of_points_are_not_known(tmp_path: Path, command: Command) -> None:
     table = tmp_path / 'points.tsv'
     table.write_text('participant_id\tx\ty\tz\nsub-01\t4\t4\t4\n', encoding='utf-8')
