@@ -138,6 +138,29 @@ def test_tables_of_others_stay_where_evaluate_writes_none(
     assert not list(out.glob('comparison.*'))
 
 
+@pytest.mark.parametrize(
+    ('option', 'cells', 'said'),
+    [
+        ((), '0.75 (0.35) | 1.00 (0.00)', 'has sensitivity 0 if there is a false positive and 1'),
+        (('--zero-rule', 'drop'), '0.50 (n/a) | 1.00 (n/a)', 'left out of the mean of a ratio'),
+        (('--zero-rule', 'valdo'), '0.50 (n/a) | 1.00 (n/a)', 'without lesions is left out of'),
+    ],
+)
+def test_paper_table_says_how_empty_scans_count(
+    tmp_path: Path, command: Command, option: tuple[str, ...], cells: str, said: str
+) -> None:
+    pred, truth = tmp_path / 'p', tmp_path / 't'
+    for label, found, there in (('01', (A,), (A, B)), ('02', (), ())):
+        save(pred / f'sub-{label}_dseg.nii.gz', *found)
+        save(truth / f'sub-{label}_dseg.nii.gz', *there)
+    assert command(pred, truth, '-o', tmp_path / 'o', *option).returncode == 0
+    for name in ('table3.md', 'table3.tex'):
+        text = (tmp_path / 'o' / name).read_text()
+        assert said in text
+        assert ('and 1 otherwise' in text) == (not option)
+    assert cells in (tmp_path / 'o' / 'table3.md').read_text()
+
+
 def test_slices_of_points_are_not_known(tmp_path: Path, command: Command) -> None:
     table = tmp_path / 'points.tsv'
     table.write_text('participant_id\tx\ty\tz\nsub-01\t4\t4\t4\n', encoding='utf-8')
