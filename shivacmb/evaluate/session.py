@@ -16,6 +16,7 @@ from shivacmb.evaluate.evaluation import (
     Facts,
     Plan,
     Result,
+    ScanResult,
     score_pairs,
     summarise_scans,
     with_facts,
@@ -198,12 +199,7 @@ def _run_class(
     )
     empty = tuple(source.scan for source in counted)
     part = Part(result, pairing, empty=empty, warnings=warnings)
-    part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
-    loose = [pair.note for pair in pairing.pairs if pair.note]
-    if loose:
-        part.warnings.append(
-            f'{name}: the names of {len(loose)} pair(s) do not agree in everything: {some(loose)}'
-        )
+    part.warnings += _remarks(scans, name)
     if plan.rules and not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
@@ -214,6 +210,18 @@ def _run_class(
     if options.compare is not None:
         _add_comparison(part, options, name, value, truth)
     return part
+
+
+def _remarks(scans: Sequence[ScanResult], name: str, of: str = '') -> list[str]:
+    """What to know of files as they were read, and of names that do not agree."""
+    said = [f'{scan.scan}{of}: {note}' for scan in scans for note in scan.sides.notes]
+    loose = [scan.pair.note for scan in scans if scan.pair.note]
+    if loose:
+        said.append(
+            f'{name}{of}: the names of {len(loose)} pair(s) do not agree in everything: '
+            f'{some(loose)}'
+        )
+    return said
 
 
 def _given(options: Options) -> bool:
@@ -412,8 +420,9 @@ def _add_comparison(
     counted: tuple[Source, ...] = ()
     if options.missing_as_empty:
         pairing, counted = count_as_empty(pairing)
-    part.warnings += _missing(pairing, second, f'{name}, second set')
-    part.warnings += _counted(counted, f'{name}, second set')
+    of = ', second set'
+    part.warnings += _missing(pairing, second, f'{name}{of}')
+    part.warnings += _counted(counted, f'{name}{of}')
     mine = {scan.pair.truth.scan for scan in part.result.scans}
     theirs = {pair.truth.scan for pair in pairing.pairs}
     if mine ^ theirs:
@@ -422,6 +431,7 @@ def _add_comparison(
             f'set only and are not compared: {some(sorted(mine ^ theirs))}'
         )
     others = score_pairs(pairing.pairs, plan, processes=options.processes)
+    part.warnings += _remarks(others, name, of)
     part.comparison = compare(
         part.result.scans, others, plan, draws=options.draws, seed=options.seed
     )

@@ -196,6 +196,27 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
 
 
+def test_what_is_odd_about_the_second_set_is_said(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B)
+    second = save(tmp_path / 's' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A, (2, 25, 5))
+    image = nib.load(second)
+    moved = np.array(image.affine)
+    moved[0, 3] = -10
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), second)
+    run = (truth.parent, truth.parent, '-o', tmp_path / 'o', '--resample', 'predictions')
+    done = command(*run, '--compare', second.parent)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        'sub-01_ses-2, second set: the predictions were resampled',
+        'sub-01_ses-2, second set: 2 of them lie outside it and are gone',
+        'CMB, second set: the names of 1 pair(s) do not agree in everything: prediction '
+        'sub-01_ses-2 and truth sub-01 were paired by participant',
+    ):
+        assert said in done.stderr
+        assert said in (tmp_path / 'o' / 'report.html').read_text()
+    assert 'second set' not in command(*run, '--compare', truth.parent).stderr
+
+
 @pytest.mark.parametrize('option', [(), ('--pred-pattern', '*_dseg.nii.gz')])
 def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
     tmp_path: Path, command: Command, option: tuple[str, ...]
