@@ -10,7 +10,7 @@ from typing import Any, Literal
 from shivacmb.bids import Scan, find_scans
 from shivacmb.evaluate.evaluation import Facts
 from shivacmb.evaluate.lists import read_participants
-from shivacmb.evaluate.pairs import Pair
+from shivacmb.evaluate.pairs import Pair, Source
 from shivacmb.exceptions import ShivaCMBError
 
 _PREPROC = ('T2starw', 'swi')
@@ -47,10 +47,11 @@ def find_facts(
         Without a dataset, what the derivatives of the predictions tell.
     """
     people = read_participants(bids_dir, *(path for path in folders if path.is_dir()))
-    scans = _raw_scans(bids_dir, [pair.truth.participant for pair in pairs])
+    labelled = [[side.participant for side in _files_first(pair)] for pair in pairs]
+    scans = _raw_scans(bids_dir, [label for labels in labelled for label in labels])
     facts = []
-    for pair in pairs:
-        person = people.get(pair.truth.participant, {})
+    for pair, labels in zip(pairs, labelled, strict=True):
+        person = next((people[label] for label in labels if label in people), {})
         scan = _raw(pair, scans)
         if scan is not None:
             facts.append(Facts(scan.metadata, person, scan.contrast, Path(scan.path)))
@@ -79,16 +80,19 @@ def _raw_scans(bids_dir: Path | None, participants: list[str]) -> list[Scan]:
     return list(found.values())
 
 
+def _files_first(pair: Pair) -> list[Source]:
+    """Both sides, tables last: they may have lost the zeros before the numbers of labels."""
+    return sorted((pair.truth, pair.pred), key=lambda side: side.listed is not None)
+
+
 def _raw(pair: Pair, scans: Sequence[Scan]) -> Scan | None:
     exact = [scan for scan in scans if scan.stem in (pair.pred.scan, pair.truth.scan)]
     if exact:
         return _made_from(pair, exact)
-    session = pair.pred.session or pair.truth.session
-    near = [
-        scan
-        for scan in scans
-        if scan.participant == pair.truth.participant and scan.session == session
-    ]
+    sides = _files_first(pair)
+    labels = {side.participant for side in sides}
+    session = next((side.session for side in sides if side.session), None)
+    near = [scan for scan in scans if scan.participant in labels and scan.session == session]
     return _made_from(pair, near)
 
 

@@ -479,9 +479,17 @@ def _fits(first: Source, second: Source, how: str) -> bool:
 
 
 def keep_participants(found: list[Source], labels: Iterable[str]) -> list[Source]:
-    """Keep the sources of some participants; ``sub-`` may be written or not."""
+    """Keep the sources of some participants; ``sub-`` may be written or not.
+
+    A label that no source has is that of a table which lost the zeros before its number.
+    """
     wanted = {label.removeprefix('sub-') for label in labels}
-    return [source for source in found if source.participant in wanted]
+    lost = {plain(label) for label in wanted - {source.participant for source in found}}
+    return [
+        source for source in found
+        if source.participant in wanted
+        or (source.listed is not None and plain(source.participant) in lost)
+    ]  # fmt: skip
 
 
 def some(names: Iterable[str]) -> str:

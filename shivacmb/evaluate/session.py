@@ -356,9 +356,15 @@ def _add_sweep(part: Part, options: Options) -> None:
             f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans '
             f'have no probability map: {some(without)}; the sweep is without them'
         )
-    chosen_on = {label.removeprefix('sub-') for label in options.choose_on}
     groups = {'all': scans}
-    if chosen_on:
+    if options.choose_on:
+        sides = [side for scan in scans for side in (scan.pair.truth, scan.pair.pred)]
+        kept = {source.scan for source in keep_participants(sides, options.choose_on)}
+        chosen_on = {
+            scan.participant
+            for scan in scans
+            if kept & {scan.pair.truth.scan, scan.pair.pred.scan}
+        }
         groups = {
             'choose': [scan for scan in scans if scan.participant in chosen_on],
             'report': [scan for scan in scans if scan.participant not in chosen_on],

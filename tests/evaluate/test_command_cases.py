@@ -217,6 +217,35 @@ def test_what_is_odd_about_the_second_set_is_said(tmp_path: Path, command: Comma
     assert 'second set' not in command(*run, '--compare', truth.parent).stderr
 
 
+def test_participants_of_a_table_without_zeros_are_chosen_by_their_labels(
+    tmp_path: Path, command: Command
+) -> None:
+    table = tmp_path / 'truth.tsv'
+    table.write_text(
+        'participant_id\tx\ty\tz\n'
+        + ''.join(f'{number}\t4.5\t4.5\t4.5\n' for number in (1, 2, 10, 11))
+    )
+    for label in ('01', '02', '10', '11'):
+        path = save(tmp_path / 'p' / f'sub-{label}_desc-CMB_dseg.nii.gz', A)
+        probability = path.with_name(f'sub-{label}_label-CMB_probseg.nii.gz')
+        values = np.asarray(nib.load(path).dataobj) * np.float32(0.8)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), probability)
+    run = (tmp_path / 'p', table, '-o', tmp_path / 'o')
+    done = command(*run, '--sweep', '--choose-on', '01', '10', '--main-rule', 'deepmir-mm')
+    assert done.returncode == 0, done.stderr
+    assert 'chosen on 2 scan(s)' in done.stdout
+    assert 'On the 2 other scan(s)' in done.stdout
+    done = command(*run, '--participant-label', '01', '10')
+    assert done.returncode == 0, done.stderr
+    assert [row['scan'] for row in rows(tmp_path / 'o' / 'pairs.tsv')] == ['sub-01', 'sub-10']
+    with table.open('a') as stream:  # 1 and 01 are two people where both are there
+        stream.write('01\t4.5\t4.5\t4.5\n')
+    assert command(*run, '--participant-label', '01', '10').returncode == 0
+    assert [row['participant_id'] for row in rows(tmp_path / 'o' / 'pairs.tsv')] == [
+        'sub-01', 'sub-10',
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize('option', [(), ('--pred-pattern', '*_dseg.nii.gz')])
 def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
     tmp_path: Path, command: Command, option: tuple[str, ...]
