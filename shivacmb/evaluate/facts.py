@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_scans
 from shivacmb.evaluate.evaluation import Facts
-from shivacmb.evaluate.lists import read_participants
+from shivacmb.evaluate.lists import entities_of, plain, read_participants
 from shivacmb.evaluate.pairs import Pair, Source
 from shivacmb.exceptions import ShivaCMBError
 
@@ -92,8 +92,20 @@ def _raw(pair: Pair, scans: Sequence[Scan]) -> Scan | None:
     sides = _files_first(pair)
     labels = {side.participant for side in sides}
     session = next((side.session for side in sides if side.session), None)
-    near = [scan for scan in scans if scan.participant in labels and scan.session == session]
+    near = [
+        scan
+        for scan in scans
+        if scan.participant in labels and scan.session == session and not _is_other(scan, pair)
+    ]
     return _made_from(pair, near)
+
+
+def _is_other(scan: Scan, pair: Pair) -> bool:
+    """Whether an entity that both name differs, but for those of one acquisition."""
+    own = entities_of(scan.name.split('.')[0])
+    named = {**entities_of(pair.truth.entities), **entities_of(pair.pred.entities)}
+    both = own.keys() & named.keys() - {'echo', 'part'}
+    return any(plain(own[key]) != plain(named[key]) for key in both)
 
 
 def _made_from(pair: Pair, candidates: Sequence[Scan]) -> Scan | None:

@@ -50,6 +50,16 @@ def test_two_preprocessed_contrasts_are_told_apart_by_sources(tmp_path: Path) ->
     assert facts(tmp_path, None).contrast == 'swi'
 
 
+def test_run_that_is_not_there_is_not_the_other(tmp_path: Path) -> None:
+    raw, out = tmp_path / 'raw/sub-1/anat', tmp_path / 'out/sub-1/anat'
+    save(out / 'sub-1_run-2_desc-CMB_dseg.nii.gz')
+    save(raw / 'sub-1_run-1_T2starw.nii.gz', {'MagneticFieldStrength': 3})
+    assert facts(tmp_path, tmp_path / 'raw').image is None
+    # more entities than the prediction has, and none that differs
+    save(raw / 'sub-1_acq-a_run-2_echo-3_T2starw.nii.gz', {'MagneticFieldStrength': 1.5})
+    assert facts(tmp_path, tmp_path / 'raw').metadata['MagneticFieldStrength'] == 1.5
+
+
 def test_table_without_zeros_has_its_people_and_scans(tmp_path: Path) -> None:
     raw, table = tmp_path / 'raw', tmp_path / 'truth.tsv'
     for label in ('01', '10'):
