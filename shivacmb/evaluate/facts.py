@@ -62,6 +62,18 @@ def find_facts(
     return facts
 
 
+def unused(bids_dir: Path | None, facts: Sequence[Facts]) -> list[str]:
+    """Say that a dataset which was given has an image of none of the scans."""
+    root = bids_dir and bids_dir.absolute()
+    if root is None or any(known.image and known.image.is_relative_to(root) for known in facts):
+        return []
+    return [
+        f'none of these scans was found in --bids-dir <{root}>, or could be told from another of '
+        'its session: strata have nothing of sidecars, and there are no pictures of it; give the '
+        'folder that holds sub-*'
+    ]
+
+
 def _raw_scans(bids_dir: Path | None, participants: list[str]) -> list[Scan]:
     if bids_dir is None:
         return []

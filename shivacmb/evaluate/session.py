@@ -21,7 +21,7 @@ from shivacmb.evaluate.evaluation import (
     summarise_scans,
     with_facts,
 )
-from shivacmb.evaluate.facts import dataset_of, find_facts
+from shivacmb.evaluate.facts import dataset_of, find_facts, unused
 from shivacmb.evaluate.missing import count_as_empty
 from shivacmb.evaluate.objects import voxel_mm3
 from shivacmb.evaluate.pairs import (
@@ -189,6 +189,7 @@ def _run_class(
         pairing, counted = count_as_empty(pairing)
     warnings = [*_missing(pairing, options, name), *_counted(counted, name)]
     facts = _facts(pairing, options)
+    warnings += [f'{name}: {said}' for said in unused(options.bids_dir, facts)]
     _refuse_unknown_strata(facts, options)  # before the scores, which take long
     scans = score_pairs(pairing.pairs, plan, processes=options.processes, tell=tell)
     scans = [

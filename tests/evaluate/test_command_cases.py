@@ -196,6 +196,21 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
 
 
+def test_dataset_without_the_scans_is_told(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
+    raw = save(tmp_path / 'study' / 'bids' / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz', A)
+    for folder, told in ((tmp_path / 'study', True), (tmp_path / 'study' / 'bids', False)):
+        done = command(truth, truth, '-o', tmp_path / 'o', '--bids-dir', folder)
+        assert done.returncode == 0, done.stderr
+        assert (
+            f'CMB: none of these scans was found in --bids-dir <{folder}>' in done.stderr
+        ) == told
+    raw.rename(raw.with_name('sub-01_T1w.nii.gz'))
+    assert 'none of these scans was found' in command(
+        truth, truth, '-o', tmp_path / 'o', '--bids-dir', tmp_path / 'study' / 'bids'
+    ).stderr  # fmt: skip
+
+
 def test_what_is_odd_about_the_second_set_is_said(tmp_path: Path, command: Command) -> None:
     truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B)
     second = save(tmp_path / 's' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A, (2, 25, 5))
