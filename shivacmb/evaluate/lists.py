@@ -59,6 +59,11 @@ class Listed:
     entities: str = ''
 
 
+def in_folder(path: Path) -> bool:
+    """Whether there is a file, or a link to one that is not here: that one is not missing."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def entities_of(name: str) -> dict[str, str]:
     """Entities of a name such as ``sub-01_run-1``, in its order."""
     return dict(word.split('-', 1) for word in name.split('_') if '-' in word)

@@ -15,6 +15,7 @@ from shivacmb.evaluate.lists import (
     Listed,
     count_rows,
     entities_of,
+    in_folder,
     plain,
     point_rows,
     read_rows,
@@ -87,7 +88,7 @@ class Source:
         words = self.path.name.split('_')
         own = [word for word in words if '-' in word and word.split('-')[0] not in OF_THE_FILE]
         path = self.path.with_name('_'.join([*own, ending]))
-        return path if path.is_file() else None
+        return path if in_folder(path) else None
 
 
 @dataclass(frozen=True)
@@ -193,12 +194,7 @@ def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
             f'({error}); it is relative to that folder, and ** stands for whole folders, as in '
             '"**/*_lesions.nii.gz"'
         ) from error
-    return sorted(path for path in files if _is_file(path) and not _hidden(path, root))
-
-
-def _is_file(path: Path) -> bool:
-    """Whether there is a file, or a link to one that is not here: that scan is not missing."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    return sorted(path for path in files if in_folder(path) and not _hidden(path, root))
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -212,7 +208,7 @@ def _by_names(
     order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
     if prefer_probability:
         order = ['probability', *order]
-    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and _is_file(path))
+    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and in_folder(path))
     for wanted in order:
         for pattern in _PATTERNS[wanted]:
             globs = [

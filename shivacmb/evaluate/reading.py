@@ -19,6 +19,7 @@ from shivacmb.evaluate.lists import (
     NAME_COLUMNS,
     NOT_HERE,
     Listed,
+    in_folder,
     read_points,
     read_rows,
     zone_of,
@@ -432,7 +433,7 @@ def _beside(
 def _rows_by_name(path: Path) -> dict[int, dict[str, str]]:
     """Rows of the table beside a label map by the value that each is about; none without one."""
     table = path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
-    if not table.is_file():
+    if not in_folder(table):
         return {}
     header, rows = read_rows(table)
     name = next((column for column in NAME_COLUMNS if column in header), None)

@@ -279,6 +279,24 @@ def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
     assert done.returncode == 0, done.stderr
 
 
+def test_probability_maps_beside_are_found_as_the_maps_are(
+    tmp_path: Path, command: Command
+) -> None:
+    pred = save(tmp_path / 'p' / 'sub-01_desc-CMB_dseg.nii', A)
+    truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A)
+    probability = save(pred.with_name('sub-01_label-CMB_probseg.nii'), A)
+    run = (pred.parent, truth.parent, '-o', tmp_path / 'o', '--sweep')
+    done = command(*run)
+    assert done.returncode == 0, done.stderr
+    assert 'no probability map' not in done.stderr
+    assert 'chosen on 1 scan(s)' in done.stdout
+    probability.unlink()
+    probability.symlink_to(tmp_path / 'annex' / 'key')
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'<{probability}> (predictions) is a link to a file that is not here' in done.stderr
+
+
 def test_table_that_is_not_here_is_named(tmp_path: Path, command: Command) -> None:
     save(tmp_path / 'p' / 'sub-01_desc-CMB_dseg.nii.gz', A)
     save(tmp_path / 'p' / 'sub-02_desc-CMB_dseg.nii.gz', A)
