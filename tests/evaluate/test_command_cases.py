@@ -196,6 +196,16 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
 
 
+def test_session_that_one_side_names_is_in_the_tables(tmp_path: Path, command: Command) -> None:
+    one = save(tmp_path / 'p' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A).parent
+    other = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B).parent
+    for pred, truth in ((one, other), (other, one)):
+        assert command(pred, truth, '-o', tmp_path / 'o').returncode == 0
+        for name in ('counts.tsv', 'pairs.tsv'):
+            (row,) = rows(tmp_path / 'o' / name)
+            assert (row['scan'], row['session_id']) == ('sub-01_ses-2', 'ses-2')
+
+
 def test_dataset_without_the_scans_is_told(tmp_path: Path, command: Command) -> None:
     truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
     raw = save(tmp_path / 'study' / 'bids' / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz', A)
