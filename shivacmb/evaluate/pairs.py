@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from shivacmb.evaluate.folders import files_below
 from shivacmb.evaluate.lists import (
     ENTITY_COLUMNS,
     OF_THE_FILE,
@@ -187,13 +188,14 @@ def _option(side: str) -> str:
 
 def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
     try:
-        files = list(root.glob(pattern) if '/' in pattern else root.rglob(pattern))
+        files = set(root.glob(pattern) if '/' in pattern else root.rglob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise UsageError(
             f'--{_option(side)}-pattern "{pattern}" cannot be looked for below <{root}> '
             f'({error}); it is relative to that folder, and ** stands for whole folders, as in '
             '"**/*_lesions.nii.gz"'
         ) from error
+    files.update(files_below(root, pattern))  # ** of pathlib follows no links to folders
     return sorted(path for path in files if in_folder(path) and not _hidden(path, root))
 
 
@@ -208,7 +210,7 @@ def _by_names(
     order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
     if prefer_probability:
         order = ['probability', *order]
-    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and in_folder(path))
+    files = files_below(root)
     for wanted in order:
         for pattern in _PATTERNS[wanted]:
             globs = [
