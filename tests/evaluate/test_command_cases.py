@@ -271,6 +271,29 @@ def test_participants_of_a_table_without_zeros_are_chosen_by_their_labels(
     ]  # fmt: skip
 
 
+def test_pooled_difference_of_one_participant_has_no_interval(
+    tmp_path: Path, command: Command
+) -> None:
+    found = {'p': (A,), 's': (A, B), 't': (A, B)}
+    for label in ('01', '02', '03'):
+        for side, places in found.items():
+            here = places if label == '01' else ()
+            save(tmp_path / side / f'sub-{label}_desc-CMB_dseg.nii.gz', *here)
+    run = (tmp_path / 'p', tmp_path / 't', '-o', tmp_path / 'o', '--compare', tmp_path / 's')
+
+    def pooled_row() -> dict[str, str]:
+        assert command(*run).returncode == 0
+        found = rows(tmp_path / 'o' / 'comparison.tsv')
+        return next(
+            row for row in found if (row['rule'], row['measure']) == ('shiva', 'f1_pooled')
+        )
+
+    row = pooled_row()
+    assert (row['difference'], row['low'], row['n']) == ('0.333333', 'n/a', '3')
+    save(tmp_path / 's' / 'sub-02_desc-CMB_dseg.nii.gz', A)  # a false positive is one to draw
+    assert pooled_row()['low'] != 'n/a'
+
+
 @pytest.mark.parametrize('option', [(), ('--pred-pattern', '*_dseg.nii.gz')])
 def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
     tmp_path: Path, command: Command, option: tuple[str, ...]
