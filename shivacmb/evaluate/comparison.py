@@ -64,9 +64,12 @@ def _pooled_difference(sides: list[list[ScanScore]], bootstrap: Bootstrap) -> Pa
         for side in sides
     ]
     formula = FORMULAS['f1_count']
+    columns = [count_columns(side) for side in sides]
+    # the others add nothing to the sums
+    carriers = np.asarray((columns[0] + columns[1])[:, :2].any(axis=1))
     with np.errstate(invalid='ignore', divide='ignore'):
-        drawn = [formula(bootstrap.sums(count_columns(side))) for side in sides]
-    low, high = bootstrap.interval(drawn[1] - drawn[0])
+        drawn = [formula(bootstrap.sums(counts)) for counts in columns]
+    low, high = bootstrap.of(carriers).interval(drawn[1] - drawn[0])
     return Paired(
         values[0], values[1], values[1] - values[0], low, high, float('nan'), float('nan'),
         len(sides[0]), bootstrap.subjects,

@@ -176,7 +176,8 @@ def probability_path(pair: Pair, class_name: str) -> Path | None:
     """Probability map of a prediction: itself, or the one beside its label map."""
     if pair.pred.kind == 'probability':
         return pair.pred.path
-    return pair.pred.beside(f'label-{class_name}_probseg.nii.gz')
+    names = (f'label-{class_name}_probseg{ending}' for ending in ('.nii.gz', '.nii'))
+    return next((path for name in names if (path := pair.pred.beside(name)) is not None), None)
 
 
 def _sweep(pair: Pair, plan: Plan, truth: Objects) -> Array | None:

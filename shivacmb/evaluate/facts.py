@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_scans
 from shivacmb.evaluate.evaluation import Facts
-from shivacmb.evaluate.lists import read_participants
-from shivacmb.evaluate.pairs import Pair
+from shivacmb.evaluate.lists import entities_of, plain, read_participants
+from shivacmb.evaluate.pairs import Pair, Source
 from shivacmb.exceptions import ShivaCMBError
 
 _PREPROC = ('T2starw', 'swi')
@@ -47,10 +47,11 @@ def find_facts(
         Without a dataset, what the derivatives of the predictions tell.
     """
     people = read_participants(bids_dir, *(path for path in folders if path.is_dir()))
-    scans = _raw_scans(bids_dir, [pair.truth.participant for pair in pairs])
+    labelled = [[side.participant for side in _files_first(pair)] for pair in pairs]
+    scans = _raw_scans(bids_dir, [label for labels in labelled for label in labels])
     facts = []
-    for pair in pairs:
-        person = people.get(pair.truth.participant, {})
+    for pair, labels in zip(pairs, labelled, strict=True):
+        person = next((people[label] for label in labels if label in people), {})
         scan = _raw(pair, scans)
         if scan is not None:
             facts.append(Facts(scan.metadata, person, scan.contrast, Path(scan.path)))
@@ -59,6 +60,18 @@ def find_facts(
         sidecar = image and _sidecar(image)
         facts.append(Facts(sidecar or {}, person, suffix, image))
     return facts
+
+
+def unused(bids_dir: Path | None, facts: Sequence[Facts]) -> list[str]:
+    """Say that a dataset which was given has an image of none of the scans."""
+    root = bids_dir and bids_dir.absolute()
+    if root is None or any(known.image and known.image.is_relative_to(root) for known in facts):
+        return []
+    return [
+        f'none of these scans was found in --bids-dir <{root}>, or could be told from another of '
+        'its session: strata have nothing of sidecars, and there are no pictures of it; give the '
+        'folder that holds sub-*'
+    ]
 
 
 def _raw_scans(bids_dir: Path | None, participants: list[str]) -> list[Scan]:
@@ -79,17 +92,32 @@ def _raw_scans(bids_dir: Path | None, participants: list[str]) -> list[Scan]:
     return list(found.values())
 
 
+def _files_first(pair: Pair) -> list[Source]:
+    """Both sides, tables last: they may have lost the zeros before the numbers of labels."""
+    return sorted((pair.truth, pair.pred), key=lambda side: side.listed is not None)
+
+
 def _raw(pair: Pair, scans: Sequence[Scan]) -> Scan | None:
     exact = [scan for scan in scans if scan.stem in (pair.pred.scan, pair.truth.scan)]
     if exact:
         return _made_from(pair, exact)
-    session = pair.pred.session or pair.truth.session
+    sides = _files_first(pair)
+    labels = {side.participant for side in sides}
+    session = next((side.session for side in sides if side.session), None)
     near = [
         scan
         for scan in scans
-        if scan.participant == pair.truth.participant and scan.session == session
+        if scan.participant in labels and scan.session == session and not _is_other(scan, pair)
     ]
     return _made_from(pair, near)
+
+
+def _is_other(scan: Scan, pair: Pair) -> bool:
+    """Whether an entity that both name differs, but for those of one acquisition."""
+    own = entities_of(scan.name.split('.')[0])
+    named = {**entities_of(pair.truth.entities), **entities_of(pair.pred.entities)}
+    both = own.keys() & named.keys() - {'echo', 'part'}
+    return any(plain(own[key]) != plain(named[key]) for key in both)
 
 
 def _made_from(pair: Pair, candidates: Sequence[Scan]) -> Scan | None:

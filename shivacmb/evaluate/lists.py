@@ -21,6 +21,10 @@ ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
 OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
 _NO_ENTITY = ('sub', 'ses', *OF_THE_FILE)
 NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
+NOT_HERE = (
+    'is a link to a file that is not here: fetch it (for example with "datalad get"), or remove '
+    'the link'
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Listed:
     entities: str = ''
 
 
+def in_folder(path: Path) -> bool:
+    """Whether there is a file, or a link to one that is not here: that one is not missing."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def entities_of(name: str) -> dict[str, str]:
     """Entities of a name such as ``sub-01_run-1``, in its order."""
     return dict(word.split('-', 1) for word in name.split('_') if '-' in word)
@@ -71,6 +80,8 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         with path.open(encoding='utf-8-sig', newline='') as stream:
             lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+    except FileNotFoundError as error:
+        raise DataError(f'The table <{path}> {NOT_HERE}') from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f'The table <{path}> cannot be read ({error}); write it as UTF-8'

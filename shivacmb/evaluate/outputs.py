@@ -61,7 +61,7 @@ def pair_lines(
     pred_root, truth_root = roots or (None, None)
     lines = [
         {
-            **_who(pair.scan, pair.truth),
+            **_who(pair.scan, pair.truth, pair.pred),
             'status': 'counted_empty' if pair.scan in counted else 'scored',
             'predictions': None if pair.scan in counted else _relative(pair.pred.path, pred_root),
             'truth': _relative(pair.truth.path, truth_root),
@@ -87,11 +87,12 @@ def _relative(path: Path, root: Path | None) -> str:
     return path.name
 
 
-def _who(scan: str, source: Source) -> Line:
+def _who(scan: str, source: Source, partner: Source | None = None) -> Line:
+    session = source.session or (partner.session if partner is not None else None)
     return {
         'scan': scan,
         'participant_id': f'sub-{source.participant}',
-        'session_id': f'ses-{source.session}' if source.session else None,
+        'session_id': f'ses-{session}' if session else None,
     }
 
 
@@ -119,7 +120,7 @@ def count_lines(result: Result) -> list[Line]:
     for scan in result.scans:
         truth, pred = scan.sides.n_truth, scan.sides.n_pred
         lines.append({
-            'class': result.plan.class_name, **_who(scan.scan, scan.pair.truth),
+            'class': result.plan.class_name, **_who(scan.scan, scan.pair.truth, scan.pair.pred),
             'n_truth': truth, 'n_pred': pred, 'class_truth': burden_class(truth),
             'class_pred': burden_class(pred), 'ko_truth': ko_class(truth),
             'ko_pred': ko_class(pred), 'ko_verdict': ko_verdict(truth, pred),
@@ -301,11 +302,9 @@ def write_tables(folder: Path, tables: Mapping[str, list[Line]]) -> list[Path]:
     """
     written = []
     for name, lines in tables.items():
-        path = folder / f'{name}.tsv'
         if not lines:
-            path.unlink(missing_ok=True)
-            path.with_suffix('.json').unlink(missing_ok=True)
             continue
+        path = folder / f'{name}.tsv'
         columns = list(dict.fromkeys(column for line in lines for column in line))
         if name == 'summary':
             columns = list(SUMMARY)

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from shivacmb.evaluate.folders import files_below
 from shivacmb.evaluate.lists import (
     ENTITY_COLUMNS,
     OF_THE_FILE,
     Listed,
     count_rows,
     entities_of,
+    in_folder,
     plain,
     point_rows,
     read_rows,
 )
-from shivacmb.exceptions import DataError, NoInputError
+from shivacmb.exceptions import DataError, NoInputError, UsageError
 
 Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
 KINDS: tuple[Kind, ...] = ('auto', 'instances', 'mask', 'probability', 'points', 'counts')
@@ -87,7 +89,7 @@ class Source:
         words = self.path.name.split('_')
         own = [word for word in words if '-' in word and word.split('-')[0] not in OF_THE_FILE]
         path = self.path.with_name('_'.join([*own, ending]))
-        return path if path.is_file() else None
+        return path if in_folder(path) else None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ def find_sources(
         If there is nothing.
     DataError
         If two files belong to one scan, or name and folder of one do not agree on whose it is.
+    UsageError
+        If the pattern is none that can be looked for below the folder.
     """
     if root.is_file():
         return _single(root, kind, count_column)
@@ -163,7 +167,7 @@ def find_sources(
         raise NoInputError(f'There is no folder or file <{root}> with {side}; check the path')
     if pattern is not None:
         pattern = pattern.replace('{class}', class_name)
-        files = _by_pattern(root, pattern)
+        files = _by_pattern(root, pattern, side)
         found = _sources([(path, pattern) for path in files], kind, root)
     else:
         found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
@@ -182,9 +186,17 @@ def _option(side: str) -> str:
     return 'truth' if side == 'truth' else 'pred'
 
 
-def _by_pattern(root: Path, pattern: str) -> list[Path]:
-    files = root.glob(pattern) if '/' in pattern else root.rglob(pattern)
-    return sorted(path for path in files if path.is_file() and not _hidden(path, root))
+def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
+    try:
+        files = set(root.glob(pattern) if '/' in pattern else root.rglob(pattern))
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(
+            f'--{_option(side)}-pattern "{pattern}" cannot be looked for below <{root}> '
+            f'({error}); it is relative to that folder, and ** stands for whole folders, as in '
+            '"**/*_lesions.nii.gz"'
+        ) from error
+    files.update(files_below(root, pattern))  # ** of pathlib follows no links to folders
+    return sorted(path for path in files if in_folder(path) and not _hidden(path, root))
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -198,7 +210,7 @@ def _by_names(
     order: list[Kind] = list(_ORDER) if kind == 'auto' else [kind, 'auto']
     if prefer_probability:
         order = ['probability', *order]
-    files = sorted(path for path in root.rglob('*') if not _hidden(path, root) and path.is_file())
+    files = files_below(root)
     for wanted in order:
         for pattern in _PATTERNS[wanted]:
             globs = [
@@ -326,7 +338,11 @@ def _expand(found: Iterable[Source], count_column: str | None) -> list[Source]:
     for source in found:
         if source.kind == 'counts':
             rows = count_rows(source.path, count_column)
-        elif source.kind == 'points' and 'participant_id' in read_rows(source.path)[0]:
+        elif (
+            source.kind == 'points'
+            and source.path.exists()  # else it is said when its scan is read, if it is at all
+            and 'participant_id' in read_rows(source.path)[0]
+        ):
             rows = point_rows(source.path)
         else:
             sources.append(source)
@@ -461,9 +477,17 @@ def _fits(first: Source, second: Source, how: str) -> bool:
 
 
 def keep_participants(found: list[Source], labels: Iterable[str]) -> list[Source]:
-    """Keep the sources of some participants; ``sub-`` may be written or not."""
+    """Keep the sources of some participants; ``sub-`` may be written or not.
+
+    A label that no source has is that of a table which lost the zeros before its number.
+    """
     wanted = {label.removeprefix('sub-') for label in labels}
-    return [source for source in found if source.participant in wanted]
+    lost = {plain(label) for label in wanted - {source.participant for source in found}}
+    return [
+        source for source in found
+        if source.participant in wanted
+        or (source.listed is not None and plain(source.participant) in lost)
+    ]  # fmt: skip
 
 
 def some(names: Iterable[str]) -> str:

@@ -15,7 +15,15 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
-from shivacmb.evaluate.lists import NAME_COLUMNS, Listed, read_points, read_rows, zone_of
+from shivacmb.evaluate.lists import (
+    NAME_COLUMNS,
+    NOT_HERE,
+    Listed,
+    in_folder,
+    read_points,
+    read_rows,
+    zone_of,
+)
 from shivacmb.evaluate.objects import (
     Objects,
     close_together,
@@ -94,9 +102,11 @@ def open_image(path: Path, side: str) -> Any:
     Raises
     ------
     DataError
-        If it cannot be opened, holds colours or complex numbers, has more than one volume, or its
-        header does not say where its voxels lie.
+        If it is not here or cannot be opened, holds colours or complex numbers, has more than one
+        volume, or its header does not say where its voxels lie.
     """
+    if path.is_symlink() and not path.exists():
+        raise DataError(f'<{path}> ({side}) {NOT_HERE}')
     try:
         image: Any = nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
@@ -423,7 +433,7 @@ def _beside(
 def _rows_by_name(path: Path) -> dict[int, dict[str, str]]:
     """Rows of the table beside a label map by the value that each is about; none without one."""
     table = path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
-    if not table.is_file():
+    if not in_folder(table):
         return {}
     header, rows = read_rows(table)
     name = next((column for column in NAME_COLUMNS if column in header), None)

@@ -77,7 +77,10 @@ def write_all(parts: Sequence[Part], options: Options, command: str) -> Path:
             target, pictures, summary_text(parts, options), browser=options.pdf == 'auto'
         )
     for name in earlier - set(written):
-        (folder / name).unlink(missing_ok=True)
+        path = folder / name
+        path.unlink(missing_ok=True)
+        if path.suffix == '.tsv':  # with its dictionary
+            path.with_suffix('.json').unlink(missing_ok=True)
     return target
 
 

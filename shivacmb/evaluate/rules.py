@@ -200,9 +200,7 @@ def score_scan(rule: RuleSet, pred: Objects, truth: Objects) -> ScanScore:
     pred, truth = pred.select(pred_used), truth.select(truth_used)
     shared = overlaps(pred, truth)
     match = find_match(rule, pred, truth, shared)
-    # where VALDO's tie makes two predictions right for one lesion, its code counts both
-    hits = match.tp_pred if rule.method == 'nearest' else match.tp_truth
-    counts = Counts(len(pred), len(truth), match.tp_pred, hits)
+    counts = count_hits(rule, match)
     return ScanScore(
         rule.name, counts, {name: ratios(counts, name) for name in rule.zero_rules}, match,
         pred_used, truth_used, _dice_over_hits(rule, match, shared, pred, truth),
@@ -229,6 +227,13 @@ def find_match(rule: RuleSet, pred: Objects, truth: Objects, shared: Array) -> M
     if rule.method == 'nearest':
         return match_nearest(away, rule.tolerance)
     return match_optimal(away, rule.tolerance)
+
+
+def count_hits(rule: RuleSet, match: Match) -> Counts:
+    """Count what the rule's matching found."""
+    # where VALDO's tie makes two predictions right for one lesion, its code counts both
+    hits = match.tp_pred if rule.method == 'nearest' else match.tp_truth
+    return Counts(len(match.pred_hit), len(match.truth_hit), match.tp_pred, hits)
 
 
 def _dice_over_hits(

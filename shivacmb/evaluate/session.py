@@ -16,11 +16,12 @@ from shivacmb.evaluate.evaluation import (
     Facts,
     Plan,
     Result,
+    ScanResult,
     score_pairs,
     summarise_scans,
     with_facts,
 )
-from shivacmb.evaluate.facts import dataset_of, find_facts
+from shivacmb.evaluate.facts import dataset_of, find_facts, unused
 from shivacmb.evaluate.missing import count_as_empty
 from shivacmb.evaluate.objects import voxel_mm3
 from shivacmb.evaluate.pairs import (
@@ -188,6 +189,7 @@ def _run_class(
         pairing, counted = count_as_empty(pairing)
     warnings = [*_missing(pairing, options, name), *_counted(counted, name)]
     facts = _facts(pairing, options)
+    warnings += [f'{name}: {said}' for said in unused(options.bids_dir, facts)]
     _refuse_unknown_strata(facts, options)  # before the scores, which take long
     scans = score_pairs(pairing.pairs, plan, processes=options.processes, tell=tell)
     scans = [
@@ -198,12 +200,7 @@ def _run_class(
     )
     empty = tuple(source.scan for source in counted)
     part = Part(result, pairing, empty=empty, warnings=warnings)
-    part.warnings += [f'{scan.scan}: {note}' for scan in scans for note in scan.sides.notes]
-    loose = [pair.note for pair in pairing.pairs if pair.note]
-    if loose:
-        part.warnings.append(
-            f'{name}: the names of {len(loose)} pair(s) do not agree in everything: {some(loose)}'
-        )
+    part.warnings += _remarks(scans, name)
     if plan.rules and not any(scan.scores for scan in scans):
         part.warnings.append(
             f'{name}: only the numbers of lesions are known, so the rules that match lesions do '
@@ -214,6 +211,18 @@ def _run_class(
     if options.compare is not None:
         _add_comparison(part, options, name, value, truth)
     return part
+
+
+def _remarks(scans: Sequence[ScanResult], name: str, of: str = '') -> list[str]:
+    """What to know of files as they were read, and of names that do not agree."""
+    said = [f'{scan.scan}{of}: {note}' for scan in scans for note in scan.sides.notes]
+    loose = [scan.pair.note for scan in scans if scan.pair.note]
+    if loose:
+        said.append(
+            f'{name}{of}: the names of {len(loose)} pair(s) do not agree in everything: '
+            f'{some(loose)}'
+        )
+    return said
 
 
 def _given(options: Options) -> bool:
@@ -348,9 +357,15 @@ def _add_sweep(part: Part, options: Options) -> None:
             f'{part.result.plan.class_name}: {len(without)} of {len(part.result.scans)} scans '
             f'have no probability map: {some(without)}; the sweep is without them'
         )
-    chosen_on = {label.removeprefix('sub-') for label in options.choose_on}
     groups = {'all': scans}
-    if chosen_on:
+    if options.choose_on:
+        sides = [side for scan in scans for side in (scan.pair.truth, scan.pair.pred)]
+        kept = {source.scan for source in keep_participants(sides, options.choose_on)}
+        chosen_on = {
+            scan.participant
+            for scan in scans
+            if kept & {scan.pair.truth.scan, scan.pair.pred.scan}
+        }
         groups = {
             'choose': [scan for scan in scans if scan.participant in chosen_on],
             'report': [scan for scan in scans if scan.participant not in chosen_on],
@@ -412,8 +427,9 @@ def _add_comparison(
     counted: tuple[Source, ...] = ()
     if options.missing_as_empty:
         pairing, counted = count_as_empty(pairing)
-    part.warnings += _missing(pairing, second, f'{name}, second set')
-    part.warnings += _counted(counted, f'{name}, second set')
+    of = ', second set'
+    part.warnings += _missing(pairing, second, f'{name}{of}')
+    part.warnings += _counted(counted, f'{name}{of}')
     mine = {scan.pair.truth.scan for scan in part.result.scans}
     theirs = {pair.truth.scan for pair in pairing.pairs}
     if mine ^ theirs:
@@ -422,6 +438,7 @@ def _add_comparison(
             f'set only and are not compared: {some(sorted(mine ^ theirs))}'
         )
     others = score_pairs(pairing.pairs, plan, processes=options.processes)
+    part.warnings += _remarks(others, name, of)
     part.comparison = compare(
         part.result.scans, others, plan, draws=options.draws, seed=options.seed
     )

@@ -121,9 +121,8 @@ def _magnitude_of_means(scores: Sequence[ScanScore], zero_rule: str, bootstrap: 
         return Row('magnitude', 'of-means', zero_rule, math.nan, *NOT_KNOWN)
     value = math.hypot(float(np.nanmean(first)), float(np.nanmean(second)))
     drawn = np.hypot(bootstrap.means(first), bootstrap.means(second))
-    return Row(
-        'magnitude', 'of-means', zero_rule, value, *bootstrap.interval(drawn), n=int(known.sum())
-    )
+    interval = bootstrap.of(known).interval(drawn)
+    return Row('magnitude', 'of-means', zero_rule, value, *interval, n=int(known.sum()))
 
 
 def count_columns(scores: Sequence[ScanScore]) -> Array:
@@ -161,12 +160,14 @@ FORMULAS: dict[str, Callable[[Array], Array]] = {
 def pooled(scores: Sequence[ScanScore], bootstrap: Bootstrap) -> list[Row]:
     """Figures from sums over all scans; NaN for nothing by nothing."""
     columns = count_columns(scores)
-    total = columns.sum(axis=0)
+    total, drawn = columns.sum(axis=0), bootstrap.sums(columns)
     rows = []
     with np.errstate(invalid='ignore', divide='ignore'):
         for name, formula in FORMULAS.items():
             value = float(formula(total))
-            interval = bootstrap.pooled(columns, formula)
+            # scans that add nothing to its sums are nobody to draw: one participant may be left
+            own = FORMULAS['f1_count'] if name == 'f1_harmonic' else formula
+            interval = bootstrap.of(~np.isnan(own(columns))).interval(np.asarray(formula(drawn)))
             value = value if math.isfinite(value) else math.nan
             rows.append(Row(name, 'pooled', 'n/a', value, *interval, n=len(scores)))
     return rows

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from shivacmb.evaluate.matching import overlaps
 from shivacmb.evaluate.objects import Objects, from_probability
-from shivacmb.evaluate.rules import RuleSet, find_match, used
+from shivacmb.evaluate.rules import RuleSet, count_hits, find_match, used
 from shivacmb.evaluate.scores import Counts, ratios
 
 Array = npt.NDArray[Any]
@@ -115,7 +115,8 @@ def sweep_scan(
         for column, least in enumerate(min_voxels):
             kept = found.at_least(least)
             match = find_match(rule, kept, truth, overlaps(kept, truth))
-            result[row, column] = len(kept), len(truth), match.tp_pred, match.tp_truth
+            counts = count_hits(rule, match)
+            result[row, column] = counts.n_pred, counts.n_truth, counts.tp_pred, counts.tp_truth
     return result
 
 

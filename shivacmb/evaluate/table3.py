@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shivacmb.evaluate.evaluation import Result
+from shivacmb.evaluate.scores import ZeroRule
 from shivacmb.evaluate.summaries import Row
 
 RULE = 'shiva-mm3'
@@ -17,11 +18,22 @@ HEAD = (
 PER_SCAN = ('sensitivity', 'precision', 'f1_count')
 ACROSS = (*PER_SCAN, 'fp_avg', 'fp_cmb')
 NOTE = (
-    'Per scan: mean (SD) over scans; a scan without lesions has sensitivity 0 if there is a false '
-    'positive and 1 otherwise, a scan without predictions has precision 0 if a lesion is missed '
-    'and 1 otherwise. Across scans: from the sums. {least} N_cmb counts the lesions that take '
-    'part. F1 is 2TP/(2TP+FN+FP) with TP the predictions that touch a lesion.'
+    'Per scan: mean (SD) over scans; {empty}. Across scans: from the sums. {least} N_cmb counts '
+    'the lesions that take part. F1 is 2TP/(2TP+FN+FP) with TP the predictions that touch a '
+    'lesion.'
 )
+#: How scans without lesions or predictions entered the means, see ``scores.ZERO_RULES``.
+EMPTY: dict[ZeroRule, str] = {
+    'shiva': (
+        'a scan without lesions has sensitivity 0 if there is a false positive and 1 otherwise, a '
+        'scan without predictions has precision 0 if a lesion is missed and 1 otherwise'
+    ),
+    'drop': 'a scan is left out of the mean of a ratio whose denominator is zero',
+    'valdo': (
+        'a scan without lesions is left out of every mean, a scan with lesions and without '
+        'predictions has sensitivity and F1 0 and is left out of the mean of precision'
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +141,7 @@ def note(result: Result) -> str:
     """What the columns mean, for under the table."""
     rule = next(rule for rule in result.plan.rules if rule.name == RULE)
     least = f'Lesions and predictions of {rule.over_mm3:g} mm3 and less are left out.'
-    return NOTE.format(least=least)
+    return NOTE.format(empty=EMPTY[rule.zero_rules[0]], least=least)
 
 
 def _escape(text: str) -> str:

@@ -121,6 +121,46 @@ def test_nothing_of_an_earlier_run_stays(tmp_path: Path, command: Command) -> No
     assert {'table3.md', 'report.pdf'} <= run('--classes', 'CMB=1', 'iron=2', '--pdf', 'none')
 
 
+def test_tables_of_others_stay_where_evaluate_writes_none(
+    tmp_path: Path, command: Command
+) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
+    out = tmp_path / 'o'
+    out.mkdir()
+    for name in ('sweep.tsv', 'froc.json'):
+        (out / name).write_text('mine')
+    assert command(truth, truth, '-o', out).returncode == 0
+    assert [(out / name).read_text() for name in ('sweep.tsv', 'froc.json')] == ['mine', 'mine']
+    assert command(truth, truth, '-o', out, '--compare', truth).returncode == 0
+    assert (out / 'comparison.tsv').exists()
+    assert (out / 'comparison.json').exists()
+    assert command(truth, truth, '-o', out).returncode == 0  # of the run before, and gone with it
+    assert not list(out.glob('comparison.*'))
+
+
+@pytest.mark.parametrize(
+    ('option', 'cells', 'said'),
+    [
+        ((), '0.75 (0.35) | 1.00 (0.00)', 'has sensitivity 0 if there is a false positive and 1'),
+        (('--zero-rule', 'drop'), '0.50 (n/a) | 1.00 (n/a)', 'left out of the mean of a ratio'),
+        (('--zero-rule', 'valdo'), '0.50 (n/a) | 1.00 (n/a)', 'without lesions is left out of'),
+    ],
+)
+def test_paper_table_says_how_empty_scans_count(
+    tmp_path: Path, command: Command, option: tuple[str, ...], cells: str, said: str
+) -> None:
+    pred, truth = tmp_path / 'p', tmp_path / 't'
+    for label, found, there in (('01', (A,), (A, B)), ('02', (), ())):
+        save(pred / f'sub-{label}_dseg.nii.gz', *found)
+        save(truth / f'sub-{label}_dseg.nii.gz', *there)
+    assert command(pred, truth, '-o', tmp_path / 'o', *option).returncode == 0
+    for name in ('table3.md', 'table3.tex'):
+        text = (tmp_path / 'o' / name).read_text()
+        assert said in text
+        assert ('and 1 otherwise' in text) == (not option)
+    assert cells in (tmp_path / 'o' / 'table3.md').read_text()
+
+
 def test_slices_of_points_are_not_known(tmp_path: Path, command: Command) -> None:
     table = tmp_path / 'points.tsv'
     table.write_text('participant_id\tx\ty\tz\nsub-01\t4\t4\t4\n', encoding='utf-8')
@@ -154,3 +194,153 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert second.returncode == 0, second.stderr
     assert 'second set: 1 scan(s) have no prediction: sub-03 (not counted' in second.stderr
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
+
+
+def test_session_that_one_side_names_is_in_the_tables(tmp_path: Path, command: Command) -> None:
+    one = save(tmp_path / 'p' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A).parent
+    other = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B).parent
+    for pred, truth in ((one, other), (other, one)):
+        assert command(pred, truth, '-o', tmp_path / 'o').returncode == 0
+        for name in ('counts.tsv', 'pairs.tsv'):
+            (row,) = rows(tmp_path / 'o' / name)
+            assert (row['scan'], row['session_id']) == ('sub-01_ses-2', 'ses-2')
+
+
+def test_dataset_without_the_scans_is_told(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_dseg.nii.gz', A, B).parent
+    raw = save(tmp_path / 'study' / 'bids' / 'sub-01' / 'anat' / 'sub-01_T2starw.nii.gz', A)
+    for folder, told in ((tmp_path / 'study', True), (tmp_path / 'study' / 'bids', False)):
+        done = command(truth, truth, '-o', tmp_path / 'o', '--bids-dir', folder)
+        assert done.returncode == 0, done.stderr
+        assert (
+            f'CMB: none of these scans was found in --bids-dir <{folder}>' in done.stderr
+        ) == told
+    raw.rename(raw.with_name('sub-01_T1w.nii.gz'))
+    assert 'none of these scans was found' in command(
+        truth, truth, '-o', tmp_path / 'o', '--bids-dir', tmp_path / 'study' / 'bids'
+    ).stderr  # fmt: skip
+
+
+def test_what_is_odd_about_the_second_set_is_said(tmp_path: Path, command: Command) -> None:
+    truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B)
+    second = save(tmp_path / 's' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A, (2, 25, 5))
+    image = nib.load(second)
+    moved = np.array(image.affine)
+    moved[0, 3] = -10
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), second)
+    run = (truth.parent, truth.parent, '-o', tmp_path / 'o', '--resample', 'predictions')
+    done = command(*run, '--compare', second.parent)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        'sub-01_ses-2, second set: the predictions were resampled',
+        'sub-01_ses-2, second set: 2 of them lie outside it and are gone',
+        'CMB, second set: the names of 1 pair(s) do not agree in everything: prediction '
+        'sub-01_ses-2 and truth sub-01 were paired by participant',
+    ):
+        assert said in done.stderr
+        assert said in (tmp_path / 'o' / 'report.html').read_text()
+    assert 'second set' not in command(*run, '--compare', truth.parent).stderr
+
+
+def test_participants_of_a_table_without_zeros_are_chosen_by_their_labels(
+    tmp_path: Path, command: Command
+) -> None:
+    table = tmp_path / 'truth.tsv'
+    table.write_text(
+        'participant_id\tx\ty\tz\n'
+        + ''.join(f'{number}\t4.5\t4.5\t4.5\n' for number in (1, 2, 10, 11))
+    )
+    for label in ('01', '02', '10', '11'):
+        path = save(tmp_path / 'p' / f'sub-{label}_desc-CMB_dseg.nii.gz', A)
+        probability = path.with_name(f'sub-{label}_label-CMB_probseg.nii.gz')
+        values = np.asarray(nib.load(path).dataobj) * np.float32(0.8)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), probability)
+    run = (tmp_path / 'p', table, '-o', tmp_path / 'o')
+    done = command(*run, '--sweep', '--choose-on', '01', '10', '--main-rule', 'deepmir-mm')
+    assert done.returncode == 0, done.stderr
+    assert 'chosen on 2 scan(s)' in done.stdout
+    assert 'On the 2 other scan(s)' in done.stdout
+    done = command(*run, '--participant-label', '01', '10')
+    assert done.returncode == 0, done.stderr
+    assert [row['scan'] for row in rows(tmp_path / 'o' / 'pairs.tsv')] == ['sub-01', 'sub-10']
+    with table.open('a') as stream:  # 1 and 01 are two people where both are there
+        stream.write('01\t4.5\t4.5\t4.5\n')
+    assert command(*run, '--participant-label', '01', '10').returncode == 0
+    assert [row['participant_id'] for row in rows(tmp_path / 'o' / 'pairs.tsv')] == [
+        'sub-01', 'sub-10',
+    ]  # fmt: skip
+
+
+def test_pooled_difference_of_one_participant_has_no_interval(
+    tmp_path: Path, command: Command
+) -> None:
+    found = {'p': (A,), 's': (A, B), 't': (A, B)}
+    for label in ('01', '02', '03'):
+        for side, places in found.items():
+            here = places if label == '01' else ()
+            save(tmp_path / side / f'sub-{label}_desc-CMB_dseg.nii.gz', *here)
+    run = (tmp_path / 'p', tmp_path / 't', '-o', tmp_path / 'o', '--compare', tmp_path / 's')
+
+    def pooled_row() -> dict[str, str]:
+        assert command(*run).returncode == 0
+        found = rows(tmp_path / 'o' / 'comparison.tsv')
+        return next(
+            row for row in found if (row['rule'], row['measure']) == ('shiva', 'f1_pooled')
+        )
+
+    row = pooled_row()
+    assert (row['difference'], row['low'], row['n']) == ('0.333333', 'n/a', '3')
+    save(tmp_path / 's' / 'sub-02_desc-CMB_dseg.nii.gz', A)  # a false positive is one to draw
+    assert pooled_row()['low'] != 'n/a'
+
+
+@pytest.mark.parametrize('option', [(), ('--pred-pattern', '*_dseg.nii.gz')])
+def test_link_to_a_file_that_is_not_here_is_no_missing_prediction(
+    tmp_path: Path, command: Command, option: tuple[str, ...]
+) -> None:
+    for label in ('01', '02'):
+        for side in ('p', 't'):
+            save(tmp_path / side / f'sub-{label}_desc-CMB_dseg.nii.gz', A)
+    link = tmp_path / 'p' / 'sub-02_desc-CMB_dseg.nii.gz'
+    link.unlink()
+    link.symlink_to(tmp_path / 'annex' / 'key')
+    run = (tmp_path / 'p', tmp_path / 't', '-o', tmp_path / 'o', '--missing-as-empty', *option)
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'<{link}> (predictions) is a link to a file that is not here: fetch it' in done.stderr
+    done = command(*run, '--participant-label', '01')
+    assert done.returncode == 0, done.stderr
+
+
+def test_probability_maps_beside_are_found_as_the_maps_are(
+    tmp_path: Path, command: Command
+) -> None:
+    pred = save(tmp_path / 'p' / 'sub-01_desc-CMB_dseg.nii', A)
+    truth = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A)
+    probability = save(pred.with_name('sub-01_label-CMB_probseg.nii'), A)
+    run = (pred.parent, truth.parent, '-o', tmp_path / 'o', '--sweep')
+    done = command(*run)
+    assert done.returncode == 0, done.stderr
+    assert 'no probability map' not in done.stderr
+    assert 'chosen on 1 scan(s)' in done.stdout
+    probability.unlink()
+    probability.symlink_to(tmp_path / 'annex' / 'key')
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'<{probability}> (predictions) is a link to a file that is not here' in done.stderr
+
+
+def test_table_that_is_not_here_is_named(tmp_path: Path, command: Command) -> None:
+    save(tmp_path / 'p' / 'sub-01_desc-CMB_dseg.nii.gz', A)
+    save(tmp_path / 'p' / 'sub-02_desc-CMB_dseg.nii.gz', A)
+    truth = tmp_path / 't'
+    truth.mkdir()
+    (truth / 'sub-01_desc-CMB_points.tsv').write_text('x\ty\tz\n5\t5\t5\n', encoding='utf-8')
+    link = truth / 'sub-02_desc-CMB_points.tsv'
+    link.symlink_to(tmp_path / 'annex' / 'key')
+    run = (tmp_path / 'p', truth, '-o', tmp_path / 'o')
+    done = command(*run)
+    assert done.returncode == 65
+    assert f'The table <{link}> is a link to a file that is not here' in done.stderr
+    done = command(*run, '--participant-label', '01')
+    assert done.returncode == 0, done.stderr

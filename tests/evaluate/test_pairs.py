@@ -10,7 +10,7 @@ import pytest
 from shivacmb.evaluate.lists import count_rows, read_participants, read_points, read_rows
 from shivacmb.evaluate.missing import count_as_empty
 from shivacmb.evaluate.pairs import find_sources, pair_up, some
-from shivacmb.exceptions import DataError, NoInputError
+from shivacmb.exceptions import DataError, NoInputError, UsageError
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -215,6 +215,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 def write(path: Path, text: str) -> Path:
     path.write_text(text.replace(' ', '\t'), encoding='utf-8')
     return path
+
+
+def test_pattern_that_cannot_be_looked_for_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'--pred-pattern "/d/\*" cannot be looked for below <'):
+        find_sources(tmp_path, 'predictions', pattern='/d/*')
+    with pytest.raises((UsageError, NoInputError), match='--truth-pattern'):  # 3.13 takes it
+        find_sources(tmp_path, 'truth', pattern='**.nii.gz')
 
 
 def test_table_of_counts(tmp_path: Path) -> None:

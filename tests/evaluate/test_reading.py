@@ -383,6 +383,15 @@ def test_table_of_a_lesion_holds_its_parts_together(
     assert read_sides(one_pair(path, path, truth_kind='mask'), HOW).n_truth == 2
 
 
+def test_table_beside_a_map_that_is_not_here_is_named(tmp_path: Path) -> None:
+    # whether the parts are one lesion stands in it
+    near = volume((2, 2, 2), (2, 2, 5))
+    path = save(tmp_path / 'sub-1_desc-CMB_dseg.nii.gz', near)
+    path.with_name('sub-1_desc-CMB_dseg.tsv').symlink_to(tmp_path / 'annex' / 'key')
+    with pytest.raises(DataError, match=r'sub-1_desc-CMB_dseg.tsv> is a link to a file that is'):
+        read_sides(one_pair(path, path), HOW)
+
+
 def test_lesions_added_to_the_map_of_a_scan_with_one_count(tmp_path: Path) -> None:
     # the app found one lesion; a reader paints two more in the same value and keeps the table
     path = save(

@@ -69,6 +69,28 @@ def test_shiva_per_scan_and_pooled(scores: Any) -> None:
     assert pooled['fp_cmb'] == pytest.approx(1 / 4)
 
 
+def test_pooled_figure_of_one_participant_has_no_interval(make_lesions: Any) -> None:
+    box, other = ((5, 5, 5), (3, 3, 3)), ((20, 5, 5), (3, 3, 3))
+    sides = [((), ()), ((box,), ()), ((box,), (box, other)), ((), ())]
+    rule = rule_sets(['shiva'])[0]
+    scores = [score_scan(rule, make_lesions(*pred), make_lesions(*truth)) for pred, truth in sides]
+    drawn = Bootstrap.draw(list('abcd'), 200, 1)
+    rows = summarise(scores, drawn)
+    sensitivity = row(rows, 'sensitivity', 'pooled')  # lesions of one participant of four
+    assert (sensitivity.value, sensitivity.n) == (0.5, 4)
+    assert math.isnan(sensitivity.low)
+    # two have predictions: what those without add to the draws is nothing, as before
+    assert (row(rows, 'precision', 'pooled').low, row(rows, 'precision', 'pooled').high) == (0, 1)
+    for measure in ('f1_count', 'f1_harmonic', 'fp_avg', 'fp_cmb'):
+        assert math.isfinite(row(rows, measure, 'pooled').low), measure
+    rule = rule_sets(['deepmir'])[0]
+    alone = [score_scan(rule, make_lesions(*pred), make_lesions(*truth))
+             for pred, truth in [((box,), (box, other)), ((), ()), ((), ())]]  # fmt: skip
+    magnitude = row(summarise(alone, bootstrap()), 'magnitude', 'of-means', 'drop')
+    assert magnitude.value == pytest.approx(math.hypot(0.5, 1))
+    assert math.isnan(magnitude.low)
+
+
 def test_valdo_median_leaves_out_scans_without_lesions(scores: Any) -> None:
     rows = summarise(scores['valdo-mm'], bootstrap())
     median = row(rows, 'f1_count', 'median', 'valdo')

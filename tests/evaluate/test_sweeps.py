@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shivacmb.evaluate import rule_sets
+from shivacmb.evaluate import from_probability, rule_sets, score_scan
 from shivacmb.evaluate.scores import Counts
 from shivacmb.evaluate.sweeps import (
     MIN_VOXELS,
@@ -53,6 +53,17 @@ def test_each_point_counts_what_is_there(swept: Any) -> None:
     assert at(swept, 0.4, 4) == [1, 2, 1, 1]
     assert at(swept, 1.0, 1) == [1, 2, 0, 0]
     assert at(swept, 0.1, 10) == [0, 2, 0, 0]
+
+
+def test_every_rule_counts_as_it_does_for_the_scores(make_lesions: Any) -> None:
+    prob = np.zeros((40, 40, 40), np.float32)
+    prob[9, 10, 10] = prob[11, 10, 10] = 0.8  # as far from the lesion: VALDO counts both
+    truth = make_lesions(((10, 10, 10), (1, 1, 1)), ((30, 30, 30), (3, 3, 3)))
+    pred = from_probability(prob, np.eye(4), threshold=0.5)
+    for rule in rule_sets(shiva_min_voxels=1, shiva_over_mm3=0.0):
+        counts = score_scan(rule, pred, truth).counts
+        table = sweep_scan(prob, np.eye(4), truth, rule, thresholds=(0.5,), min_voxels=(1,))
+        assert Counts(*table[0, 0].tolist()) == counts, rule.name
 
 
 def test_scans_are_pooled_point_by_point(swept: Any) -> None:
