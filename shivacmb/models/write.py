@@ -125,10 +125,7 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
 
     def __enter__(self) -> Path:
         """Make the folder beside ``target``, so that the final rename is atomic."""
-        if self.target.exists() and not self.overwrite:
-            msg = f'<{self.target}> exists; remove it first, or choose another name'
-            raise OutputError(msg)
-        require_replaceable(self.target, self.marks)
+        self._require_free()
         above = (self.target.parent, *self.target.parent.parents)
         self.made = [folder for folder in above if not folder.exists()]
         try:
@@ -160,10 +157,16 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
                     for folder in self.made:
                         folder.rmdir()
 
+    def _require_free(self) -> None:
+        if self.target.exists() and not self.overwrite:
+            msg = f'<{self.target}> exists; remove it first, or choose another name'
+            raise OutputError(msg)
+        require_replaceable(self.target, self.marks)
+
     def _move(self) -> None:
         old = self.holder / 'old'
-        # the target may have appeared since
-        require_replaceable(self.target, self.marks)
+        # the target may have appeared since, made by another process
+        self._require_free()
         if self.target.exists():
             self.target.rename(old)
         try:

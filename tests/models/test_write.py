@@ -44,3 +44,16 @@ def test_a_folder_is_replaced_by_its_marks(tmp_path: Path, marks: tuple[str, ...
         ):
             pass
         assert [path.name for path in tmp_path.glob('.*')] == []
+
+
+def test_what_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    target = tmp_path / 'models' / 'small'
+    with (
+        pytest.raises(OutputError, match='small> exists; remove it first'),
+        staged(target, overwrite=False) as folder,
+    ):
+        (folder / 'model.json').write_text('late')
+        target.mkdir()
+        (target / 'model.json').write_text('first')
+    assert (target / 'model.json').read_text() == 'first'
+    assert [path.name for path in target.parent.iterdir()] == ['small']
