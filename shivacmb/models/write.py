@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import stat
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -255,8 +256,19 @@ def copy_fold(source: Path, stem: Path) -> tuple[Path, str]:
         msg = f'the SavedModel <{source}> holds links; copy it with `cp -rL` first'
         raise ModelError(msg)
     target = stem.with_name(stem.name + '.savedmodel')
-    shutil.copytree(source, target)
+    copy_savedmodel(source, target)
     return target, kind
+
+
+def copy_savedmodel(source: Path, target: Path) -> None:
+    """Copy a SavedModel folder, its rights left out.
+
+    What is copied from a read-only share could not be replaced or removed by whoever copied it.
+    """
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for folder in (target, *target.rglob('*')):
+        if folder.is_dir():
+            folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
 
 
 def _on_grid(network: Any, shape: Sequence[int], plan: Bundle) -> Any:
