@@ -187,7 +187,12 @@ def load_bundle(path: str | Path) -> Bundle:
     if folder.name == MODEL_FILE:
         folder = folder.parent
     file = folder / MODEL_FILE
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:
+        msg = f'cannot read <{file}>: {error.strerror}; check its rights and the disk'
+        raise ModelError(msg) from error
+    if not there:
         msg = f'<{folder}> is not a model bundle: it has no {MODEL_FILE}'
         raise ModelError(msg)
     return parse_bundle(read_json(file), folder)

@@ -75,9 +75,17 @@ def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
         if place.is_dir():
             for folder in sorted(place.iterdir()):
                 # hidden folders are installations that were interrupted
-                if not folder.name.startswith('.') and (folder / MODEL_FILE).is_file():
+                if not folder.name.startswith('.') and _may_be_a_bundle(folder):
                     found.setdefault(folder.name, folder)
     return found
+
+
+def _may_be_a_bundle(folder: Path) -> bool:
+    try:
+        return (folder / MODEL_FILE).is_file()
+    except PermissionError:
+        # somebody's own: who asks for it is told so, and nobody gets another one of its name
+        return True
 
 
 def load_listed(folder: Path) -> tuple[Bundle | None, str]:
