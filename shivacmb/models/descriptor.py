@@ -66,7 +66,8 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(key, 'must be a number')
         if not (low < value if open_low else low <= value) or not value <= high:
-            raise self.error(key, f'must lie between {low:g} and {high:g}, not {value:g}')
+            # a whole number of JSON may be too large for a float
+            raise self.error(key, f'must lie between {low:g} and {high:g}, not {str(value)[:20]}')
         return float(value)
 
     def whole(self, key: str, default: int | None, low: int, high: int) -> int:

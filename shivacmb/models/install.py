@@ -106,6 +106,8 @@ def add_model(
 def _description(path: Path, scratch: Path) -> Path:
     """Return the ``model.json`` or published descriptor that ``path`` stands for."""
     if path.is_file() and path.suffix.lower() == '.zip':
+        # a descriptor without a name of its own is called after its folder
+        scratch = _made(scratch / path.stem)
         unpack(path, scratch)
         path = scratch
     if path.is_dir():
@@ -122,10 +124,16 @@ def _description(path: Path, scratch: Path) -> Path:
         msg = f'<{path}> is no model: give a folder, a zip file, or a model_info*.json'
         raise ModelError(msg)
     if path.name != MODEL_FILE and (archive := archive_of(path)) is not None:
+        scratch = _made(scratch / path.absolute().parent.name)
         unpack(archive, scratch)
         shutil.copyfile(path, scratch / path.name)
         return scratch / path.name
     return path
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _descriptions(folder: Path) -> Iterator[Path]:
@@ -148,7 +156,9 @@ def _described(
         metadata, paths = read_descriptor(
             description, name=name, preset_name=preset_name, trust_model=trust_model
         )
-        root = description.absolute().parent.parent
+        root = description.absolute().parent
+        if not all(path.is_relative_to(root) for path in paths):
+            root = root.parent
         entries = [
             {
                 'file': path.absolute().relative_to(root).as_posix(),

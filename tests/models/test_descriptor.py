@@ -62,6 +62,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
         (['intensity'], {'masked': 1}, 'intensity.masked must be true or false'),
         (['postprocess'], {'connectivity': 8}, 'postprocess.connectivity must be 6, 18 or 26'),
         (['postprocess'], {'threshold': True}, 'postprocess.threshold must be a number'),
+        (
+            ['postprocess'],
+            {'threshold': 10**400},
+            'threshold must lie between 0 and 1, not 10{19} in',
+        ),
         (['postprocess'], {'min_voxels': 2.5}, 'postprocess.min_voxels must be a whole number'),
         (
             ['postprocess'],
