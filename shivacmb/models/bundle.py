@@ -153,7 +153,7 @@ class Bundle:
         if entry is None:
             return None
         try:
-            return self.path / Path(entry['file']).name, str(entry['sha256'])
+            return self.path / Path(entry['file']).name, str(entry['sha256']).lower()
         except (KeyError, TypeError) as error:
             msg = (
                 f'architecture.atlas in <{self.path / MODEL_FILE}> needs file and sha256; take'
@@ -345,6 +345,13 @@ def _check_file(path: Path, expected: str, bundle: Bundle, *, folder: bool = Fal
         msg = (
             f'model {bundle.name!r} is incomplete: the {kind} <{path}> is missing; install it '
             'again with `shivacmb-tools models add`'
+        )
+        raise ModelError(msg)
+    # the sum covers no linked folder, whose files the engines would read all the same
+    if folder and any(item.is_symlink() and item.is_dir() for item in path.rglob('*')):
+        msg = (
+            f'<{path}> of model {bundle.name!r} holds links to folders, whose files no checksum '
+            'covers; copy what they lead to into it (`cp -rL`)'
         )
         raise ModelError(msg)
     if _sum(sha256_of, path, bundle) != expected.lower():

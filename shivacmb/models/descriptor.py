@@ -237,6 +237,9 @@ def parse_bundle(content: object, folder: Path) -> Bundle:
     )
     if len({fold.file for fold in bundle.folds}) != len(bundle.folds):
         raise top.error('folds', 'must have different files: a fold named twice counts twice')
+    forms = [fold.openvino.file for fold in bundle.folds if fold.openvino is not None]
+    if len(set(forms)) != len(forms):
+        raise top.error('folds', 'must have different OpenVINO files, as their networks differ')
     return bundle
 
 
