@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.exceptions import ModelError, OutputError
+from shivacmb.exceptions import ModelError, OutputError, TemporaryError
 from shivacmb.models.checksums import sha256_of
 from shivacmb.models.locate import user_cache_dir
 from shivacmb.models.networks import export_savedmodel, has_tensorflow, load_network
@@ -240,6 +240,11 @@ def convert_apart(
     """Convert one fold; what needs TensorFlow runs in a process of its own.
 
     Parameters and errors are those of :func:`write_openvino`.
+
+    Raises
+    ------
+    TemporaryError
+        That process was killed, for want of memory for example.
     """
     if kind == 'savedmodel' or 'tensorflow' in sys.modules:
         write_openvino(source, kind, shape, stem, trust_model=trust_model)
@@ -269,6 +274,14 @@ def convert_apart(
         text=True,
         check=False,
     )
+    if finished.returncode < 0:
+        # what it wrote last says nothing of it
+        msg = (
+            f'the process that converts <{source}> for OpenVINO was ended by signal '
+            f'{-finished.returncode}, most often because memory ran out; free memory and run the '
+            'same command again'
+        )
+        raise TemporaryError(msg)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f'exit code {finished.returncode}']
         msg = f'cannot convert <{source}> for OpenVINO: {lines[-1]}'

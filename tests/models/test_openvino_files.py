@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shivacmb.exceptions import OutputError
-from shivacmb.models import openvino_runtime
+from shivacmb.exceptions import OutputError, TemporaryError
+from shivacmb.models import convert, openvino_runtime
 from shivacmb.models.convert import network_shape, save_openvino
 
 if TYPE_CHECKING:
@@ -30,6 +30,27 @@ def test_a_full_disk_is_named(tmp_path: Path, make_bundle: Callable[..., Bundle]
     (tmp_path / 'new.bin').symlink_to(full)
     with pytest.raises(OutputError, match=r'cannot write .*fold-0\.xml> to <.*new\.xml>; free'):
         save_openvino(source, network_shape(bundle), tmp_path / 'new', origin=source)
+
+
+def test_a_conversion_that_is_killed_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
+    monkeypatch.setattr(convert, 'has_tensorflow', lambda: True)
+    killed = 'import os; print("W of a library", file=sys.stderr); os.kill(os.getpid(), 9)'
+    monkeypatch.setattr(
+        convert.sys, 'executable', _program(tmp_path / 'python', f'import sys; {killed}')
+    )
+    with pytest.raises(TemporaryError, match=r'x\.keras> .* signal 9, .* memory ran out'):
+        convert.convert_apart(
+            tmp_path / 'x.keras', 'keras', (1, 1, 1, 1), tmp_path / 'x', trust_model=False
+        )
+
+
+def _program(path: Path, text: str) -> str:
+    path.write_text(f'#!{sys.executable}\n{text}\n')
+    path.chmod(0o755)
+    return str(path)
 
 
 def test_two_threads_may_import_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
