@@ -172,7 +172,8 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
             self.target.rename(old)
         try:
             self.staging.rename(self.target)
-        except OSError:
+        except BaseException:
+            # Ctrl-C too: what is left in the holder goes with it
             if old.exists():
                 old.rename(self.target)
             raise

@@ -66,6 +66,25 @@ def test_what_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ['small']
 
 
+def test_the_old_model_comes_back_after_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / 'small'
+    target.mkdir()
+    (target / 'model.json').write_text('old')
+    rename = Path.rename
+
+    def interrupted(path: Path, new: Path) -> Path:
+        if path.name == 'new':
+            raise KeyboardInterrupt
+        return rename(path, new)
+
+    monkeypatch.setattr(Path, 'rename', interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(target, overwrite=True):
+        pass
+    assert (target / 'model.json').read_text() == 'old'
+
+
 def test_an_export_does_not_replace_a_model(
     tmp_path: Path, description: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
