@@ -180,7 +180,7 @@ def _add_output(group: Any) -> None:
 
 def _existing(value: str) -> Path:
     """Absolute path; whether something is there is said later, with an exit code of its own."""
-    return Path(value).expanduser().absolute()
+    return types.folder(value)
 
 
 def _class(value: str) -> tuple[str, int | None]:

@@ -14,7 +14,7 @@ _MEMORY_IN_MB = {'k': 1e-3, 'm': 1.0, 'g': 1e3, 't': 1e6}
 
 def existing_file(value: str) -> Path:
     """Absolute path of a file that must exist."""
-    path = Path(value).expanduser()
+    path = _expanded(value)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f'no such file: <{value}>')
     return path.absolute()
@@ -22,7 +22,16 @@ def existing_file(value: str) -> Path:
 
 def folder(value: str) -> Path:
     """Absolute path of a folder that may or may not exist yet."""
-    return Path(value).expanduser().absolute()
+    return _expanded(value).absolute()
+
+
+def _expanded(value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f'<{value}> begins with a home folder that is not known here; give the whole path'
+        ) from None
 
 
 def anchored(field: str, text: str, models_dir: Path | None = None) -> str:
@@ -41,8 +50,18 @@ def anchored(field: str, text: str, models_dir: Path | None = None) -> str:
     -------
     str
         An absolute path, or the text when it names no file.
+
+    Raises
+    ------
+    UsageError
+        It begins with the home folder of nobody.
     """
-    path = Path(text).expanduser()
+    from shivacmb.exceptions import UsageError
+
+    try:
+        path = _expanded(text)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(str(error)) from None
     if field.endswith('_label'):
         is_path = '/' in text or '.' in text
     elif field == 'model':
@@ -107,7 +126,7 @@ def named_folder(value: str) -> tuple[str, Path]:
     name, separator, path = value.partition('=')
     if not separator:
         name, path = '', value
-    target = Path(path).expanduser().absolute()
+    target = _expanded(path).absolute()
     if not target.is_dir():
         raise argparse.ArgumentTypeError(f'no such folder: <{path}> (expected NAME=PATH)')
     return name or target.name, target

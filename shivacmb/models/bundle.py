@@ -18,7 +18,7 @@ from shivacmb.exceptions import ModelError
 from shivacmb.models.checksums import md5_of, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -153,7 +153,7 @@ class Bundle:
         if entry is None:
             return None
         try:
-            return self.path / Path(entry['file']).name, str(entry['sha256'])
+            return self.path / Path(entry['file']).name, str(entry['sha256']).lower()
         except (KeyError, TypeError) as error:
             msg = (
                 f'architecture.atlas in <{self.path / MODEL_FILE}> needs file and sha256; take'
@@ -183,7 +183,7 @@ class Bundle:
         """
         path = self.fold_path(fold)
         _check_file(path, fold.sha256, self, folder=fold.format == 'savedmodel')
-        if fold.md5 is not None and md5_of(path) != fold.md5.lower():
+        if fold.md5 is not None and _sum(md5_of, path, self) != fold.md5.lower():
             raise ModelError(_altered(path, 'MD5', fold.md5, self))
 
     def verify_openvino(self, fold: Fold) -> None:
@@ -347,8 +347,26 @@ def _check_file(path: Path, expected: str, bundle: Bundle, *, folder: bool = Fal
             'again with `shivacmb-tools models add`'
         )
         raise ModelError(msg)
-    if sha256_of(path) != expected.lower():
+    # the sum covers no linked folder, whose files the engines would read all the same
+    if folder and any(item.is_symlink() and item.is_dir() for item in path.rglob('*')):
+        msg = (
+            f'<{path}> of model {bundle.name!r} holds links to folders, whose files no checksum '
+            'covers; copy what they lead to into it (`cp -rL`)'
+        )
+        raise ModelError(msg)
+    if _sum(sha256_of, path, bundle) != expected.lower():
         raise ModelError(_altered(path, 'SHA-256', expected, bundle))
+
+
+def _sum(compute: Callable[[Path], str], path: Path, bundle: Bundle) -> str:
+    try:
+        return compute(path)
+    except OSError as error:
+        msg = (
+            f'cannot read <{error.filename or path}> of model {bundle.name!r}: '
+            f'{error.strerror or error}; check its rights and the disk'
+        )
+        raise ModelError(msg) from error
 
 
 def _altered(path: Path, kind: str, expected: str, bundle: Bundle) -> str:

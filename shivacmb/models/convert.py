@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.exceptions import ModelError
+from shivacmb.exceptions import ModelError, OutputError, TemporaryError
 from shivacmb.models.checksums import sha256_of
 from shivacmb.models.locate import user_cache_dir
 from shivacmb.models.networks import export_savedmodel, has_tensorflow, load_network
@@ -61,6 +61,8 @@ def write_openvino(
     ------
     ModelError
         The fold cannot be read or does not take this shape.
+    OutputError
+        The form cannot be written.
     """
     require_safe(path, kind, trust_model=trust_model)
     with tempfile.TemporaryDirectory(prefix='shivacmb-') as scratch:
@@ -88,6 +90,8 @@ def save_openvino(savedmodel: Path, shape: Sequence[int], stem: Path, *, origin:
     ------
     ModelError
         OpenVINO cannot read it, or the network does not take this shape.
+    OutputError
+        It cannot be written.
     """
     openvino = import_openvino()
     try:
@@ -97,7 +101,15 @@ def save_openvino(savedmodel: Path, shape: Sequence[int], stem: Path, *, origin:
         raise ModelError(msg) from error
     fix_shape(model, shape, origin)
     merge_upsampling(openvino, model)
-    openvino.save_model(model, str(stem.with_name(stem.name + '.xml')), compress_to_fp16=False)
+    xml = stem.with_name(stem.name + '.xml')
+    try:
+        openvino.save_model(model, str(xml), compress_to_fp16=False)
+    except RuntimeError as error:
+        # it says no more than that the stream failed
+        msg = (
+            f'cannot write the OpenVINO form of <{origin}> to <{xml}>; free space there ({error})'
+        )
+        raise OutputError(msg) from error
 
 
 def fix_shape(model: Any, shape: Sequence[int], origin: Path) -> None:
@@ -228,6 +240,11 @@ def convert_apart(
     """Convert one fold; what needs TensorFlow runs in a process of its own.
 
     Parameters and errors are those of :func:`write_openvino`.
+
+    Raises
+    ------
+    TemporaryError
+        That process was killed, for want of memory for example.
     """
     if kind == 'savedmodel' or 'tensorflow' in sys.modules:
         write_openvino(source, kind, shape, stem, trust_model=trust_model)
@@ -257,6 +274,14 @@ def convert_apart(
         text=True,
         check=False,
     )
+    if finished.returncode < 0:
+        # what it wrote last says nothing of it
+        msg = (
+            f'the process that converts <{source}> for OpenVINO was ended by signal '
+            f'{-finished.returncode}, most often because memory ran out; free memory and run the '
+            'same command again'
+        )
+        raise TemporaryError(msg)
     if finished.returncode:
         lines = finished.stderr.strip().splitlines() or [f'exit code {finished.returncode}']
         msg = f'cannot convert <{source}> for OpenVINO: {lines[-1]}'
@@ -273,7 +298,7 @@ def _main(arguments: Sequence[str]) -> None:
             Path(stem),
             trust_model=bool(int(trust_model)),
         )
-    except ModelError as error:
+    except (ModelError, OutputError) as error:
         sys.exit(str(error))
 
 

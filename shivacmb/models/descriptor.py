@@ -66,7 +66,8 @@ class _Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(key, 'must be a number')
         if not (low < value if open_low else low <= value) or not value <= high:
-            raise self.error(key, f'must lie between {low:g} and {high:g}, not {value:g}')
+            # a whole number of JSON may be too large for a float
+            raise self.error(key, f'must lie between {low:g} and {high:g}, not {str(value)[:20]}')
         return float(value)
 
     def whole(self, key: str, default: int | None, low: int, high: int) -> int:
@@ -187,7 +188,12 @@ def load_bundle(path: str | Path) -> Bundle:
     if folder.name == MODEL_FILE:
         folder = folder.parent
     file = folder / MODEL_FILE
-    if not file.is_file():
+    try:
+        there = file.is_file()
+    except OSError as error:
+        msg = f'cannot read <{file}>: {error.strerror}; check its rights and the disk'
+        raise ModelError(msg) from error
+    if not there:
         msg = f'<{folder}> is not a model bundle: it has no {MODEL_FILE}'
         raise ModelError(msg)
     return parse_bundle(read_json(file), folder)
@@ -231,6 +237,9 @@ def parse_bundle(content: object, folder: Path) -> Bundle:
     )
     if len({fold.file for fold in bundle.folds}) != len(bundle.folds):
         raise top.error('folds', 'must have different files: a fold named twice counts twice')
+    forms = [fold.openvino.file for fold in bundle.folds if fold.openvino is not None]
+    if len(set(forms)) != len(forms):
+        raise top.error('folds', 'must have different OpenVINO files, as their networks differ')
     return bundle
 
 

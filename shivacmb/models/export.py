@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shivacmb.exceptions import ModelError
+from shivacmb.exceptions import ModelError, OutputError
+from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.models.checksums import md5_of
+from shivacmb.models.locate import expanded
 from shivacmb.models.networks import export_savedmodel, load_network
 from shivacmb.models.portable import write_portable
 from shivacmb.models.safety import require_safe
-from shivacmb.models.write import staged
+from shivacmb.models.write import copy_savedmodel, staged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shivacmb.models.bundle import Bundle
 
 EXPORTS = ('shivai', 'savedmodel')
@@ -60,12 +62,16 @@ def export_bundle(
     ModelError
         A fold is missing, altered or unsafe, or TensorFlow is needed and not installed.
     OutputError
-        The folder exists or cannot be written.
+        The folder exists, holds a model or cannot be written.
     """
     if to not in EXPORTS:
         msg = f'there is no export {to!r}; choose one of {", ".join(EXPORTS)}'
         raise ModelError(msg)
-    target = Path(out_dir) / bundle.name
+    target = expanded(out_dir) / bundle.name
+    # an installed model may hold SavedModels too, and an export lacks most of what model.json says
+    if (target / MODEL_FILE).exists():
+        msg = f'<{target}> is a model and is not replaced by an export; give another folder'
+        raise OutputError(msg)
     marks = (DESCRIPTOR, 'fold-0.savedmodel')
     with staged(target, overwrite=overwrite, marks=marks) as staging:
         folders, files = [], []
@@ -75,7 +81,7 @@ def export_bundle(
             require_safe(source, fold.format, trust_model=trust_model)
             folder = staging / f'fold-{index}.savedmodel'
             if fold.format == 'savedmodel':
-                shutil.copytree(source, folder)
+                copy_savedmodel(source, folder)
             else:
                 network = load_network(source, fold.format, float32=True, trust_model=trust_model)
                 export_savedmodel(network, folder)

@@ -119,7 +119,7 @@ def _inputs(file: Path, modalities: object) -> list[dict[str, Any]]:
     if (
         not isinstance(modalities, list)
         or not modalities
-        or any(modality not in _CONTRASTS for modality in modalities)
+        or not all(isinstance(item, str) and item in _CONTRASTS for item in modalities)
     ):
         msg = f'<{file}>: modalities must be a list of {", ".join(_CONTRASTS)}, not {modalities}'
         raise ModelError(msg)

@@ -16,7 +16,7 @@ from shivacmb.models.checksums import md5_of, sha256_of
 from shivacmb.models.convert import convert_apart, network_shape
 from shivacmb.models.descriptor import check_name, load_bundle, parse_bundle, read_json
 from shivacmb.models.import_published import archive_of, is_descriptor, read_descriptor
-from shivacmb.models.locate import DEFAULT, SHIPPED, user_models_dir
+from shivacmb.models.locate import DEFAULT, SHIPPED, expanded, user_models_dir
 from shivacmb.models.networks import has_tensorflow
 from shivacmb.models.presets import preset
 from shivacmb.models.safety import require_safe
@@ -73,19 +73,19 @@ def add_model(
     OutputError
         The name is taken, or the folder cannot be written.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.exists():
         msg = f'<{path}> does not exist'
         raise ModelError(msg)
     with tempfile.TemporaryDirectory(prefix='shivacmb-add-') as scratch:
         description = _description(path, Path(scratch))
         bundle = _described(description, name, preset_name, trust_model=trust_model)
-        folder = Path(models_dir) if models_dir is not None else user_models_dir()
+        folder = expanded(models_dir) if models_dir is not None else user_models_dir()
         # `--model default` is the shipped one, whatever is installed
         if bundle.name == DEFAULT or (SHIPPED / bundle.name).exists():
             msg = f'the name {bundle.name!r} belongs to a shipped model; choose one with --name'
             raise OutputError(msg)
-        target = folder.expanduser() / bundle.name
+        target = folder / bundle.name
         with staged(target, overwrite=overwrite) as staging:
             folds = tuple(
                 _install_fold(bundle, index, staging, trust_model=trust_model)
@@ -106,6 +106,8 @@ def add_model(
 def _description(path: Path, scratch: Path) -> Path:
     """Return the ``model.json`` or published descriptor that ``path`` stands for."""
     if path.is_file() and path.suffix.lower() == '.zip':
+        # a descriptor without a name of its own is called after its folder
+        scratch = _made(scratch / path.stem)
         unpack(path, scratch)
         path = scratch
     if path.is_dir():
@@ -122,10 +124,16 @@ def _description(path: Path, scratch: Path) -> Path:
         msg = f'<{path}> is no model: give a folder, a zip file, or a model_info*.json'
         raise ModelError(msg)
     if path.name != MODEL_FILE and (archive := archive_of(path)) is not None:
+        scratch = _made(scratch / path.absolute().parent.name)
         unpack(archive, scratch)
         shutil.copyfile(path, scratch / path.name)
         return scratch / path.name
     return path
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _descriptions(folder: Path) -> Iterator[Path]:
@@ -148,7 +156,9 @@ def _described(
         metadata, paths = read_descriptor(
             description, name=name, preset_name=preset_name, trust_model=trust_model
         )
-        root = description.absolute().parent.parent
+        root = description.absolute().parent
+        if not all(path.is_relative_to(root) for path in paths):
+            root = root.parent
         entries = [
             {
                 'file': path.absolute().relative_to(root).as_posix(),
@@ -221,8 +231,8 @@ def remove_model(name: str, models_dir: str | Path | None = None) -> Path:
     OutputError
         It cannot be removed.
     """
-    place = Path(models_dir) if models_dir is not None else user_models_dir()
-    folder = place.expanduser() / check_name(name)
+    place = expanded(models_dir) if models_dir is not None else user_models_dir()
+    folder = place / check_name(name)
     if not (folder / MODEL_FILE).is_file():
         shipped = ' (a shipped model cannot be removed)' if (SHIPPED / name).exists() else ''
         msg = f'there is no model {name!r} in <{place}>{shipped}'

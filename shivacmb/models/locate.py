@@ -21,12 +21,31 @@ DEFAULT = 'default'
 DEFAULT_MODEL = 'synth-cmb'
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the ``~`` or ``~name`` at its beginning replaced.
+
+    Raises
+    ------
+    ModelError
+        Nobody of that name has a home folder here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        msg = f'<{path}> begins with a home folder that is not known here; give the whole path'
+        raise ModelError(msg) from error
+
+
 def _platform_folder(xdg: str, linux: str, mac: str) -> Path:
-    if sys.platform == 'darwin':
-        return Path.home() / 'Library' / mac / 'shivacmb'
     base = os.environ.get(xdg, '')
-    # a relative XDG path is to be ignored (XDG base directory specification 0.8)
-    root = Path(base) if Path(base).is_absolute() else Path.home() / linux
+    try:
+        if sys.platform == 'darwin':
+            return Path.home() / 'Library' / mac / 'shivacmb'
+        # a relative XDG path is to be ignored (XDG base directory specification 0.8)
+        root = Path(base) if Path(base).is_absolute() else Path.home() / linux
+    except RuntimeError as error:
+        msg = f'your home folder is not known here; set HOME or {xdg} to a folder'
+        raise ModelError(msg) from error
     return root / 'shivacmb'
 
 
@@ -34,7 +53,7 @@ def user_models_dir() -> Path:
     """Return the folder in which ``models add`` installs when none is named."""
     named = os.environ.get(ENVIRONMENT)
     if named:
-        return Path(named).expanduser()
+        return expanded(named)
     return _platform_folder('XDG_DATA_HOME', '.local/share', 'Application Support') / 'models'
 
 
@@ -45,7 +64,7 @@ def user_cache_dir() -> Path:
 
 def search_path(models_dir: str | Path | None = None) -> list[Path]:
     """Return the folders searched for bundles: ``models_dir``, the user's, the shipped."""
-    named = [] if models_dir is None else [Path(models_dir)]
+    named = [] if models_dir is None else [expanded(models_dir)]
     return [*named, user_models_dir(), SHIPPED]
 
 
@@ -56,9 +75,17 @@ def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
         if place.is_dir():
             for folder in sorted(place.iterdir()):
                 # hidden folders are installations that were interrupted
-                if not folder.name.startswith('.') and (folder / MODEL_FILE).is_file():
+                if not folder.name.startswith('.') and _may_be_a_bundle(folder):
                     found.setdefault(folder.name, folder)
     return found
+
+
+def _may_be_a_bundle(folder: Path) -> bool:
+    try:
+        return (folder / MODEL_FILE).is_file()
+    except PermissionError:
+        # somebody's own: who asks for it is told so, and nobody gets another one of its name
+        return True
 
 
 def load_listed(folder: Path) -> tuple[Bundle | None, str]:
@@ -115,7 +142,7 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
     folders = bundle_folders(models_dir)
     if isinstance(name_or_path, str) and text in folders:
         return load_bundle(folders[text])
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     if path.exists():
         return load_bundle(path)
     places = ', '.join(f'<{place}>' for place in search_path(models_dir))

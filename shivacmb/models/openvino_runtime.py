@@ -37,5 +37,6 @@ def import_openvino() -> Any:
         raise ModelError(msg) from error
     finally:
         if hidden:
-            del sys.modules[_TELEMETRY]
+            # another thread that loads a network may have been here first
+            sys.modules.pop(_TELEMETRY, None)
     return openvino

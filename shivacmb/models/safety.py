@@ -62,6 +62,8 @@ _OPS_PREFIX = 'keras.src.ops.'
 _FUNCTION_MODULES = frozenset({'keras.activations', 'keras.losses', 'keras.metrics', 'builtins'})
 _FUNCTION_CLASSES = frozenset({'function', 'builtin_function_or_method'})
 _MAX_CONFIG = 64 << 20
+# Keras goes by the name: a file that is HDF5 with a zip behind it is read as what it is called
+_SUFFIXES = {'keras': ('.keras',), 'h5': ('.h5', '.hdf5')}
 
 
 def require_safe(path: Path, kind: str, *, trust_model: bool = False) -> None:
@@ -80,8 +82,16 @@ def require_safe(path: Path, kind: str, *, trust_model: bool = False) -> None:
     Raises
     ------
     ModelError
-        It carries code and nobody vouches for it, or it cannot be looked into.
+        It carries code and nobody vouches for it, it cannot be looked into, or its name does not
+        end as its format demands.
     """
+    suffixes = _SUFFIXES.get(kind)
+    if suffixes is not None and path.suffix.lower() not in suffixes:
+        msg = (
+            f'<{path}> is called a file of the format {kind!r}, but its name does not end in '
+            f'{" or ".join(suffixes)}; correct the format in model.json, or name the file by it'
+        )
+        raise ModelError(msg)
     reasons = sorted(set(_reasons(path, kind)))
     if not reasons or trust_model or md5_of(path) in PUBLISHED_MD5:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import stat
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -125,10 +126,7 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
 
     def __enter__(self) -> Path:
         """Make the folder beside ``target``, so that the final rename is atomic."""
-        if self.target.exists() and not self.overwrite:
-            msg = f'<{self.target}> exists; remove it first, or choose another name'
-            raise OutputError(msg)
-        require_replaceable(self.target, self.marks)
+        self._require_free()
         above = (self.target.parent, *self.target.parent.parents)
         self.made = [folder for folder in above if not folder.exists()]
         try:
@@ -160,15 +158,22 @@ class staged:  # noqa: N801  used as a function, like contextlib.closing
                     for folder in self.made:
                         folder.rmdir()
 
+    def _require_free(self) -> None:
+        if self.target.exists() and not self.overwrite:
+            msg = f'<{self.target}> exists; remove it first, or choose another name'
+            raise OutputError(msg)
+        require_replaceable(self.target, self.marks)
+
     def _move(self) -> None:
         old = self.holder / 'old'
-        # the target may have appeared since
-        require_replaceable(self.target, self.marks)
+        # the target may have appeared since, made by another process
+        self._require_free()
         if self.target.exists():
             self.target.rename(old)
         try:
             self.staging.rename(self.target)
-        except OSError:
+        except BaseException:
+            # Ctrl-C too: what is left in the holder goes with it
             if old.exists():
                 old.rename(self.target)
             raise
@@ -252,8 +257,19 @@ def copy_fold(source: Path, stem: Path) -> tuple[Path, str]:
         msg = f'the SavedModel <{source}> holds links; copy it with `cp -rL` first'
         raise ModelError(msg)
     target = stem.with_name(stem.name + '.savedmodel')
-    shutil.copytree(source, target)
+    copy_savedmodel(source, target)
     return target, kind
+
+
+def copy_savedmodel(source: Path, target: Path) -> None:
+    """Copy a SavedModel folder, its rights left out.
+
+    What is copied from a read-only share could not be replaced or removed by whoever copied it.
+    """
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for folder in (target, *target.rglob('*')):
+        if folder.is_dir():
+            folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
 
 
 def _on_grid(network: Any, shape: Sequence[int], plan: Bundle) -> Any:

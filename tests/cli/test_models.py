@@ -5,7 +5,8 @@ import json
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,6 @@ from shivacmb.exceptions import ModelError
 from shivacmb.models import PRESET_NAMES
 from shivacmb.models.checksums import sha256_of
 from shivacmb.models.openvino_runtime import import_openvino
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def run(*arguments: str) -> int:
@@ -111,6 +109,44 @@ def test_a_broken_model_does_not_hide_the_others(
     captured = capsys.readouterr()
     assert 'half' in captured.out
     assert 'is not valid JSON' in captured.err
+
+
+def test_what_cannot_be_read_does_not_hide_the_others(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run('add', str(source))
+    for name in ('a-private', 'b-disk'):
+        shutil.copytree(source, tmp_path / 'models' / name)
+    is_file, opened = Path.is_file, Path.open
+
+    def no_right(path: Path) -> bool:
+        if path.parent.name == 'a-private':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return is_file(path)
+
+    def no_disk(path: Path, *mode: Any, **options: Any) -> Any:
+        if path.parent.name == 'b-disk' and path.suffix == '.bin':
+            raise OSError(5, 'Input/output error', str(path))
+        return opened(path, *mode, **options)
+
+    monkeypatch.setattr(Path, 'is_file', no_right)
+    monkeypatch.setattr(Path, 'open', no_disk)
+    capsys.readouterr()
+    assert run('show', 'half') == 0
+    assert run('list') == 65
+    captured = capsys.readouterr()
+    assert 'a-private: cannot read <' in captured.err
+    assert 'model.json>: Permission denied; check its rights' in captured.err
+    assert run('verify') == 65
+    captured = capsys.readouterr()
+    assert 'half: all files are as described' in captured.out
+    assert 'a-private/model.json>: Permission denied' in captured.err
+    assert "fold-0.bin> of model 'half': Input/output error; check its rights" in captured.err
+    with pytest.raises(ModelError, match='Permission denied'):
+        run('show', 'a-private')
 
 
 def test_show_prints_training_and_metrics(

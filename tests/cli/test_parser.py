@@ -10,6 +10,7 @@ import pytest
 from shivacmb.cli import types
 from shivacmb.cli.parser import build_parser, parse_args
 from shivacmb.cli.settings import Settings, settings_from
+from shivacmb.exceptions import UsageError
 
 POSITIONAL = ['bids', 'out', 'participant']
 
@@ -126,6 +127,9 @@ def test_derivatives(folder: Path, arguments: list[str], derivatives: dict[str, 
         (['--use-plugin', 'absent.yml'], 'no such file: <absent.yml>'),
         (['--config-file', 'absent.toml'], 'no such file: <absent.toml>'),
         (['-d', 'a=absent'], 'no such folder: <absent> (expected NAME=PATH)'),
+        (['--models-dir', '~nobody-here/m'], '<~nobody-here/m> begins with a home folder'),
+        (['--use-plugin', '~nobody-here/p'], '<~nobody-here/p> begins with a home folder'),
+        (['-d', 'a=~nobody-here'], '<~nobody-here> begins with a home folder'),
         (['--participant-label'], 'expected at least one argument'),
         (['--thresh', '0.5'], 'unrecognized arguments: --thresh 0.5'),
         (['--participant', '01'], 'unrecognized arguments: --participant'),
@@ -140,6 +144,12 @@ def test_refusal(
     said = capsys.readouterr().err
     assert message in said
     assert said.endswith('See shivacmb --help.\n')
+
+
+@pytest.mark.parametrize('option', ['--model', '--brain-mask', '--participant-label'])
+def test_a_home_folder_of_nobody_is_named(option: str) -> None:
+    with pytest.raises(UsageError, match='<~nobody-here/x> begins with a home folder'):
+        settings_from(parse_args([*POSITIONAL, option, '~nobody-here/x']))
 
 
 def test_only_what_was_typed_is_there() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from shivacmb.exceptions import ModelError
 from shivacmb.models import load_bundle, preset
+from shivacmb.models.checksums import sha256_of
 from shivacmb.models.descriptor import check_name, is_inside, parse_bundle
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, description: dict[str, Any
         (['intensity'], {'masked': 1}, 'intensity.masked must be true or false'),
         (['postprocess'], {'connectivity': 8}, 'postprocess.connectivity must be 6, 18 or 26'),
         (['postprocess'], {'threshold': True}, 'postprocess.threshold must be a number'),
+        (
+            ['postprocess'],
+            {'threshold': 10**400},
+            'threshold must lie between 0 and 1, not 10{19} in',
+        ),
         (['postprocess'], {'min_voxels': 2.5}, 'postprocess.min_voxels must be a whole number'),
         (
             ['postprocess'],
@@ -121,6 +127,34 @@ def test_a_fold_named_twice_is_refused(tmp_path: Path, description: dict[str, An
         description['folds'] = [fold, {**fold, 'file': again}]
         with pytest.raises(ModelError, match='a fold named twice counts twice'):
             parse_bundle(description, tmp_path)
+
+
+def test_an_openvino_form_of_two_folds_is_refused(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
+    form = {'file': 'fold-0.xml', 'sha256': 'a' * 64, 'weights_sha256': 'b' * 64}
+    [fold] = description['folds']
+    description['folds'] = [
+        {**fold, 'file': f'fold-{index}.keras', 'openvino': form} for index in range(2)
+    ]
+    with pytest.raises(ModelError, match='folds must have different OpenVINO files'):
+        parse_bundle(description, tmp_path)
+
+
+def test_a_linked_folder_in_a_savedmodel_is_refused(
+    tmp_path: Path, description: dict[str, Any]
+) -> None:
+    fold, elsewhere = tmp_path / 'fold-0.savedmodel', tmp_path / 'elsewhere'
+    for folder in (fold, elsewhere):
+        folder.mkdir()
+        (folder / 'file').write_text('one')
+    (fold / 'link').symlink_to(elsewhere / 'file')
+    entry = {'file': fold.name, 'format': 'savedmodel', 'sha256': sha256_of(fold)}
+    bundle = parse_bundle({**description, 'folds': [entry]}, tmp_path)
+    bundle.verify()
+    (fold / 'variables').symlink_to(elsewhere)
+    with pytest.raises(ModelError, match='holds links to folders, whose files no checksum'):
+        bundle.verify()
 
 
 def test_a_missing_or_unreadable_description(tmp_path: Path) -> None:

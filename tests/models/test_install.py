@@ -201,6 +201,31 @@ class TestPublishedDescriptors:
         archive = shutil.make_archive(str(tmp_path / 'x'), 'zip', tmp_path / 'in')
         assert add_model(archive).name == 'x'
 
+    def test_a_zip_gives_its_name_to_a_model_that_has_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('shivacmb.models.install.has_tensorflow', lambda: False)
+        path = self._fold(tmp_path / 'in' / 'a.h5')
+        self._descriptor(path.with_name('model_info.json'), {'a.h5': path})
+        archive = shutil.make_archive(str(tmp_path / 'cohort'), 'zip', tmp_path / 'in')
+        assert add_model(archive).name == 'cohort-v1'
+        with pytest.raises(OutputError, match='cohort-v1> exists'):
+            add_model(archive)
+        beside = self._descriptor(
+            tmp_path / 'model_info.json',
+            {'a.h5': path},
+            sha256_zip=sha256_of(tmp_path / 'cohort.zip'),
+        )
+        assert add_model(beside).name == f'{tmp_path.name}-v1'
+
+    def test_its_folder_may_have_any_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr('shivacmb.models.install.has_tensorflow', lambda: False)
+        path = self._fold(tmp_path / '10:30' / 'a.h5')
+        file = self._descriptor(path.with_name('model_info_x.json'), {'a.h5': path})
+        assert add_model(file).name == 'x'
+
     def test_a_wrong_sum_is_refused(self, tmp_path: Path) -> None:
         path = self._fold(tmp_path / 'a.h5')
         file = self._descriptor(tmp_path / 'model_info.json', {'a.h5': path})
@@ -213,6 +238,7 @@ class TestPublishedDescriptors:
         [
             ({'target': 'WMH'}, "is a model for 'WMH'"),
             ({'modalities': ['ct']}, r'modalities must be a list'),
+            ({'modalities': [['swi']]}, r'modalities must be a list'),
             ({'script': {'name': 'x.py'}}, 'wants a Python script to be run; that is never done'),
             ({'files': []}, 'names no files'),
             ({'files': [{'name': 'b.h5', 'md5': 'x'}]}, "names 'b.h5', which is not beside it"),

@@ -8,6 +8,8 @@ import pytest
 
 from shivacmb.exceptions import ModelError
 from shivacmb.models import find_bundle, list_bundles, user_models_dir
+from shivacmb.models.export import export_bundle
+from shivacmb.models.install import add_model
 from shivacmb.models.locate import user_cache_dir
 
 if TYPE_CHECKING:
@@ -58,3 +60,33 @@ def test_a_relative_path_becomes_absolute(
     folder = make_bundle(1.0).path
     monkeypatch.chdir(folder.parent)
     assert find_bundle(f'./{folder.name}').path == folder
+
+
+def test_a_home_folder_is_meant_alike_by_all(
+    tmp_path: Path, make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('shivacmb.models.install.require_safe', lambda *_, **__: None)
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path)
+    made = make_bundle(1.0)
+    # as the shell leaves it in --models-dir=~/models
+    added = add_model(made.path, models_dir='~/models')
+    assert added.path == tmp_path / 'home/models/small'
+    assert find_bundle('small', '~/models') == added
+
+
+def test_a_home_folder_of_nobody_is_named(
+    make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = make_bundle(1.0)
+    for use in (find_bundle, add_model, lambda path: export_bundle(mine, 'shivai', path)):
+        with pytest.raises(ModelError, match=r'<~nobody-here/x> begins with a home folder that'):
+            use('~nobody-here/x')
+    monkeypatch.delenv('XDG_CACHE_HOME')
+
+    def unknown() -> None:
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr('pathlib.Path.home', unknown)
+    with pytest.raises(ModelError, match='not known here; set HOME or XDG_CACHE_HOME'):
+        user_cache_dir()

@@ -90,6 +90,24 @@ def test_code_is_found_however_deep(tmp_path: Path, layer: dict[str, Any], reaso
     require_safe(path, 'keras', trust_model=True)
 
 
+def test_a_file_of_two_formats_is_read_as_the_one_that_was_looked_into(tmp_path: Path) -> None:
+    h5py = pytest.importorskip('h5py')
+    path = tmp_path / 'x.keras'
+    with h5py.File(path, 'w') as file:
+        file.attrs['model_config'] = json.dumps(_network(_layer('keras.layers', 'Dense')))
+    hidden = _keras_file(tmp_path / 'hidden', _network(_layer('os', 'system')))
+    with path.open('ab') as stream:
+        stream.write(hidden.read_bytes())
+    with pytest.raises(ModelError, match=r"format 'h5'.* does not end in \.h5 or \.hdf5"):
+        require_safe(path, 'h5')
+    with pytest.raises(ModelError, match=r'os\.system'):
+        require_safe(path, 'keras')
+    path.rename(tmp_path / 'x.h5')
+    require_safe(tmp_path / 'x.h5', 'h5')
+    with pytest.raises(ModelError, match=r"format 'keras'.* does not end in \.keras"):
+        require_safe(tmp_path / 'x.h5', 'keras')
+
+
 def test_published_checksums_vouch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _keras_file(tmp_path / 'x.keras', _network(_layer('keras.layers', 'Lambda')))
     monkeypatch.setattr('shivacmb.models.safety.PUBLISHED_MD5', frozenset({md5_of(path)}))
