@@ -282,7 +282,8 @@ def find_labelled(
             raise NoInputError(
                 f'the class list does not match: <{scan.path}> has a label map for '
                 f'{_names(query.classes, labels)} but none for {", ".join(lacking)}; add one '
-                '(all 0 where nothing was found), or leave that --class or that scan out'
+                '(all 0 where nothing was found), leave that --class or that scan out, or name '
+                'one map of all classes with --labels'
             )
         scan.check()
         scans.append(LabelledScan(

@@ -93,17 +93,47 @@ def judge(
              if (s.threshold, s.min_voxels) == (chosen.threshold, chosen.min_voxels))
         for found in by_fold
     ]  # fmt: skip
-    caution = _caution(task, trained)
+    outside = sum(own['outside'][names[number - 1]] for own in trained.facts.values())
     overlap = np.array([entry['dice'] for entry in entries]).sum(axis=0)
     return chosen, {
         'class': names[number - 1],
         'unseen': _numbers(chosen),
         'unseen_by_fold': [_numbers(score) for score in same],
         'soft_dice': round(float(overlap[0] / overlap[1]), 4) if overlap[1] else None,
-        'note': 'each scan predicted by the fold that did not see it; the operating point was '
-        'chosen on these same scans, so expect less on others, and something else from the mean '
-        'of the folds' + ('; ' + caution if caution else ''),
+        'note': describe_numbers(chosen.hits, outside, _caution(task, trained)),
     }
+
+
+def describe_numbers(found: int, outside: int, caution: str) -> str:
+    """Say how the numbers of a card are to be read.
+
+    Parameters
+    ----------
+    found : int
+        Lesions that were found at the chosen point.
+    outside : int
+        Lesions outside the box.
+    caution : str
+        What the start of the training may have seen; empty for nothing.
+
+    Returns
+    -------
+    str
+        Parts of a sentence.
+    """
+    chosen = (
+        'the operating point was chosen on these same scans, so expect less on others, and '
+        'something else from the mean of the folds'
+        if found
+        else 'no operating point finds a lesion: the one given was not chosen, it is that with '
+        'the fewest false positives'
+    )
+    parts = ['each scan predicted by the fold that did not see it', chosen]
+    if outside:
+        parts.append(f'lesions outside the box, {outside} in all, count as missed')
+    if caution:
+        parts.append(caution)
+    return '; '.join(parts)
 
 
 def _caution(task: Task, trained: Trained) -> str:

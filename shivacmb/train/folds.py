@@ -20,6 +20,21 @@ def load_class(count: float) -> int:
     return sum(count >= least for least in LOADS) - 1
 
 
+def check_folds(people: int, folds: int) -> None:
+    """Refuse more folds than people.
+
+    Raises
+    ------
+    UsageError
+        Then.
+    """
+    if people < folds:
+        raise UsageError(
+            f'{people} person(s) cannot fill {folds} folds, because all scans of a person '
+            'stay in one; label more people, or lower --folds'
+        )
+
+
 def assign_folds(
     persons: Sequence[str],
     datasets: Sequence[str],
@@ -59,11 +74,7 @@ def assign_folds(
         There are fewer persons than folds.
     """
     scans = Counter(persons)
-    if len(scans) < folds:
-        raise UsageError(
-            f'{len(scans)} person(s) cannot fill {folds} folds, because all scans of a person '
-            'stay in one; label more people, or lower --folds'
-        )
+    check_folds(len(scans), folds)
     home = dict(zip(persons, datasets, strict=True))
     worst: dict[str, int] = defaultdict(int)
     for person, count in zip(persons, counts, strict=True):

@@ -16,7 +16,7 @@ from shivacmb.exceptions import DataError, UsageError
 from shivacmb.train.backend import computes_bfloat16, describe_machine, start_backend
 from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
 from shivacmb.train.dataset import JUDGED, Query
-from shivacmb.train.folds import assign_folds, read_folds, write_folds
+from shivacmb.train.folds import assign_folds, check_folds, read_folds, write_folds
 from shivacmb.train.gather import gather_labelled
 from shivacmb.train.lock import is_locked, locked
 from shivacmb.train.loop import PausedError, Watch, safe_precision, train
@@ -139,7 +139,10 @@ def gather(task: Task, stop: Stop, tell: Tell) -> list[str]:
         _check_chosen(task, names)
         return names
     scans = gather_labelled(task.sets, task.query, tell)
-    tell(f'{len(scans)} labelled scans of {len({scan.person for scan in scans})} people')
+    people = len({scan.person for scan in scans})
+    tell(f'{len(scans)} labelled scans of {people} people')
+    # before hours of preparation
+    check_folds(people, task.plan.folds)
     if _begun(task.work):
         # before anything is prepared anew: a fold may be learning from the pool as it is
         _check_continued(_settings(task, {scan.name: how.key(scan) for scan in scans}), task.work)

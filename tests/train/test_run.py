@@ -20,7 +20,7 @@ from shivacmb.models import Intensity
 from shivacmb.train.checkpoint import CHECKPOINT
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
-from shivacmb.train.finish import training_facts
+from shivacmb.train.finish import describe_numbers, training_facts
 from shivacmb.train.folds import read_folds
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
@@ -153,6 +153,25 @@ def test_the_card_gives_the_rates_of_every_fold(
     by_steps = recipe(steps=5000)
     assert by_steps['steps'] == [5000] * 3
     assert 'epochs' not in by_steps
+
+
+def test_numbers_of_a_card_say_what_they_are() -> None:
+    usual = describe_numbers(3, 0, '')
+    assert 'the operating point was chosen on these same scans, so expect less on' in usual
+    assert 'outside' not in usual
+    none = describe_numbers(0, 10, 'the start has seen them')
+    assert 'no operating point finds a lesion: the one given was not chosen' in none
+    assert none.endswith('outside the box, 10 in all, count as missed; the start has seen them')
+
+
+def test_too_few_people_are_refused_before_anything_is_prepared(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
+    mine = replace(mine, plan=replace(mine.plan, folds=7))
+    monkeypatch.setattr('shivacmb.train.run.prepare_all', lambda *_, **__: pytest.fail('prepared'))
+    with pytest.raises(UsageError, match=r'4 person\(s\) cannot fill 7 folds'):
+        gather(mine, lambda: False, lambda _: None)
 
 
 def test_why_another_precision_is_used() -> None:
