@@ -77,9 +77,11 @@ endif
 	$(BIN)/shivacmb-tools evaluate $(WORK)/$(NAME)-out $(TRUTH) -o docs/evaluation/$(NAME) \
 	  --sweep --pdf none --title 'Default model, $(NAME) scans' $(EVALUATE)
 
+# Longer, or another seed: make models DETECTOR="--sharp-steps 9000 --rounds 2 ..."
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
 	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones --work build/models/brain-zones
-	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb --work build/models/synth-cmb
+	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb --work build/models/synth-cmb \
+	  $(DETECTOR)
 
 docs: $(VENV)/.docs  ## the documentation, to docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -q -W --keep-going -j auto -b html -d docs/_build/doctrees docs docs/_build/html
