@@ -73,10 +73,10 @@ def pair_lines(
         (pairing.only_truth, 'no_prediction', 'truth', truth_root),
         (pairing.only_pred, 'no_truth', 'predictions', pred_root),
     ):
-        lines += [
-            {**_who(source.scan, source), 'status': status, column: _relative(source.path, root)}
-            for source in sources
-        ]
+        for source in sources:  # all columns, as the first line gives the table its order
+            line = {**_who(source.scan, source), 'status': status, 'predictions': None}
+            line |= {'truth': None, 'notes': [], column: _relative(source.path, root)}
+            lines.append(line)
     return sorted(lines, key=lambda line: line['scan'])
 
 
