@@ -278,7 +278,7 @@ def test_points_of_one_scan_and_of_many(tmp_path: Path) -> None:
 
 def test_negative_radius_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / 'a.tsv', 'x y z radius\n1 2 3 0\n1 2 3 -2\n')
-    with pytest.raises(DataError, match=r'a.tsv> says "-2" under radius; a radius is not neg'):
+    with pytest.raises(DataError, match=r'a.tsv> says "-2" under radius in line 3; a radius is n'):
         read_points(path)
 
 
