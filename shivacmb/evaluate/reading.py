@@ -34,6 +34,7 @@ from shivacmb.evaluate.objects import (
     voxel_mm3,
 )
 from shivacmb.evaluate.pairs import Pair, Source
+from shivacmb.evaluate.unfound import option
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import same_grid
 
@@ -182,7 +183,7 @@ def _objects(source: Source, image: Any, side: str, how: HowToRead, notes: list[
         if not np.array_equal(values, np.rint(values)):
             raise DataError(
                 f'<{source.path}> ({side}) holds numbers that are not whole, so it is no label '
-                f'map; if it holds probabilities, say --{_option(side)}-kind probability and '
+                f'map; if it holds probabilities, say --{option(side)}-kind probability and '
                 '--threshold'
             )
         values = values.astype(np.int32)
@@ -223,10 +224,6 @@ def _parts_of_one(source: Source, parts: Objects, value: int, side: str, notes: 
         'each lesion a value of its own if that is not right'
     )
     return one
-
-
-def _option(side: str) -> str:
-    return 'truth' if side == 'truth' else 'pred'
 
 
 def _check_probability(values: Array, path: Path) -> None:
