@@ -286,7 +286,8 @@ def _on_one_grid(
         _refuse_grids(pair, first, second, how)
         pred = _objects(pair.pred, first, 'predictions', how, notes)
         truth = _objects(pair.truth, second, 'truth', how, notes)
-        notes.append(f'the {how.resample} were resampled to the other grid, nearest neighbour')
+        was = 'was' if how.resample == 'truth' else 'were'
+        notes.append(f'the {how.resample} {was} resampled to the other grid, nearest neighbour')
         fixed, moving = (pred, truth) if how.resample == 'truth' else (truth, pred)
         moved = to_grid(moving, fixed.shape, fixed.affine)
         if len(moved) < len(moving):
