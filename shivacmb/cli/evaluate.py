@@ -185,8 +185,12 @@ def _existing(value: str) -> Path:
 
 def _class(value: str) -> tuple[str, int | None]:
     name, sign, number = value.partition('=')
-    if not name.replace('-', '').isalnum() or (sign and not number.isdigit()) or number == '0':
+    if not name.replace('-', '').isalnum() or (sign and not number.isdecimal()):
         raise argparse.ArgumentTypeError(f'expected NAME or NAME=VALUE, got {value!r}')
+    if sign and not int(number):
+        raise argparse.ArgumentTypeError(
+            f'expected NAME=VALUE with a value from 1, got {value!r}: 0 is the background'
+        )
     return name, int(number) if sign else None
 
 
@@ -235,6 +239,7 @@ def _progress(done: int, total: int) -> None:
 
 def _options(args: argparse.Namespace) -> Any:
     from shivacmb.bids import parse_labels
+    from shivacmb.evaluate.lists import WIDEST_MM
     from shivacmb.evaluate.session import Options
     from shivacmb.exceptions import NoInputError, UsageError
 
@@ -246,6 +251,8 @@ def _options(args: argparse.Namespace) -> Any:
         raise UsageError('--classes names a class twice')
     if args.min_size is not None and args.threshold is None and args.pred_kind != 'probability':
         raise UsageError('--min-size goes with --threshold; it has no effect on label maps')
+    if args.point_radius is not None and args.point_radius > WIDEST_MM:
+        raise UsageError(f'--point-radius is at most {WIDEST_MM} mm, got {args.point_radius:g}')
     if args.choose_on and not args.sweep:
         raise UsageError('--choose-on goes with --sweep')
     for side in (args.predictions, args.truth):

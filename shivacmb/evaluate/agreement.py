@@ -16,6 +16,10 @@ from shivacmb.lesions import burden_class
 
 Array = npt.NDArray[Any]
 SHIVA_CLASSES = ('0', '1-3', '4-9', '>=10')
+#: Fisher's interval divides by the root of n - 3.
+_FEWEST = 4
+#: Up to here all pairings are tried: 362880.
+_EXACT = 9
 KO_CLASSES = ('0', '1-10', '>10')
 
 
@@ -105,7 +109,8 @@ def count_agreement(truth: Array, predicted: Array, bootstrap: Bootstrap) -> lis
     Returns
     -------
     list of Figure
-        NaN where a statistic is not defined: fewer than three scans, or no spread.
+        NaN where a statistic is not defined: fewer than three scans, or no spread; see also
+        :func:`_without_degenerate`.
     """
     x, y = np.asarray(truth, float), np.asarray(predicted, float)
     n = len(x)
@@ -121,7 +126,36 @@ def count_agreement(truth: Array, predicted: Array, bootstrap: Bootstrap) -> lis
             n=n,
         )
     )
-    return _by_participant(figures, x, y, bootstrap) if bootstrap.repeated else figures
+    if bootstrap.repeated:
+        figures = _by_participant(figures, x, y, bootstrap)
+    return _without_degenerate(figures, bootstrap.subjects)
+
+
+def _without_degenerate(figures: Sequence[Figure], subjects: int) -> list[Figure]:
+    """Leave out what formulas and draws cannot tell.
+
+    A correlation of fewer than four participants has no interval. Where all scans lie on one line
+    the intervals of correlation and line have no width, and a t test says p = 0, whatever the
+    number of scans; the ranks of few scans have an exact test.
+    """
+    perfect = {
+        figure.name
+        for figure in figures
+        if figure.name in ('pearson', 'spearman') and 1 - abs(figure.value) < 1e-12
+    }
+    if 'pearson' in perfect:
+        perfect |= {'slope', 'intercept'}
+    found = []
+    for figure in figures:
+        if figure.name in perfect:
+            exact = figure.name == 'spearman' and figure.n <= _EXACT
+            figure = replace(
+                figure, low=math.nan, high=math.nan, p=figure.p if exact else math.nan
+            )
+        elif figure.name in ('pearson', 'spearman') and subjects < _FEWEST:
+            figure = replace(figure, low=math.nan, high=math.nan)
+        found.append(figure)
+    return found
 
 
 def _by_participant(
@@ -191,14 +225,27 @@ def _correlations(x: Array, y: Array, bootstrap: Bootstrap) -> list[Figure]:
     low, high = found.confidence_interval(0.95) if n > 3 else NOT_KNOWN
     figures = [Figure('pearson', found.statistic, float(low), float(high), found.pvalue, n)]
     ranks = spearmanr(x, y)
+    p = _exact_p(rankdata(x), rankdata(y)) if n <= _EXACT else ranks.pvalue
     drawn = []
     for weights in bootstrap.weights:
         scans = np.repeat(np.arange(n), weights)
         first, second = rankdata(x[scans]), rankdata(y[scans])
         drawn.append(_pearson(first, second))
     interval = bootstrap.interval(np.array(drawn))
-    figures.append(Figure('spearman', ranks.statistic, *interval, ranks.pvalue, n))
+    figures.append(Figure('spearman', ranks.statistic, *interval, p, n))
     return figures
+
+
+def _exact_p(x: Array, y: Array) -> float:
+    """Two-sided p of a rank correlation from all pairings; t is far off for few scans."""
+    from scipy.stats import permutation_test
+
+    y = y - y.mean()  # halves, so that sums are exact and equal ones compare as equal
+    found = permutation_test(
+        (x - x.mean(),), lambda drawn, axis: np.sum(drawn * y, axis=axis), vectorized=True,
+        permutation_type='pairings', n_resamples=math.factorial(len(x)), batch=20_000,
+    )  # fmt: skip
+    return float(found.pvalue)
 
 
 def _pearson(x: Array, y: Array) -> float:

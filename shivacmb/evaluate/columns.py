@@ -136,9 +136,15 @@ TABLES: dict[str, dict[str, str]] = {
         'low': (
             f'{_LOW} By formula, unless a participant has several scans: pearson (Fisher), '
             'slope, intercept, bias and limits (t), icc (F) and accuracy (Wilson; where all or '
-            'none are right also then, with participants for scans).'
+            'none are right also then, with participants for scans). n/a for pearson and spearman '
+            'of fewer than four participants, for those that are 1 or -1, and for slope and '
+            'intercept where pearson is: their intervals would have no width.'
         ),
-        'p': 'p value where there is a test; n/a where a participant has several scans.',
+        'p': (
+            'p value where there is a test: t; for spearman of up to nine scans from all pairings '
+            '(exact). n/a where a participant has several scans, and instead of t where the '
+            'correlation is 1 or -1.'
+        ),
     },
     'confusion': {
         'scheme': 'shiva: classes 0, 1-3, 4-9, >=10; ko: groups 0, 1-10, >10.',

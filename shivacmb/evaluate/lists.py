@@ -20,6 +20,10 @@ ENTITY_COLUMNS = ('acq', 'ce', 'rec', 'dir', 'run', 'echo', 'chunk')
 #: Entities that say what a derivative is, not which scan it belongs to.
 OF_THE_FILE = ('desc', 'label', 'res', 'space', 'den', 'atlas')
 _NO_ENTITY = ('sub', 'ses', *OF_THE_FILE)
+#: Limits of a table of points: no scanner is wider, and no lesion; larger numbers are mistyped.
+FARTHEST_MM = 10000
+WIDEST_MM = 50
+_LARGEST = 2**31 - 1
 NOTHING = ('', 'n/a', 'nan', 'NaN', 'NA')
 NOT_HERE = (
     'is a link to a file that is not here: fetch it (for example with "datalad get"), or remove '
@@ -59,6 +63,12 @@ class Listed:
     entities: str = ''
 
 
+class Line(dict[str, str]):
+    """A row of a table by column; ``number`` is its line in the file."""
+
+    number: int = 0
+
+
 def in_folder(path: Path) -> bool:
     """Whether there is a file, or a link to one that is not here: that one is not missing."""
     return path.is_file() or (path.is_symlink() and not path.exists())
@@ -69,7 +79,7 @@ def entities_of(name: str) -> dict[str, str]:
     return dict(word.split('-', 1) for word in name.split('_') if '-' in word)
 
 
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def read_rows(path: Path) -> tuple[list[str], list[Line]]:
     """Header and rows of a TSV file.
 
     Raises
@@ -77,25 +87,35 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     DataError
         If it cannot be read or a row has another number of cells than the header.
     """
+    lines: list[list[str]] = []
     try:
         with path.open(encoding='utf-8-sig', newline='') as stream:
-            lines = list(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
+            lines.extend(csv.reader(stream, delimiter='\t', quoting=csv.QUOTE_NONE))
     except FileNotFoundError as error:
         raise DataError(f'The table <{path}> {NOT_HERE}') from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f'The table <{path}> cannot be read ({error}); write it as UTF-8'
         ) from error
+    except csv.Error as error:
+        raise DataError(
+            f'The table <{path}> has a cell in line {len(lines) + 1} that no table has ({error}); '
+            'see whether it is a table, with tabs between columns'
+        ) from error
     if not lines:
         raise DataError(f'The table <{path}> is empty; it needs at least a header')
     header, *rows = lines
+    found = []
     for number, row in enumerate(rows, start=2):
         if row and len(row) != len(header):
             raise DataError(
                 f'The table <{path}> has {len(row)} cells in line {number} under a header of '
                 f'{len(header)}; separate columns by tabs'
             )
-    return header, [dict(zip(header, row, strict=True)) for row in rows if row]
+        if row:
+            found.append(Line(zip(header, row, strict=True)))
+            found[-1].number = number
+    return header, found
 
 
 def zone_of(row: dict[str, str]) -> str:
@@ -104,14 +124,18 @@ def zone_of(row: dict[str, str]) -> str:
     return zone_name(text) or 'n/a'
 
 
-def _number(row: dict[str, str], column: str, path: Path) -> float:
+def _said(row: Line, column: str, path: Path) -> str:
+    return f'The table <{path}> says "{row[column]}" under {column} in line {row.number}'
+
+
+def _number(row: Line, column: str, path: Path) -> float:
     try:
         value = float(row[column])
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise DataError(
-            f'The table <{path}> says "{row[column]}" under {column}, where a number belongs'
+            f'{_said(row, column, path)}, where a number belongs'
             + (
                 '; a participant without lesions has one row with n/a under x, y and z'
                 if column in ('x', 'y', 'z')
@@ -121,22 +145,34 @@ def _number(row: dict[str, str], column: str, path: Path) -> float:
     return value
 
 
-def _whole(row: dict[str, str], column: str, path: Path) -> int:
+def _place(row: Line, column: str, path: Path) -> float:
     value = _number(row, column, path)
-    if value != int(value) or value < 0:
+    if abs(value) > FARTHEST_MM:
         raise DataError(
-            f'The table <{path}> says "{row[column]}" under {column}; a whole number from 0 is '
-            'needed'
+            f'{_said(row, column, path)}; places are in scanner mm, at most {FARTHEST_MM} from 0'
+        )
+    return value
+
+
+def _whole(row: Line, column: str, path: Path) -> int:
+    value = _number(row, column, path)
+    if value != int(value) or not 0 <= value <= _LARGEST:
+        raise DataError(
+            f'{_said(row, column, path)}; a whole number from 0 to {_LARGEST} is needed'
         )
     return int(value)
 
 
-def _radius(row: dict[str, str], column: str, path: Path) -> float:
+def _radius(row: Line, column: str, path: Path) -> float:
     value = _number(row, column, path)
     if value < 0:
         raise DataError(
-            f'The table <{path}> says "{row[column]}" under {column}; a radius is not negative: '
-            'write 0 or n/a where it is not known'
+            f'{_said(row, column, path)}; a radius is not negative: write 0 or n/a where it is '
+            'not known'
+        )
+    if value > WIDEST_MM:
+        raise DataError(
+            f'{_said(row, column, path)}; the radius of a lesion is at most {WIDEST_MM} mm'
         )
     return value
 
@@ -227,7 +263,7 @@ def point_rows(path: Path) -> list[Listed]:
         If ``scan`` tells scans apart and its names do not say by what.
     """
     header, rows = read_rows(path)
-    groups: dict[tuple[str, str | None, str], list[dict[str, str]]] = {}
+    groups: dict[tuple[str, str | None, str], list[Line]] = {}
     for row in rows:
         groups.setdefault(_who(row, path), []).append(row)
     for (participant, _, _), mine in groups.items():
@@ -262,7 +298,7 @@ def read_points(path: Path) -> Listed:
 def _listed(
     participant: str,
     session: str | None,
-    rows: Sequence[dict[str, str]],
+    rows: Sequence[Line],
     header: Sequence[str],
     path: Path,
 ) -> Listed:
@@ -287,7 +323,7 @@ def _listed(
         session,
         len(rows),
         tuple(
-            (_number(row, 'x', path), _number(row, 'y', path), _number(row, 'z', path))
+            (_place(row, 'x', path), _place(row, 'y', path), _place(row, 'z', path))
             for row in rows
         ),
         tuple(

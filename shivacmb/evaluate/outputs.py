@@ -73,10 +73,10 @@ def pair_lines(
         (pairing.only_truth, 'no_prediction', 'truth', truth_root),
         (pairing.only_pred, 'no_truth', 'predictions', pred_root),
     ):
-        lines += [
-            {**_who(source.scan, source), 'status': status, column: _relative(source.path, root)}
-            for source in sources
-        ]
+        for source in sources:  # all columns, as the first line gives the table its order
+            line = {**_who(source.scan, source), 'status': status, 'predictions': None}
+            line |= {'truth': None, 'notes': [], column: _relative(source.path, root)}
+            lines.append(line)
     return sorted(lines, key=lambda line: line['scan'])
 
 
@@ -109,9 +109,14 @@ def score_lines(result: Result) -> list[Line]:
                     'tp_pred': counts.tp_pred, 'tp_truth': counts.tp_truth, 'fp': counts.fp,
                     'fn': counts.fn, **{name: getattr(ratios, name) for name in RATIOS},
                     'dice_hits': score.dice_hits, 'count_difference': score.count_difference,
-                    'volume_difference_mm3': score.volume_difference_mm3,
+                    'volume_difference_mm3': _to(score.volume_difference_mm3, 'mm3'),
                 })  # fmt: skip
     return lines
+
+
+def _to(value: float, measure: str) -> float:
+    """Cut volumes to three decimals: affines in single precision tell no more."""
+    return round(value, 3) if measure.endswith('mm3') else value
 
 
 def count_lines(result: Result) -> list[Line]:
@@ -191,11 +196,14 @@ def summary_lines(result: Result) -> list[Line]:
 
 
 def _row(row: Row) -> Line:
-    return {
-        'zero_rule': row.zero_rule, 'measure': row.measure, 'aggregate': row.aggregate,
+    numbers = {
         'value': row.value, 'low': row.low, 'high': row.high, 'sd': row.spread,
         'sem': row.spread / math.sqrt(row.n) if row.n else math.nan,
-        'q1': row.q1, 'q3': row.q3, 'n': row.n,
+        'q1': row.q1, 'q3': row.q3,
+    }  # fmt: skip
+    return {
+        'zero_rule': row.zero_rule, 'measure': row.measure, 'aggregate': row.aggregate,
+        **{name: _to(value, row.measure) for name, value in numbers.items()}, 'n': row.n,
     }  # fmt: skip
 
 

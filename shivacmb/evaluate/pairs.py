@@ -21,6 +21,7 @@ from shivacmb.evaluate.lists import (
     point_rows,
     read_rows,
 )
+from shivacmb.evaluate.unfound import nothing_found, option
 from shivacmb.exceptions import DataError, NoInputError, UsageError
 
 Kind = Literal['instances', 'mask', 'probability', 'points', 'counts', 'auto']
@@ -172,18 +173,10 @@ def find_sources(
     else:
         found = _by_names(root, class_name, kind, prefer_probability=prefer_probability)
     if not found:
-        looked = pattern or 'the names of BIDS derivatives (desc-CMB_dseg, label-CMB_mask, ...)'
-        raise NoInputError(
-            f'No {side} in <{root}>: nothing matches {looked}. Give --{_option(side)}-pattern, '
-            f'for example "**/*_lesions.nii.gz"'
-        )
+        raise NoInputError(nothing_found(root, side, class_name, pattern))
     found = _expand(found, count_column)
     _refuse_twins(found, side)
     return sorted(found, key=lambda source: source.scan)
-
-
-def _option(side: str) -> str:
-    return 'truth' if side == 'truth' else 'pred'
 
 
 def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
@@ -191,7 +184,7 @@ def _by_pattern(root: Path, pattern: str, side: str) -> list[Path]:
         files = set(root.glob(pattern) if '/' in pattern else root.rglob(pattern))
     except (ValueError, NotImplementedError) as error:
         raise UsageError(
-            f'--{_option(side)}-pattern "{pattern}" cannot be looked for below <{root}> '
+            f'--{option(side)}-pattern "{pattern}" cannot be looked for below <{root}> '
             f'({error}); it is relative to that folder, and ** stands for whole folders, as in '
             '"**/*_lesions.nii.gz"'
         ) from error

@@ -34,6 +34,7 @@ from shivacmb.evaluate.objects import (
     voxel_mm3,
 )
 from shivacmb.evaluate.pairs import Pair, Source
+from shivacmb.evaluate.unfound import option
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import same_grid
 
@@ -182,7 +183,7 @@ def _objects(source: Source, image: Any, side: str, how: HowToRead, notes: list[
         if not np.array_equal(values, np.rint(values)):
             raise DataError(
                 f'<{source.path}> ({side}) holds numbers that are not whole, so it is no label '
-                f'map; if it holds probabilities, say --{_option(side)}-kind probability and '
+                f'map; if it holds probabilities, say --{option(side)}-kind probability and '
                 '--threshold'
             )
         values = values.astype(np.int32)
@@ -223,10 +224,6 @@ def _parts_of_one(source: Source, parts: Objects, value: int, side: str, notes: 
         'each lesion a value of its own if that is not right'
     )
     return one
-
-
-def _option(side: str) -> str:
-    return 'truth' if side == 'truth' else 'pred'
 
 
 def _check_probability(values: Array, path: Path) -> None:
@@ -289,7 +286,8 @@ def _on_one_grid(
         _refuse_grids(pair, first, second, how)
         pred = _objects(pair.pred, first, 'predictions', how, notes)
         truth = _objects(pair.truth, second, 'truth', how, notes)
-        notes.append(f'the {how.resample} were resampled to the other grid, nearest neighbour')
+        was = 'was' if how.resample == 'truth' else 'were'
+        notes.append(f'the {how.resample} {was} resampled to the other grid, nearest neighbour')
         fixed, moving = (pred, truth) if how.resample == 'truth' else (truth, pred)
         moved = to_grid(moving, fixed.shape, fixed.affine)
         if len(moved) < len(moving):

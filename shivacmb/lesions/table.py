@@ -123,7 +123,8 @@ def burden_class(count: int) -> str:
 
 def lesion_totals(lesions: Sequence[Lesion]) -> Totals:
     """Count the lesions, add up their volumes, name the burden class."""
-    volume = math.fsum(lesion.volume_mm3 for lesion in lesions)
+    # affines in single precision tell no more than three decimals
+    volume = round(math.fsum(lesion.volume_mm3 for lesion in lesions), 3)
     return Totals(len(lesions), volume, burden_class(len(lesions)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,41 @@ def test_correlations_and_line_against_scipy() -> None:
     slope, offset = np.polyfit(x, y, 1)
     assert found['slope'].value == pytest.approx(slope)
     assert found['intercept'].value == pytest.approx(offset)
+
+
+@pytest.mark.parametrize('n', [3, 6, 9])
+def test_rank_correlation_of_few_scans_has_an_exact_test(n: int) -> None:
+    y = np.arange(n)
+    x = np.roll(y, 1)
+    apart = np.abs(x - y)
+    rank = figures(x, y)['spearman']
+    orders = np.array(list(permutations(range(n))))
+    rhos = 1 - 6 * ((orders - y) ** 2).sum(axis=1) / (n * (n * n - 1))
+    rho = 1 - 6 * (apart**2).sum() / (n * (n * n - 1))
+    assert rank.value == pytest.approx(rho)
+    assert rank.p == pytest.approx((np.abs(rhos) >= abs(rho) - 1e-9).mean())
+
+
+def test_order_of_three_scans_is_no_proof() -> None:
+    rank = figures([4, 12, 28], [4, 9, 26])['spearman']  # of six orders two are as far from none
+    assert (rank.value, rank.p) == (pytest.approx(1), pytest.approx(1 / 3))
+    assert math.isnan(rank.low)
+    assert math.isnan(rank.high)
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+@pytest.mark.parametrize('n', [4, 12])
+def test_scans_on_a_line_have_no_interval_without_width(n: int, sign: int) -> None:
+    x = np.arange(n)
+    found = figures(x, 20 + sign * x)
+    for name in ('pearson', 'spearman', 'slope', 'intercept'):
+        assert math.isnan(found[name].low), name
+        assert math.isnan(found[name].high), name
+    assert found['pearson'].value == pytest.approx(sign)
+    assert math.isnan(found['pearson'].p)
+    assert math.isnan(found['slope'].p)
+    rank = found['spearman'].p
+    assert math.isnan(rank) if n == 12 else rank == pytest.approx(2 / 24)
 
 
 def test_bland_altman_by_hand() -> None:
@@ -230,8 +266,11 @@ def test_scans_that_are_copies_narrow_no_interval() -> None:
 def test_draws_without_spread_give_no_number() -> None:
     counts = np.array([0, 0, 3, 3, 0, 0])
     bootstrap = Bootstrap.draw(list('aabbcc'), 300, 1)
+    drawn = drawn_agreement(counts * 1.0, counts + 1.0, bootstrap)
+    assert bootstrap.interval(drawn['pearson']) == (1, 1)
     found = {figure.name: figure for figure in count_agreement(counts, counts + 1, bootstrap)}
-    assert (found['pearson'].low, found['pearson'].high) == (1, 1)
+    for name in ('pearson', 'slope'):  # of scans on a line no interval has a width
+        assert math.isnan(found[name].low)
     assert (found['bias'].low, found['limit_high'].high) == (1, 1)
     alone = Bootstrap.draw(['a'] * 6, 300, 1)
     for figure in count_agreement(counts, counts + 1, alone):

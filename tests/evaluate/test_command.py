@@ -341,6 +341,8 @@ def test_two_classes_in_one_map(data: Path, tmp_path: Path, command: Command) ->
         (['{pred}', '{truth}'], 64, 'required: -o'),
         (['{pred}', '{truth}', '-o', '{out}', '--rules', 'best'], 64, 'invalid choice'),
         (['{pred}', '{truth}', '-o', '{out}', '--classes', 'a=b'], 64, 'NAME=VALUE'),
+        (['{pred}', '{truth}', '-o', '{out}', '--classes', 'a=00'], 64, '0 is the background'),
+        (['{pred}', '{truth}', '-o', '{out}', '--point-radius', '51'], 64, 'is at most 50 mm'),
         (['{pred}', '{truth}', '-o', '{truth}'], 64, 'one of the inputs'),
         (['{pred}', '{truth}', '-o', '{out}', '--choose-on', '01'], 64, 'goes with --sweep'),
         (['{pred}', '{truth}', '-o', '{out}', '--min-size', '2'], 64, 'goes with --threshold'),

@@ -196,6 +196,34 @@ def test_predictions_under_other_names_are_not_missing(tmp_path: Path, command: 
     assert 'second set: 1 scan(s) without a prediction count as if nothing' in second.stderr
 
 
+def test_columns_of_pairs_have_one_order(tmp_path: Path, command: Command) -> None:
+    pred, truth = tmp_path / 'p', tmp_path / 't'
+    for label in '12':
+        save(truth / f'sub-{label}_desc-CMB_dseg.nii.gz', A)
+    save(pred / 'sub-2_desc-CMB_dseg.nii.gz', A)
+    for sides in ((pred, truth), (truth, pred), (truth, truth)):
+        assert command(*sides, '-o', tmp_path / 'o').returncode == 0
+        head = (tmp_path / 'o' / 'pairs.tsv').read_text().splitlines()[0]
+        assert head.split('\t')[-4:] == ['status', 'predictions', 'truth', 'notes']
+
+
+def test_volumes_have_three_decimals_at_most(tmp_path: Path, command: Command) -> None:
+    pred, truth = tmp_path / 'p.nii.gz', tmp_path / 't.nii.gz'
+    for path, places in ((pred, (A,)), (truth, (A, B, C))):
+        image = nib.load(save(path, *places))
+        affine = np.diag([3.3, 3.3, 3.3, 1])  # 574.991975 by its header
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), path)
+    done = command(pred, truth, '-o', tmp_path / 'o')
+    assert done.returncode == 0, done.stderr
+    assert {row['volume_difference_mm3'] for row in rows(tmp_path / 'o' / 'scores.tsv')} == {
+        '574.992'
+    }
+    summary = rows(tmp_path / 'o' / 'summary.tsv')
+    assert {row['value'] for row in summary if row['measure'] == 'volume_difference_mm3'} == {
+        '574.992'
+    }
+
+
 def test_session_that_one_side_names_is_in_the_tables(tmp_path: Path, command: Command) -> None:
     one = save(tmp_path / 'p' / 'sub-01_ses-2_desc-CMB_dseg.nii.gz', A).parent
     other = save(tmp_path / 't' / 'sub-01_desc-CMB_dseg.nii.gz', A, B).parent

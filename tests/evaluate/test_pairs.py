@@ -55,6 +55,17 @@ def test_brain_mask_alone_is_not_taken_for_lesions(tmp_path: Path) -> None:
         find_sources(root, 'truth')
 
 
+def test_class_without_a_map_is_named_with_the_way_to_one_map_of_several(tmp_path: Path) -> None:
+    root = tree(tmp_path, 'sub-1/anat/sub-1_desc-CMB_dseg.nii.gz')
+    with pytest.raises(NoInputError, match=r'No truth in .* for the class iron') as caught:
+        find_sources(root, 'truth', class_name='iron')
+    said = str(caught.value)
+    assert '(desc-iron_dseg, label-iron_mask, ...). There is desc-CMB_dseg.' in said
+    pattern = said.split('--truth-pattern "')[1].split('"')[0]
+    assert '--classes CMB=1 iron=2' in said
+    assert scans(find_sources(root, 'truth', class_name='iron', pattern=pattern)) == ['sub-1']
+
+
 def test_plain_names_and_a_second_class(tmp_path: Path) -> None:
     root = tree(tmp_path, 'sub-1/anat/sub-1_dseg.nii', 'sub-1/anat/sub-1_desc-iron_dseg.nii.gz')
     assert find_sources(root, 'truth')[0].kind == 'auto'
@@ -278,7 +289,7 @@ def test_points_of_one_scan_and_of_many(tmp_path: Path) -> None:
 
 def test_negative_radius_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / 'a.tsv', 'x y z radius\n1 2 3 0\n1 2 3 -2\n')
-    with pytest.raises(DataError, match=r'a.tsv> says "-2" under radius; a radius is not neg'):
+    with pytest.raises(DataError, match=r'a.tsv> says "-2" under radius in line 3; a radius is n'):
         read_points(path)
 
 

@@ -184,7 +184,9 @@ def test_shifted_grid_of_the_same_shape_differs(tmp_path: Path) -> None:
     assert sides.pred is not None
     assert sides.truth is not None
     assert sides.truth.centres_mm.tolist() == sides.pred.centres_mm.tolist() == [[7, 2, 2]]
-    assert 'resampled' in sides.notes[0]
+    assert sides.notes[0].startswith('the truth was resampled to the other grid')
+    sides = read_sides(one_pair(pred, truth), replace(HOW, resample='predictions'))
+    assert sides.notes[0].startswith('the predictions were resampled to the other grid')
 
 
 def test_flipped_axes_describe_the_same_place(tmp_path: Path) -> None:

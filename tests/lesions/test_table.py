@@ -99,4 +99,7 @@ def test_totals():
     totals = lesion_totals([ONE, replace(ONE, volume_mm3=0.1)])
     assert (totals.count, totals.burden_class) == (2, '1-3')
     assert totals.volume_mm3 == pytest.approx(12.1)
+    voxel = 0.125000003  # of an affine in single precision
+    totals = lesion_totals([replace(ONE, volume_mm3=1256 * voxel)])
+    assert totals.volume_mm3 == 157
     assert lesion_totals([]).burden_class == '0'
