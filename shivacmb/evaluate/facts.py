@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shivacmb.bids import Scan, find_scans
+from shivacmb.bids.channels import bare_name
 from shivacmb.evaluate.evaluation import Facts
 from shivacmb.evaluate.lists import entities_of, plain, read_participants
 from shivacmb.evaluate.pairs import Pair, Source
@@ -157,8 +158,7 @@ def _sources(image: Path) -> list[str]:
 
 
 def _sidecar(image: Path) -> dict[str, Any]:
-    name = image.name.removesuffix('.gz').removesuffix('.nii')
-    return _read_json(image.with_name(f'{name}.json'))
+    return _read_json(image.with_name(f'{bare_name(image)}.json'))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
+from shivacmb.bids.channels import bare_name
 from shivacmb.evaluate.lists import (
     NAME_COLUMNS,
     NOT_HERE,
@@ -430,7 +431,7 @@ def _beside(
 
 def _rows_by_name(path: Path) -> dict[int, dict[str, str]]:
     """Rows of the table beside a label map by the value that each is about; none without one."""
-    table = path.with_name(path.name.removesuffix('.gz').removesuffix('.nii') + '.tsv')
+    table = path.with_name(f'{bare_name(path)}.tsv')
     if not in_folder(table):
         return {}
     header, rows = read_rows(table)

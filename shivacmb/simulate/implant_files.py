@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan, file_facts, find_brain_mask, settings_hash
+from shivacmb.bids.channels import bare_name
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import load_scan, read_mask, read_stored, same_grid
@@ -188,7 +189,7 @@ def _within(scan: Scan, name: str, value: float, limits: tuple[float, float], un
 
 def _sidecar_of(scan: Scan, name: str) -> Path:
     """The sidecar from which a scan has a field, by the inheritance principle."""
-    pairs, suffix, _ = split_name(scan.name.removesuffix('.gz').removesuffix('.nii'))
+    pairs, suffix, _ = split_name(bare_name(scan.path))
     steps = max(1, len(Path(scan.relative_path).parts))
     reader = SidecarReader()
     for folder in list(scan.path.parents)[:steps]:
@@ -350,6 +351,5 @@ def write_implanted(folder: Path, scan: Scan, found: HostFile, new: Implanted) -
 
 
 def _write_sidecar(folder: Path, name: str, content: dict[str, Any]) -> None:
-    stem = name.removesuffix('.gz').removesuffix('.nii')
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-    (folder / f'{stem}.json').write_text(text, encoding='utf-8')
+    (folder / f'{bare_name(folder / name)}.json').write_text(text, encoding='utf-8')

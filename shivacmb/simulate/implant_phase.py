@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shivacmb.bids import Scan
+from shivacmb.bids.channels import bare_name
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import read_stored, same_grid
@@ -67,7 +68,7 @@ def phase_metadata(scan: Scan, path: Path) -> dict[str, Any]:
     steps = max(1, len(Path(scan.relative_path).parts))
     folders = list(path.parents)[:steps][::-1]
     levels = [(folder, sorted(item.name for item in folder.glob('*.json'))) for folder in folders]
-    pairs, suffix, _ = split_name(path.name.removesuffix('.gz').removesuffix('.nii'))
+    pairs, suffix, _ = split_name(bare_name(path))
     return SidecarReader().merged(levels, pairs, suffix)
 
 
