@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli import types
-from shivacmb.exceptions import ShivaCMBError
+from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.interfaces.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -133,6 +133,9 @@ def run(args: argparse.Namespace) -> int:
     if failure is not None:
         if log_dir.is_dir() and str(log_dir) not in str(failure):
             raise ShivaCMBError(f'{failure}; the log of this run is <{log_dir}>')
+        if type(failure) is DataError and '<' not in str(failure):
+            # a dataset's scans are named by their rows
+            raise DataError(f'<{args.image}>: {failure}')
         raise failure
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
     left_out = ''
