@@ -468,7 +468,7 @@ def _conclude(
     if found.scans and not settings.quiet:
         from shivacmb.cli.summary import print_summary
 
-        print_summary(settings.out_dir, found.scans, skipped)
+        print_summary(settings.out_dir, found.scans, skipped, failures)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
     for left_out in found.left_out(settings.bids_dir).values():
