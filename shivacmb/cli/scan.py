@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from shivacmb.cli.main import check_options, check_writable
     from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
-    from shivacmb.models import check_gpu, find_bundle
+    from shivacmb.models import check_engine, check_gpu, find_bundle
 
     settings = Settings(
         bids_dir=args.image.parent,
@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.out_dir)
     plans.verify_model(bundle, detection.engine)
     check_gpu(detection.device)
+    check_engine(detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     failure: ShivaCMBError | None = None
