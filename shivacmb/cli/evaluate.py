@@ -37,7 +37,6 @@ def register(commands: Any) -> None:
         'image, or a table (points: x y z in scanner mm, n/a for a participant without lesions; '
         'counts: participant_id and count).',
         epilog='Example: shivacmb-tools evaluate OUT_DIR BIDS_DIR/derivatives/truth -o scores',
-        allow_abbrev=False,
     )
     parser.add_argument('predictions', type=_existing, metavar='PREDICTIONS')
     parser.add_argument('truth', type=_existing, metavar='TRUTH')

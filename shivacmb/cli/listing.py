@@ -77,23 +77,24 @@ def print_listing(
         f'{detection.min_voxels} voxels{tissue}'
     )
     if to_process:
-        lines += _missing_gpu(settings, detection, to_process)
+        lines += _missing_here(settings, detection, to_process)
     if failures:
         lines.append(f'{len(failures)} of {len(found.scans)} would fail')
     print('\n'.join(lines))
     return failures
 
 
-def _missing_gpu(settings: Settings, detection: Detection, scans: int) -> list[str]:
-    """Say that a run would stop for want of a GPU; no failure, as it may run elsewhere."""
+def _missing_here(settings: Settings, detection: Detection, scans: int) -> list[str]:
+    """Say that a run would stop for want of GPU or engine; no failure, it may run elsewhere."""
     from shivacmb.cli.engine import choose_plugin
-    from shivacmb.exceptions import TemporaryError
-    from shivacmb.models import check_gpu
+    from shivacmb.exceptions import ModelError, TemporaryError
+    from shivacmb.models import check_engine, check_gpu
 
     if choose_plugin(settings, scans).local:
         try:
             check_gpu(detection.device)
-        except TemporaryError as error:
+            check_engine(detection.engine)
+        except (TemporaryError, ModelError) as error:
             return [
                 f'on this machine, unless it is meant for another, the run would stop: {error}'
             ]

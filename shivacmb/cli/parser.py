@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shivacmb import __version__
 from shivacmb.cli import types
@@ -19,7 +19,11 @@ NOTICE = 'For research use only: not a medical device, not for diagnosis.'
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that exits with 64 (``EX_USAGE``) instead of 2."""
+    """An argument parser that exits with 64 (``EX_USAGE``) instead of 2, and takes whole names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # an option added later would make the beginning of a name in someone's script ambiguous
+        super().__init__(*args, **{'allow_abbrev': False, **kwargs})
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, then exit with 64."""
@@ -53,9 +57,9 @@ def build_parser(kind: type[Parser] = Parser) -> argparse.ArgumentParser:
         f'BIDS dataset. {NOTICE}',
         epilog='Exit codes: 0 all done; 1 some scans failed; 16 dataset unusable; 17 unknown '
         'level; 18 filters select nothing; 64 usage; 65 data error; 66 participant without a '
-        'usable scan; 73 cannot write the output; 74 disk error; 75 try again.',
+        'usable scan; 73 cannot write the output; 74 disk error; 75 try again; 130 interrupted; '
+        '143 terminated.',
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     parser.add_argument(
         'bids_dir', type=types.folder, help='the BIDS dataset (with dataset_description.json)'

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli.failures import ReplacedInputError
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import DataError, TemporaryError, UsageError
 from shivacmb.interfaces.staging import staging_folder
 from shivacmb.models import choose_engine
 from shivacmb.workflows.plan import Detection, ScanPlan
@@ -237,8 +237,8 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
     Raises
     ------
     ShivaCMBError
-        If the model does not take this contrast, or a brain mask that was asked for is missing or
-        lies where a result would be written.
+        If the model does not take this contrast, or a brain mask that was asked for is missing, is
+        by its header none of this scan, or lies where a result would be written.
     """
     from shivacmb.bids import (
         ChannelFinder,
@@ -290,7 +290,21 @@ def plan_scan(settings: Settings, scan: Scan, detection: Detection, bundle: Bund
         facts=facts,
     )
     check_inputs_stay(plan)
+    if mask is not None:
+        _check_mask(mask, scan.path)
     return plan
+
+
+def _check_mask(mask: Path, scan: Path) -> None:
+    """Refuse a mask of another grid here: a scan that was not begun keeps its earlier result."""
+    from shivacmb.imaging import check_mask_header, read_grid
+
+    try:
+        grid = read_grid(scan)
+    except (DataError, TemporaryError):
+        # no fault of the mask; who reads the scan says it
+        return
+    check_mask_header(mask, grid)
 
 
 def check_inputs_stay(plan: ScanPlan) -> None:

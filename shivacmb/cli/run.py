@@ -139,7 +139,7 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
     from shivacmb.cli.retire import retire
     from shivacmb.cli.runs import noted
     from shivacmb.interfaces.staging import remove_stale_staging
-    from shivacmb.models import check_gpu
+    from shivacmb.models import check_engine, check_gpu
 
     _tidy(settings.out_dir, found.scans)
     write_dataset_description(settings.out_dir, bids_dir=settings.bids_dir, version=__version__)
@@ -178,16 +178,17 @@ def _process(settings: Settings, found: Found, detection: Detection, bundle: Bun
             otherwise += 1
     results = _FailedScans(settings, prepared)
     results.add_if_possible(failures)
-    if otherwise and not settings.quiet:
-        say(
-            f'{otherwise} scan(s) were finished with another model, version or settings and are '
-            'processed again; their earlier results will be replaced'
-        )
     if todo:
         plugin = choose_plugin(settings, len(todo))
         if plugin.local:
             # before anything is prepared, and before a scan is said to have failed
             check_gpu(detection.device)
+            check_engine(detection.engine)
+        if otherwise and not settings.quiet:
+            say(
+                f'{otherwise} scan(s) were finished with another model, version or settings and '
+                'are processed again; their earlier results will be replaced'
+            )
         participants = {plan.facts['record']['participant'] for plan in todo}
         run_dir = _make_run_dir(settings.out_dir, participants)
         with noted(run_dir, [plan.stem for plan in todo]):
@@ -468,7 +469,7 @@ def _conclude(
     if found.scans and not settings.quiet:
         from shivacmb.cli.summary import print_summary
 
-        print_summary(settings.out_dir, found.scans, skipped)
+        print_summary(settings.out_dir, found.scans, skipped, failures)
     for stem, error in failures.items():
         say(f'{stem} failed: {error}')
     for left_out in found.left_out(settings.bids_dir).values():

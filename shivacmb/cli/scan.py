@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb import __version__
 from shivacmb.cli import types
-from shivacmb.exceptions import ShivaCMBError
+from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.interfaces.staging import staging_folder
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     from shivacmb.cli.main import check_options, check_writable
     from shivacmb.cli.run import run_plans
     from shivacmb.cli.settings import Settings
-    from shivacmb.models import check_gpu, find_bundle
+    from shivacmb.models import check_engine, check_gpu, find_bundle
 
     settings = Settings(
         bids_dir=args.image.parent,
@@ -119,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.out_dir)
     plans.verify_model(bundle, detection.engine)
     check_gpu(detection.device)
+    check_engine(detection.engine)
     plan = _plan(args, settings, detection, bundle)
     log_dir = Path(tempfile.mkdtemp(prefix='shivacmb-log-'))
     failure: ShivaCMBError | None = None
@@ -133,6 +134,9 @@ def run(args: argparse.Namespace) -> int:
     if failure is not None:
         if log_dir.is_dir() and str(log_dir) not in str(failure):
             raise ShivaCMBError(f'{failure}; the log of this run is <{log_dir}>')
+        if type(failure) is DataError and '<' not in str(failure):
+            # a dataset's scans are named by their rows
+            raise DataError(f'<{args.image}>: {failure}')
         raise failure
     record = json.loads(Path(plan.outputs['record']).read_text('utf-8'))
     left_out = ''

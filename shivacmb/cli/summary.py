@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from shivacmb.bids import Scan
 
 
-def print_summary(out_dir: Path, scans: Sequence[Scan], skipped: int) -> None:
+def print_summary(
+    out_dir: Path, scans: Sequence[Scan], skipped: int, failed: Collection[str] = ()
+) -> None:
     """Print one row per scan, and where to read more.
 
     Parameters
@@ -21,6 +23,8 @@ def print_summary(out_dir: Path, scans: Sequence[Scan], skipped: int) -> None:
         The scans of this run.
     skipped : int
         How many of them were already finished.
+    failed : collection of str
+        Stems of those that failed in this run; one of them may keep the result of an earlier run.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -49,9 +53,10 @@ def print_summary(out_dir: Path, scans: Sequence[Scan], skipped: int) -> None:
             table.add_row(escape(scan.stem), 'not done', '', '', '')
             continue
         ok = record.status == 'ok'
+        good = 'ok (earlier run)' if scan.stem in failed else 'ok'
         table.add_row(
             escape(scan.stem),
-            'ok' if ok else '[red]failed[/red]',
+            good if ok else '[red]failed[/red]',
             str(record.cmb_count) if ok else '',
             str(record.burden_class) if ok else '',
             f'{record.cmb_volume_mm3:.1f}' if ok else '',

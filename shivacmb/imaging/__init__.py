@@ -14,12 +14,19 @@ from shivacmb.imaging.back import (
     zones_to_input,
 )
 from shivacmb.imaging.box import Box, box_affine, centred_box, crop, uncrop, voxels_outside
-from shivacmb.imaging.brain import check_brain, given_mask, read_mask
+from shivacmb.imaging.brain import check_brain, check_mask_header, given_mask, read_mask
 from shivacmb.imaging.chain import SpatialChain
 from shivacmb.imaging.channels import on_grid_of, scale_channels
 from shivacmb.imaging.grid import isotropic_to_std_map, std_to_input_map
 from shivacmb.imaging.intensity import background_mask, is_skull_stripped, scale_intensity
-from shivacmb.imaging.load import LoadedScan, StoredVoxels, check_header, load_scan, read_stored
+from shivacmb.imaging.load import (
+    LoadedScan,
+    StoredVoxels,
+    check_header,
+    load_scan,
+    read_grid,
+    read_stored,
+)
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
@@ -43,6 +50,7 @@ __all__ = [
     'changed',
     'check_brain',
     'check_header',
+    'check_mask_header',
     'crop',
     'disk_problem',
     'given_mask',
@@ -53,6 +61,7 @@ __all__ = [
     'mask_to_input',
     'on_grid_of',
     'probability_to_input',
+    'read_grid',
     'read_mask',
     'read_source',
     'read_stored',

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from shivacmb.imaging.same import same_grid
 from shivacmb.imaging.source import server_problem
 
 MIN_BRAIN_ML = 100.0
+_Read = TypeVar('_Read')
 
 
 def read_mask(path: Path) -> Any:
@@ -28,10 +30,37 @@ def read_mask(path: Path) -> Any:
     TemporaryError
         If its file server fails.
     """
+    image, values = _opened(path, lambda image: np.asarray(image.dataobj))
+    return nib.Nifti1Image(values.reshape(values.shape[:3]), image.affine)
+
+
+def check_mask_header(path: Path, scan: Any) -> None:
+    """Refuse a mask of which its header tells that it is not one of the scan.
+
+    Parameters
+    ----------
+    path : Path
+        The mask; its voxels are not read.
+    scan : Nifti1Image
+        The scan it is given for; its voxels are not looked at.
+
+    Raises
+    ------
+    DataError
+        If the header cannot be read, or tells of several volumes or of another grid.
+    TemporaryError
+        If the file server fails.
+    """
+    mask, _ = _opened(path, lambda image: image)
+    _check_same(mask, scan, f'<{path}>')
+
+
+def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
+    """Open a mask and read something of one volume from it, or say why that cannot be."""
     try:
         # Not mapped: a file that shrinks meanwhile would end the process without a word
-        image = nib.load(path, mmap=False)
-        values = np.asarray(image.dataobj)
+        image: Any = nib.load(path, mmap=False)
+        content = read(image)
     except Exception as error:
         problem = server_problem(path, error) if isinstance(error, OSError) else None
         if problem is not None:
@@ -39,11 +68,12 @@ def read_mask(path: Path) -> Any:
         raise DataError(
             f'the brain mask <{path}> cannot be read ({error}); replace it or leave it out'
         ) from error
-    if values.ndim < 3 or values.size != np.prod(values.shape[:3]):
+    shape = tuple(int(size) for size in image.shape)
+    if len(shape) < 3 or np.prod(shape) != np.prod(shape[:3]):
         raise DataError(
-            f'the brain mask <{path}> is not one 3-D volume but {values.shape}; give one volume'
+            f'the brain mask <{path}> is not one 3-D volume but {shape}; give one volume'
         )
-    return nib.Nifti1Image(values.reshape(values.shape[:3]), image.affine)
+    return image, content
 
 
 def given_mask(mask: Any, scan: Any, voxel_mm: float, name: str) -> npt.NDArray[np.bool_]:
@@ -70,17 +100,21 @@ def given_mask(mask: Any, scan: Any, voxel_mm: float, name: str) -> npt.NDArray[
     DataError
         If the two have different grids.
     """
-    if not same_grid(mask, scan):
-        raise DataError(
-            f'the brain mask {name} has another grid than its scan: {mask.shape} voxels against '
-            f'{scan.shape}, or another position in space; resample it to the scan'
-        )
+    _check_same(mask, scan, name)
     header = scan.header.copy()
     header.set_data_dtype(np.uint8)
     values = (np.asarray(mask.dataobj).reshape(scan.shape) > 0).astype(np.uint8)
     on_scan = nib.Nifti1Image(values, scan.affine, header)
     resampled = resample_isotropic(reorient_to_std(on_scan), voxel_mm, 'nearest')
     return np.asarray(resampled.dataobj) > 0
+
+
+def _check_same(mask: Any, scan: Any, name: str) -> None:
+    if not same_grid(mask, scan):
+        raise DataError(
+            f'the brain mask {name} has another grid than its scan: {mask.shape} voxels against '
+            f'{scan.shape}, or another position in space; resample it to the scan'
+        )
 
 
 def check_brain(mask: npt.NDArray[np.bool_], voxel_mm: float, source: str) -> None:

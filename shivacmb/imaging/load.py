@@ -183,6 +183,36 @@ def check_header(path: str | Path) -> tuple[str, ...]:
         Those of :func:`load_scan` that its first bytes tell.
     """
     path = Path(path)
+    header, shape = _header_alone(path)
+    return check_geometry(path, header, shape)
+
+
+def read_grid(path: str | Path) -> Any:
+    """Read where the voxels of a scan lie, without their values.
+
+    Parameters
+    ----------
+    path : path-like
+        As for :func:`load_scan`.
+
+    Returns
+    -------
+    Nifti1Image
+        Shape and affine as :func:`load_scan` gives them; all voxels are 0 and take no memory.
+
+    Raises
+    ------
+    DataError, TemporaryError
+        Those of :func:`check_header`.
+    """
+    path = Path(path)
+    header, shape = _header_alone(path)
+    check_geometry(path, header, shape)
+    return _image(np.broadcast_to(np.float32(0), shape), header)
+
+
+def _header_alone(path: Path) -> tuple[Any, Shape3]:
+    """Read the first bytes of a file and check what they tell."""
     with (
         _problems_of(path),
         Source(path, _HEADER_BLOCK) as source,
@@ -190,7 +220,7 @@ def check_header(path: str | Path) -> tuple[str, ...]:
     ):
         header, shape = _read_header(stream, path)
         _layout(path, header, shape, source.size, zipped=zipped)
-    return check_geometry(path, header, shape)
+    return header, shape
 
 
 def _read(source: Source, path: Path) -> tuple[Any, npt.NDArray[np.float32]]:

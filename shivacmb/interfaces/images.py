@@ -150,6 +150,10 @@ class _NetworkInputInputSpec(BaseInterfaceInputSpec):
     clip = traits.Float(1.0, usedefault=True, desc='highest value kept, in units of it')
     divide = traits.Float(1.0, usedefault=True, desc='divisor after the clip')
     masked = traits.Bool(False, usedefault=True, desc='zero outside the brain')
+    in_file = traits.Str(mandatory=True, desc='the scan as found, for messages')
+    channel_in_files = traits.List(
+        traits.Str, [], usedefault=True, desc='further images as found, for messages'
+    )
 
 
 class _NetworkInputOutputSpec(TraitedSpec):
@@ -182,6 +186,7 @@ class NetworkInput(ScanInterface):
             [nib.load(path).dataobj for path in (inputs.iso_file, *inputs.channel_files)],
             mask,
             box,
+            names=[f'<{path}>' for path in (inputs.in_file, *inputs.channel_in_files)],
             percentile=inputs.percentile,
             clip=inputs.clip,
             divide=inputs.divide,

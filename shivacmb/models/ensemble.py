@@ -13,7 +13,7 @@ from shivacmb.exceptions import ModelError, ShivaCMBError, TemporaryError, Usage
 from shivacmb.models.convert import network_shape
 from shivacmb.models.ladder import GPU_PAUSE_S, FoldByFold, Ladder, Rung
 from shivacmb.models.memory import is_out_of_memory
-from shivacmb.models.networks import has_tensorflow, import_tensorflow
+from shivacmb.models.networks import has_tensorflow, import_tensorflow, without_tensorflow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,6 +200,23 @@ def check_gpu(device: str) -> None:
         from shivacmb.models.engine_tensorflow import no_gpu
 
         raise no_gpu('there is no GPU')
+
+
+def check_engine(engine: str) -> None:
+    """Refuse to begin with an engine whose library is not installed; it is not imported.
+
+    Parameters
+    ----------
+    engine : {'openvino', 'tensorflow'}
+        As resolved.
+
+    Raises
+    ------
+    ModelError
+        TensorFlow is not installed; the message names the extra.
+    """
+    if engine == 'tensorflow' and not has_tensorflow():
+        raise without_tensorflow('the engine "tensorflow"')
 
 
 def choose_engine(engine: str, device: str) -> str:

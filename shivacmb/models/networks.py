@@ -44,12 +44,20 @@ def import_tensorflow(purpose: str) -> Any:
     return _import('tensorflow', purpose)
 
 
+def without_tensorflow(purpose: str) -> ModelError:
+    """Make the error of :func:`import_tensorflow` where it is known not to be installed."""
+    return _missing('tensorflow', purpose, "No module named 'tensorflow'")
+
+
 def _import(name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        msg = f'{purpose} needs {name} ({error}); {_EXTRA}'
-        raise ModelError(msg) from error
+        raise _missing(name, purpose, error) from error
+
+
+def _missing(name: str, purpose: str, why: object) -> ModelError:
+    return ModelError(f'{purpose} needs {name} ({why}); {_EXTRA}')
 
 
 def load_network(path: Path, kind: str, *, float32: bool, trust_model: bool = False) -> Any:

@@ -127,6 +127,7 @@ def init_preproc_wf(
     # fmt: off
     workflow.connect([
         (inputnode, check_image, [('in_file', 'in_file')]),
+        (inputnode, network_input, [('in_file', 'in_file')]),
         (check_image, reorient, [('out_file', 'in_file')]),
         (check_image, mask_wf, [('out_file', 'inputnode.scan_file')]),
         (iso[0], mask_wf, [(iso[1], 'inputnode.iso_file')]),
@@ -191,6 +192,7 @@ def _add_channels(
         workflow.get_node(name) for name in ('check_image', 'network_input', 'outputnode')
     )
     channel_files = pe.Node(niu.Merge(len(channels)), name='channel_files')
+    network_input.inputs.channel_in_files = [str(path) for path in channels]
     warnings = pe.Node(niu.Merge(1 + len(channels)), name='warnings')
     workflow.disconnect(check_image, 'warnings', outputnode, 'warnings')
     workflow.connect(check_image, 'warnings', warnings, 'in1')

@@ -175,3 +175,11 @@ def test_every_option_is_a_setting_with_help() -> None:
 @pytest.mark.parametrize('value', ['5', '5k', '5.5G', '5GB', '5 mb', '5m'])
 def test_memory_is_positive(value: str) -> None:
     assert types.megabytes(value) > 0
+
+
+def test_help_has_every_exit_code_of_its_own() -> None:
+    from shivacmb.cli import main
+
+    text = build_parser().epilog or ''
+    for code in (value for name, value in vars(main).items() if name.startswith('EXIT_')):
+        assert f' {code} ' in text

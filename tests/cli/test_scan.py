@@ -43,6 +43,7 @@ def test_the_crash_file_that_a_message_names_is_there(
     done = tools_main('scan', image, '-o', tmp_path / 'out', '--model', spot_bundle)
     assert done.returncode == kind.exit_code
     assert text.partition('{')[0] in done.stderr
+    assert (f'<{image}>: ' in done.stderr) == (kind is DataError)
     left = list(temporary.iterdir())
     assert len(left) == kept
     if kept:

@@ -188,3 +188,11 @@ def test_shown_commands_are_commands(from_code: Any) -> None:
                 }:
                     wrong.append(f'{page.name}: {line}')
     assert wrong == []
+
+
+def test_pages_with_parts_from_the_code_tell_readers_of_a_clone() -> None:
+    """In a clone nothing stands there; the index has lists of pages alone."""
+    for path in sorted(DOCS.glob('*.md')):
+        text = path.read_text()
+        if '{include} generated/' in text and path.name != 'index.md':
+            assert '`make docs` puts ' in text, path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import pytest
 from shivacmb.exceptions import DataError
 from shivacmb.imaging import (
     check_brain,
+    check_mask_header,
     given_mask,
     read_mask,
     reorient_to_std,
@@ -71,3 +73,18 @@ def test_broken_mask_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b'nothing')
     with pytest.raises(DataError, match='cannot be read'):
         read_mask(path)
+
+
+def test_a_header_alone_tells_of_another_grid(tmp_path: Path) -> None:
+    scan, path = _scan(), tmp_path / 'mask.nii.gz'
+    nib.Nifti1Image(np.ones((*scan.shape, 1), np.uint8), scan.affine).to_filename(path)
+    check_mask_header(path, scan)
+    whole = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(whole[:400]))
+    check_mask_header(path, scan)
+    path.write_bytes(gzip.compress(whole[:300]))
+    with pytest.raises(DataError, match='cannot be read'):
+        check_mask_header(path, scan)
+    nib.Nifti1Image(np.ones(scan.shape, np.uint8), np.eye(4)).to_filename(path)
+    with pytest.raises(DataError, match=rf'the brain mask <{path}> has another grid'):
+        check_mask_header(path, scan)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError
-from shivacmb.imaging import load_scan, reorient_to_std, resample_isotropic
+from shivacmb.imaging import load_scan, read_grid, reorient_to_std, resample_isotropic
 from shivacmb.imaging.checks import looks_like_phase
 
 
@@ -271,6 +271,9 @@ def test_corrupted_headers_end_in_a_data_error_or_a_scan(save, make_scan, tmp_pa
         if image is not None:
             assert np.isfinite(np.asarray(image.dataobj)).all()
             assert np.isfinite(image.affine).all()
+            grid = read_grid(out)
+            assert grid.shape == image.shape
+            np.testing.assert_array_equal(grid.affine, image.affine)
             resample_isotropic(reorient_to_std(image), 2.0)
     assert min(outcomes.values()) > 10, outcomes
 

@@ -109,8 +109,9 @@ def test_network_input_is_the_box_around_the_brain(scan: Path, here: Path) -> No
     mask = FoundMask(iso_file=iso, method='auto').run().outputs
     assert mask.method == 'background'
     made = NetworkInput(
-        scan_file=checked, std_file=std, iso_file=iso, mask_file=mask.mask_file, shape=(96, 96, 96)
-    ).run()
+        scan_file=checked, std_file=std, iso_file=iso, mask_file=mask.mask_file,
+        shape=(96, 96, 96), in_file=str(scan),
+    ).run()  # fmt: skip
     array, inside = np.load(made.outputs.out_file), np.load(made.outputs.mask_file)
     assert array.shape == (96, 96, 96, 1)
     assert array.dtype == np.float32
@@ -119,8 +120,9 @@ def test_network_input_is_the_box_around_the_brain(scan: Path, here: Path) -> No
     centre = np.argwhere(inside).mean(axis=0)
     np.testing.assert_allclose(centre, 47.5, atol=1)
     cut = NetworkInput(
-        scan_file=checked, std_file=std, iso_file=iso, mask_file=mask.mask_file, shape=(40, 96, 96)
-    ).run()
+        scan_file=checked, std_file=std, iso_file=iso, mask_file=mask.mask_file,
+        shape=(40, 96, 96), in_file=str(scan),
+    ).run()  # fmt: skip
     whole, part = inside.sum(), np.load(cut.outputs.mask_file).sum()
     assert cut.outputs.voxels_outside == whole - part > 0
 

@@ -185,7 +185,7 @@ def test_dry_run_in_which_every_scan_would_fail(
     scans = done.stdout.count('would fail: no brain mask')
     assert scans == 2
     assert done.stdout.endswith('\n2 of 2 would fail\n')
-    tools.head(voxel_mm=(2.0, 2.0, 2.0)).to_filename(tmp_path / '01.nii.gz')
+    tools.head().to_filename(tmp_path / '01.nii.gz')
     some = app.participant(bids, tmp_path / 'out', '--dry-run', *masks)
     assert some.returncode == 0, some.stderr
     assert some.stdout.endswith('\n1 of 2 would fail\n')

@@ -149,6 +149,26 @@ def test_one_broken_image(app: Any, tools: Any, tmp_path: Path) -> None:
     assert [path for path in (tmp_path / 'out').rglob('*') if path.is_file()] == []
 
 
+def test_an_image_of_labels_is_named(app: Any, tools: Any, tmp_path: Path) -> None:
+    import nibabel as nib
+    import numpy as np
+
+    head = tools.head()
+    labels = np.zeros(head.shape, np.uint8)
+    labels[50:53, 50:53, 25:27] = 1
+    nib.Nifti1Image(labels, head.affine).to_filename(tmp_path / 'labels.nii.gz')
+    inside = (np.asarray(head.dataobj) > 0).astype(np.uint8)
+    nib.Nifti1Image(inside, head.affine).to_filename(tmp_path / 'mask.nii.gz')
+    done = app.run(
+        'scan', tmp_path / 'labels.nii.gz', '-m', tmp_path / 'mask.nii.gz',
+        '-o', tmp_path / 'out', '--model', app.bundle, program='shivacmb-tools',
+    )  # fmt: skip
+    assert done.returncode == 65
+    assert tools.sentence(done.stderr).startswith(
+        f'shivacmb: <{tmp_path}/labels.nii.gz>: The 99th percentile inside the brain mask is 0, '
+    )
+
+
 @pytest.mark.parametrize('how', ['participant', 'scan'])
 def test_a_gpu_that_is_not_there_ends_a_run_before_it_begins(
     app: Any, tools: Any, tmp_path: Path, how: str
