@@ -61,6 +61,7 @@ def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
         # Not mapped: a file that shrinks meanwhile would end the process without a word
         image: Any = nib.load(path, mmap=False)
         content = read(image)
+        shape = tuple(int(size) for size in image.shape)  # a surface has none
     except Exception as error:
         problem = server_problem(path, error) if isinstance(error, OSError) else None
         if problem is not None:
@@ -68,7 +69,6 @@ def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
         raise DataError(
             f'the brain mask <{path}> cannot be read ({error}); replace it or leave it out'
         ) from error
-    shape = tuple(int(size) for size in image.shape)
     if len(shape) < 3 or np.prod(shape) != np.prod(shape[:3]):
         raise DataError(
             f'the brain mask <{path}> is not one 3-D volume but {shape}; give one volume'

@@ -88,3 +88,13 @@ def test_a_header_alone_tells_of_another_grid(tmp_path: Path) -> None:
     nib.Nifti1Image(np.ones(scan.shape, np.uint8), np.eye(4)).to_filename(path)
     with pytest.raises(DataError, match=rf'the brain mask <{path}> has another grid'):
         check_mask_header(path, scan)
+
+
+def test_a_surface_is_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.gii'
+    points = nib.gifti.GiftiDataArray(np.zeros((3, 3), np.float32))
+    nib.GiftiImage(darrays=[points]).to_filename(path)
+    with pytest.raises(DataError, match='cannot be read'):
+        read_mask(path)
+    with pytest.raises(DataError, match='cannot be read'):
+        check_mask_header(path, _scan())
