@@ -36,10 +36,7 @@ def locked(folder: Path, wait: Callable[[], bool] = lambda: False) -> Iterator[N
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / '.lock').open('w')
     except OSError as error:
-        raise OutputError(
-            f'cannot write <{folder}> ({error.strerror}): free space, or give a folder that you '
-            'may write to with --work'
-        ) from error
+        raise _unwritable(folder, error) from error
     with stream:
         while not _taken(stream, folder):
             if not wait():
@@ -57,14 +54,24 @@ def is_locked(folder: Path) -> bool:
     Raises
     ------
     OutputError
-        Its file system has no locks.
+        It cannot be written, or its file system has no locks.
     """
     try:
-        stream = (folder / '.lock').open('rb')
+        # for writing too: NFS refuses such a lock on what is open for reading alone
+        stream = (folder / '.lock').open('r+b')
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     with stream:
         return not _taken(stream, folder)
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f'cannot write <{folder}> ({error.strerror}): free space, or give a folder that you '
+        'may write to with --work'
+    )
 
 
 def _taken(stream: IO[Any], folder: Path) -> bool:
