@@ -34,9 +34,10 @@ def nothing_found(root: Path, side: str, class_name: str, pattern: str | None) -
         f'the names of BIDS derivatives (desc-{class_name}_dseg, label-{class_name}_mask, ...)'
     )
     said = f'No {side} in <{root}> for the class {class_name}: nothing matches {looked}. '
-    matched = (_MAP.search(path.name) for path in files_below(root))
+    # a folder that a pattern passes over may be one that cannot be listed
+    matched = (_MAP.search(path.name) for path in ([] if pattern else files_below(root)))
     others = sorted({match[1] for match in matched if match}, key=lambda name: (name[-4:], name))
-    if pattern is not None or not others:
+    if not others:
         return f'{said}Give --{option(side)}-pattern, for example "**/*_lesions.nii.gz"'
     there = ', '.join(others[:_MANY]) + (', ...' if len(others) > _MANY else '')
     return (

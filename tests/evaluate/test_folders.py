@@ -10,7 +10,7 @@ import pytest
 
 from shivacmb.evaluate.folders import files_below
 from shivacmb.evaluate.pairs import find_sources
-from shivacmb.exceptions import TemporaryError
+from shivacmb.exceptions import NoInputError, TemporaryError
 
 
 def touch(*paths: Path) -> None:
@@ -61,3 +61,5 @@ def test_folder_that_cannot_be_listed_is_named(
             find_sources(tmp_path, 'truth', pattern=pattern)
     found = find_sources(tmp_path, 'truth', pattern='sub-1/*.nii')
     assert [source.scan for source in found] == ['sub-1']
+    with pytest.raises(NoInputError, match='nothing matches sub-3/'):
+        find_sources(tmp_path, 'truth', pattern='sub-3/*.nii')
