@@ -11,6 +11,7 @@ from shivacmb.bids.names import session_dir
 from shivacmb.bids.scan import Scan
 from shivacmb.bids.sidecars import split_name
 from shivacmb.exceptions import NoInputError, UsageError
+from shivacmb.paths import expand_home
 
 PATTERN_FIELDS = ('participant', 'session', 'stem')
 
@@ -150,7 +151,7 @@ def _by_pattern(scan: Scan, pattern: str) -> Path:
         'stem': scan.stem,
     }
     try:
-        path = Path(pattern.format(**values)).expanduser().absolute()
+        path = expand_home(pattern.format(**values)).absolute()
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in PATTERN_FIELDS)
         raise UsageError(f'--brain-mask {pattern!r}: only {fields} may stand in braces') from error

@@ -18,6 +18,7 @@ from shivacmb.cli.slurm_logs import arrays_seen
 from shivacmb.cli.slurm_options import PER_TASK, add_command, seconds, wants_gpu
 from shivacmb.cli.slurm_script import Job, Place, Resources, check_bind, render
 from shivacmb.exceptions import ModelError, NoInputError, OutputError, UsageError
+from shivacmb.paths import expand_home
 
 if TYPE_CHECKING:
     from shivacmb.bids import Scan
@@ -123,10 +124,17 @@ def _check_path(path: Path) -> None:
 
 def _models_outside(settings: Settings) -> Path | None:
     """Folder of an installed model that the image does not have: containers see no home."""
-    from shivacmb.models.locate import DEFAULT, DEFAULT_MODEL, SHIPPED, bundle_folders
+    from shivacmb.models.locate import (
+        DEFAULT,
+        DEFAULT_MODEL,
+        SHIPPED,
+        bundle_folders,
+        user_models_dir,
+    )  # fmt: skip
 
-    if MODELS in os.environ:
-        return Path(os.environ[MODELS]).absolute()
+    if os.environ.get(MODELS):
+        named = user_models_dir().absolute()
+        return named if named.is_dir() else None
     name = DEFAULT_MODEL if settings.model == DEFAULT else settings.model
     folder = bundle_folders().get(name)
     return None if folder is None or folder.parent == SHIPPED else folder.parent.absolute()
@@ -244,7 +252,7 @@ def _place(args: argparse.Namespace, settings: Settings, typed: argparse.Namespa
             check_bind(path)
         image = args.container
         if args.runtime in ('apptainer', 'singularity') and '://' not in image:
-            image = str(Path(image).expanduser().absolute())
+            image = str(expand_home(image).absolute())
             if not Path(image).exists():
                 say(f'note: the image <{image}> cannot be seen from here')
         for path in args.bind:

@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from shivacmb.exceptions import UsageError
+from shivacmb.paths import expand_home
+
 _MEMORY = re.compile(r'(\d+(?:\.\d+)?)\s*(k|m|g|t)?b?$', re.IGNORECASE)
 _MEMORY_IN_MB = {'k': 1e-3, 'm': 1.0, 'g': 1e3, 't': 1e6}
 
@@ -27,11 +30,9 @@ def folder(value: str) -> Path:
 
 def _expanded(value: str) -> Path:
     try:
-        return Path(value).expanduser()
-    except RuntimeError:
-        raise argparse.ArgumentTypeError(
-            f'<{value}> begins with a home folder that is not known here; give the whole path'
-        ) from None
+        return expand_home(value)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def anchored(field: str, text: str, models_dir: Path | None = None) -> str:
@@ -56,12 +57,7 @@ def anchored(field: str, text: str, models_dir: Path | None = None) -> str:
     UsageError
         It begins with the home folder of nobody.
     """
-    from shivacmb.exceptions import UsageError
-
-    try:
-        path = _expanded(text)
-    except argparse.ArgumentTypeError as error:
-        raise UsageError(str(error)) from None
+    path = expand_home(text)
     if field.endswith('_label'):
         is_path = '/' in text or '.' in text
     elif field == 'model':

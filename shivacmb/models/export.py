@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from shivacmb.exceptions import ModelError, OutputError
 from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.models.checksums import md5_of
-from shivacmb.models.locate import expanded
 from shivacmb.models.networks import export_savedmodel, load_network
 from shivacmb.models.portable import write_portable
 from shivacmb.models.safety import require_safe
 from shivacmb.models.write import copy_savedmodel, staged
+from shivacmb.paths import expand_home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def export_bundle(
     if to not in EXPORTS:
         msg = f'there is no export {to!r}; choose one of {", ".join(EXPORTS)}'
         raise ModelError(msg)
-    target = expanded(out_dir) / bundle.name
+    target = expand_home(out_dir) / bundle.name
     # an installed model may hold SavedModels too, and an export lacks most of what model.json says
     if (target / MODEL_FILE).exists():
         msg = f'<{target}> is a model and is not replaced by an export; give another folder'

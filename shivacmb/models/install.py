@@ -16,7 +16,7 @@ from shivacmb.models.checksums import md5_of, sha256_of
 from shivacmb.models.convert import convert_apart, network_shape
 from shivacmb.models.descriptor import check_name, load_bundle, parse_bundle, read_json
 from shivacmb.models.import_published import archive_of, is_descriptor, read_descriptor
-from shivacmb.models.locate import DEFAULT, SHIPPED, expanded, user_models_dir
+from shivacmb.models.locate import DEFAULT, SHIPPED, user_models_dir
 from shivacmb.models.networks import has_tensorflow
 from shivacmb.models.presets import preset
 from shivacmb.models.safety import require_safe
@@ -27,6 +27,7 @@ from shivacmb.models.write import (
     staged,
     write_description,
 )
+from shivacmb.paths import expand_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,14 +74,14 @@ def add_model(
     OutputError
         The name is taken, or the folder cannot be written.
     """
-    path = expanded(source)
+    path = expand_home(source)
     if not path.exists():
         msg = f'<{path}> does not exist'
         raise ModelError(msg)
     with tempfile.TemporaryDirectory(prefix='shivacmb-add-') as scratch:
         description = _description(path, Path(scratch))
         bundle = _described(description, name, preset_name, trust_model=trust_model)
-        folder = expanded(models_dir) if models_dir is not None else user_models_dir()
+        folder = expand_home(models_dir) if models_dir is not None else user_models_dir()
         # `--model default` is the shipped one, whatever is installed
         if bundle.name == DEFAULT or (SHIPPED / bundle.name).exists():
             msg = f'the name {bundle.name!r} belongs to a shipped model; choose one with --name'
@@ -231,7 +232,7 @@ def remove_model(name: str, models_dir: str | Path | None = None) -> Path:
     OutputError
         It cannot be removed.
     """
-    place = expanded(models_dir) if models_dir is not None else user_models_dir()
+    place = expand_home(models_dir) if models_dir is not None else user_models_dir()
     folder = place / check_name(name)
     if not (folder / MODEL_FILE).is_file():
         shipped = ' (a shipped model cannot be removed)' if (SHIPPED / name).exists() else ''

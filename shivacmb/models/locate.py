@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shivacmb.exceptions import ModelError
+from shivacmb.exceptions import ModelError, UsageError
 from shivacmb.models.bundle import MODEL_FILE
 from shivacmb.models.descriptor import load_bundle
+from shivacmb.paths import expand_home
 
 if TYPE_CHECKING:
     from shivacmb.models.bundle import Bundle
@@ -19,21 +20,6 @@ SHIPPED = Path(__file__).parent / 'bundles'
 
 DEFAULT = 'default'
 DEFAULT_MODEL = 'synth-cmb'
-
-
-def expanded(path: str | Path) -> Path:
-    """Return a path with the ``~`` or ``~name`` at its beginning replaced.
-
-    Raises
-    ------
-    ModelError
-        Nobody of that name has a home folder here.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        msg = f'<{path}> begins with a home folder that is not known here; give the whole path'
-        raise ModelError(msg) from error
 
 
 def _platform_folder(xdg: str, linux: str, mac: str) -> Path:
@@ -53,7 +39,7 @@ def user_models_dir() -> Path:
     """Return the folder in which ``models add`` installs when none is named."""
     named = os.environ.get(ENVIRONMENT)
     if named:
-        return expanded(named)
+        return expand_home(named)
     return _platform_folder('XDG_DATA_HOME', '.local/share', 'Application Support') / 'models'
 
 
@@ -64,8 +50,17 @@ def user_cache_dir() -> Path:
 
 def search_path(models_dir: str | Path | None = None) -> list[Path]:
     """Return the folders searched for bundles: ``models_dir``, the user's, the shipped."""
-    named = [] if models_dir is None else [expanded(models_dir)]
-    return [*named, user_models_dir(), SHIPPED]
+    places = [user_models_dir(), SHIPPED]
+    if models_dir is None:
+        return places
+    named = expand_home(models_dir)
+    # another model of that name elsewhere is not the one that was meant
+    if not named.is_dir():
+        raise UsageError(
+            f'<{named}> (--models-dir) is no folder; mend the path, or leave it out to look in '
+            f'<{places[0]}> and among the shipped models'
+        )
+    return [named, *places]
 
 
 def bundle_folders(models_dir: str | Path | None = None) -> dict[str, Path]:
@@ -142,7 +137,7 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
     folders = bundle_folders(models_dir)
     if isinstance(name_or_path, str) and text in folders:
         return load_bundle(folders[text])
-    path = expanded(name_or_path)
+    path = expand_home(name_or_path)
     if path.exists():
         return load_bundle(path)
     places = ', '.join(f'<{place}>' for place in search_path(models_dir))

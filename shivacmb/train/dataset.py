@@ -21,6 +21,7 @@ from shivacmb.bids.channels import bare_name, session_images
 from shivacmb.bids.names import session_dir
 from shivacmb.exceptions import DatasetError, NoInputError, UsageError
 from shivacmb.models import Input
+from shivacmb.paths import expand_home
 
 #: The class that the app counts: it decides the folds and the operating point.
 JUDGED = 'CMB'
@@ -405,7 +406,7 @@ def _by_pattern(scan: Scan, item: LabelClass, pattern: str) -> Path:
         'label': item.name,
     }
     try:
-        return Path(pattern.format(**values)).expanduser()
+        return expand_home(pattern.format(**values))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         fields = ', '.join(f'{{{name}}}' for name in LABEL_FIELDS)
         raise UsageError(f'--labels {pattern!r}: only {fields} may stand in braces') from error

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from shivacmb.exceptions import ModelError
+from shivacmb.exceptions import ModelError, UsageError
 from shivacmb.models import find_bundle, list_bundles, user_models_dir
 from shivacmb.models.export import export_bundle
 from shivacmb.models.install import add_model
@@ -36,6 +36,16 @@ def test_an_unknown_name_lists_the_known(make_bundle: Callable[..., Bundle]) -> 
     shutil.copytree(make_bundle(1.0).path, user_models_dir() / 'known')
     with pytest.raises(ModelError, match=r"there is no model 'nosuch'.*known.*models add\"$"):
         find_bundle('nosuch')
+
+
+def test_a_folder_of_models_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    for name in ('typo', 'file'):
+        expected = rf'<{tmp_path / name}> \(--models-dir\) is no folder; mend the path'
+        with pytest.raises(UsageError, match=expected):
+            find_bundle('default', tmp_path / name)
+        with pytest.raises(UsageError, match=expected):
+            list_bundles(tmp_path / name)
 
 
 def test_interrupted_installations_are_not_listed(make_bundle: Callable[..., Bundle]) -> None:
@@ -80,7 +90,7 @@ def test_a_home_folder_of_nobody_is_named(
 ) -> None:
     mine = make_bundle(1.0)
     for use in (find_bundle, add_model, lambda path: export_bundle(mine, 'shivai', path)):
-        with pytest.raises(ModelError, match=r'<~nobody-here/x> begins with a home folder that'):
+        with pytest.raises(UsageError, match=r'<~nobody-here/x> begins with a home folder that'):
             use('~nobody-here/x')
     monkeypatch.delenv('XDG_CACHE_HOME')
 

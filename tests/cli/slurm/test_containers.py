@@ -222,8 +222,19 @@ def test_container_knows_where_models_are(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('SHIVACMB_MODELS', str(tmp_path / 'models'))
+    (tmp_path / 'models').mkdir()
     script = make('--container', 'docker://x')
     assert script.task(0).returncode == 0
     words = script.seen.read_text().splitlines()
     assert f'{tmp_path}/models:{tmp_path}/models:ro' in words
     assert words[words.index('--models-dir') + 1] == str(tmp_path / 'models')
+
+
+@pytest.mark.parametrize('named', ['', '{}/missing'])
+def test_container_gets_no_folder_of_models_that_is_not_there(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setenv('SHIVACMB_MODELS', named.format(tmp_path))
+    script = make('--container', 'docker://x')
+    assert script.task(0).returncode == 0
+    assert '--models-dir' not in script.seen.read_text().splitlines()
