@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.bids.files import read_result, write_text
-from shivacmb.bids.names import HasOutputs, record_path, scans_table_paths
+from shivacmb.bids.names import HasOutputs, record_path, report_path, scans_table_paths
 from shivacmb.bids.records import ScanRecord, read_records
 from shivacmb.exceptions import OutputError, TemporaryError
 
@@ -190,7 +190,7 @@ def write_scans_table(
 
 
 def retract(out_dir: str | Path, scan: HasOutputs) -> None:
-    """Take a scan back before its files change: first the record, then its row of the table.
+    """Take a scan back before its files change: first its page and record, then its table row.
 
     Whoever is killed, or finds the disk full, in the middle of a change must not leave a row that
     calls the scan analysed. Where no table can be written, there is none until the next run.
@@ -198,13 +198,16 @@ def retract(out_dir: str | Path, scan: HasOutputs) -> None:
     Parameters
     ----------
     scan
-        The scan or its record; nothing happens when there is no record.
+        The scan or its record. The page of its session goes also where it has no record yet: it
+        shows other scans alone. Pages that are not there are written by the end of the run, or
+        by the group level.
     """
     record = record_path(out_dir, scan)
-    if not record.exists():
-        return
     tables = scans_table_paths(out_dir, scan.participant, scan.session)
     try:
+        report_path(out_dir, scan.participant, scan.session).unlink(missing_ok=True)
+        if not record.exists():
+            return
         record.unlink(missing_ok=True)
         try:
             if write_scans_table(out_dir, scan.participant, scan.session) is not None:

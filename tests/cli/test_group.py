@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shivacmb.bids import ScanRecord, write_record
+from shivacmb.bids import ScanRecord, read_records, retract, write_record
 from shivacmb.cli.main import main
 
 
@@ -45,6 +46,21 @@ def test_pages_that_a_killed_run_did_not_write(out: Path) -> None:
     index = (out / 'docs' / 'index.html').read_text()
     for page in pages:
         assert f'href="{page}#' in index
+
+
+@pytest.mark.parametrize('stem', ['sub-02', 'sub-02_run-2'])
+def test_no_page_shows_what_a_killed_run_has_replaced(out: Path, stem: str) -> None:
+    assert group(out) == 0
+    page = out / 'docs' / 'sub-02.html'
+    (earlier,) = read_records(out, '02')
+    # a scan of another time, or another one of the session; the run was killed before its pages
+    later = replace(earlier, stem=stem, reason='the image is 2-D')
+    retract(out, later)
+    assert not page.exists()
+    write_record(out, later)
+    assert group(out) == 0
+    assert 'the image is 2-D' in page.read_text()
+    assert ('the image is constant' in page.read_text()) is (stem != 'sub-02')
 
 
 def test_results_that_were_removed_are_in_no_index(out: Path) -> None:
