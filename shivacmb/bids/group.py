@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ _IDENTITY: dict[str, dict[str, Any]] = {
     'session_id': {'Description': 'Session, n/a in a dataset without sessions.'},
     'scan': {'Description': 'Beginning of the names of all outputs of the scan.'},
 }
+#: What a scan table of this app has in every version; that of a raw dataset has times instead.
+_OWN_COLUMNS = ('filename', 'status', 'reason', 'cmb_count', 'cmb_volume_mm3', 'burden_class')
 _PARTICIPANT_COLUMNS: dict[str, dict[str, Any]] = {
     'participant_id': {'Description': 'Participant.'},
     'status': {
@@ -87,7 +90,8 @@ def write_group(out_dir: str | Path) -> GroupFiles:
 
     Reads nothing but ``out_dir``. A participant's rows come from its records in ``logs/``; where
     it has no folder there, from its scan tables. Scan tables that do not agree with the records (a
-    process was killed between the two) are rebuilt. Files that are half copied are passed over.
+    process was killed between the two) are rebuilt. Files that are half copied, or of another
+    program, are passed over.
     May run while participants are being added; it shows those that are there.
 
     Returns
@@ -232,23 +236,26 @@ def _rows_from_tables(root: Path, label: str) -> Iterator[dict[str, Any]]:
     for session in sessions:
         where = session_dir(root, label, session)
         for row in read_table(where / f'{session_prefix(label, session)}_scans.tsv'):
-            name = Path(row.get('filename', '')).name
+            if not all(column in row for column in _OWN_COLUMNS):
+                continue
+            name = Path(row['filename']).name
             stem = name.split('_desc-', 1)[0]
             values: dict[str, Any] = {
                 key: None if value == 'n/a' else value for key, value in row.items()
             }
-            values['cmb_count'] = _number(row.get('cmb_count'))
-            values['cmb_volume_mm3'] = _number(row.get('cmb_volume_mm3'))
+            values['cmb_count'] = _number(row['cmb_count'])
+            values['cmb_volume_mm3'] = _number(row['cmb_volume_mm3'])
             values = _identity(label, session, stem) | values
             values['filename'] = _from_root(root, label, values)
             yield values
 
 
-def _number(text: str | None) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        return None if text is None else float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _participant_total(

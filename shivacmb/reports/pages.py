@@ -28,6 +28,7 @@ BURDEN_CLASSES = ('0', '1-3', '4-9', '>=10')
 _SUMMARY = re.compile(
     r'<script type="application/json" id="shivacmb-summary">(.*?)</script>', re.DOTALL
 )
+_SUMMARY_KEYS = {'participant', 'session', 'scans'}
 _PNG_SIZE = slice(16, 24)
 
 
@@ -289,8 +290,13 @@ def _page_names(docs: Path) -> list[str]:
 
 def _read_summary(page: Path) -> dict[str, Any] | None:
     """Return the results that a page carries; None for a page of someone else."""
-    found = _SUMMARY.search(page.read_text(encoding='utf-8'))
-    return None if found is None else dict(json.loads(found.group(1)))
+    try:
+        found = _SUMMARY.search(page.read_text(encoding='utf-8'))
+        content = None if found is None else json.loads(found.group(1))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
+        # a folder, a link to nothing, another encoding: none of ours
+        return None
+    return content if isinstance(content, dict) and content.keys() >= _SUMMARY_KEYS else None
 
 
 def _data_row(row: Mapping[str, Any]) -> list[Any]:

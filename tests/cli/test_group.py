@@ -144,6 +144,30 @@ def test_scans_of_different_settings_are_told_of(
     assert ('different models, versions or settings were used' in said) is told
 
 
+def test_scan_tables_of_a_raw_dataset_are_no_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'raw' / 'sub-01'
+    folder.mkdir(parents=True)
+    table = folder / 'sub-01_scans.tsv'
+    table.write_text('filename\tacq_time\nanat/sub-01_T2starw.nii.gz\t1925-01-01T10:00:00\n')
+    assert group(tmp_path / 'raw') == 66
+    assert 'run the participant level first' in capsys.readouterr().err
+    assert not (tmp_path / 'raw' / 'participants.tsv').exists()
+
+
+def test_a_count_that_is_no_number_is_none(out: Path) -> None:
+    assert group(out) == 0
+    shutil.rmtree(out / 'logs')
+    table = out / 'sub-02' / 'sub-02_scans.tsv'
+    header, row = (line.split('\t') for line in table.read_text().splitlines())
+    row[header.index('status')], row[header.index('cmb_count')] = 'ok', 'nan'
+    table.write_text('\n'.join('\t'.join(line) for line in (header, row)) + '\n')
+    assert group(out) == 0
+    people = (out / 'participants.tsv').read_text().splitlines()
+    assert people[-1].split('\t')[:6] == ['sub-02', 'ok', '1', '0', '0', 'n/a']
+
+
 def test_dataset_of_another_program_is_left_alone(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,6 +195,19 @@ def test_index_counts_and_orders(tmp_path, lesion):
     assert 'failed: Empty file.' in words
 
 
+def test_the_index_passes_over_what_is_no_page_of_ours(tmp_path, lesion):
+    write_session_page(tmp_path, '1', None, [_scan(lesion, 'sub-1')])
+    docs = tmp_path / 'docs'
+    ours = '<script type="application/json" id="shivacmb-summary">{}</script>'
+    (docs / 'sub-2.html').write_bytes('Zürich'.encode('latin-1'))
+    (docs / 'sub-3.html').mkdir()
+    (docs / 'sub-4.html').symlink_to('gone.html')
+    for number, content in enumerate(('{"a":', '[1]', '{"participant": "x"}'), start=5):
+        (docs / f'sub-{number}.html').write_text(ours.replace('{}', content))
+    page = _page(write_index(tmp_path))
+    assert [attrs['href'] for attrs in page.all('a')] == ['sub-1.html#sub-1']
+
+
 def test_the_index_says_each_notice_once(tmp_path, lesion):
     for label in ('1', '2'):
         write_session_page(tmp_path, label, None, [_scan(lesion, f'sub-{label}')])
