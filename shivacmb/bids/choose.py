@@ -123,7 +123,8 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, list[tuple[Candi
 
     Order: kind of image (SWI, T2* marked as SWI, T2* ``part-mag``, T2*, MEGRE), spelling of the
     suffix, echo (none, else the echo time closest to 20 ms when every echo has one, else the
-    first), ``anat`` before ``swi``, ``.nii.gz`` before ``.nii``, name.
+    first), ``anat`` before ``swi``, ``.nii.gz`` before ``.nii``, a name with its session before
+    one without, name.
 
     Returns
     -------
@@ -147,6 +148,7 @@ def choose(candidates: Sequence[Candidate]) -> tuple[Candidate, list[tuple[Candi
             _echo_rank(item, use_times=use_times),
             item.folder.datatype != 'anat',
             item.extension != '.nii.gz',
+            'ses' not in item.pairs,
             item.name,
         ),
     )
@@ -194,4 +196,6 @@ def _why_lost(loser: Candidate, winner: Candidate) -> str:
         return f'the same image name in {winner.folder.datatype}/ goes before this folder'
     if loser.extension != winner.extension:
         return f'{winner.name} has the same name, and .nii.gz goes before .nii'
+    if ('ses' in loser.pairs) != ('ses' in winner.pairs):
+        return f'{winner.name} has the same name with its session and goes before this'
     return f'{winner.name} differs in upper and lower case only'

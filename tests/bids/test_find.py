@@ -76,6 +76,14 @@ def test_letter_case_extension_and_folder_are_decided_the_same_way_every_time(da
     assert len(found.passed_over) == 3
 
 
+def test_a_name_with_its_session_goes_before_one_without(dataset):
+    folder = 'sub-01/ses-1/anat'
+    names = ['sub-01_T2starw.nii.gz', 'sub-01_ses-1_T2starw.nii.gz']
+    found = find_scans(dataset(*(f'{folder}/{name}' for name in names)))
+    assert [scan.name for scan in found.scans] == [names[1]]
+    assert 'the same name with its session' in reason_of(found, names[0])
+
+
 def test_labels_that_differ_in_letter_case_only_cannot_both_have_outputs(dataset):
     root = dataset('sub-01/anat/sub-01_acq-A_swi.nii.gz', 'sub-01/anat/sub-01_acq-a_swi.nii.gz')
     found = find_scans(root)
