@@ -23,15 +23,22 @@ _Read = TypeVar('_Read')
 def read_mask(path: Path) -> Any:
     """Read a mask file.
 
+    Returns
+    -------
+    Nifti1Image
+        uint8: 1 where the file is above 0. nibabel takes no array of 64-bit integers, which many
+        programs write.
+
     Raises
     ------
     DataError
-        If it cannot be read or is not one 3-D volume.
+        If it cannot be read, or is not one 3-D volume of numbers.
     TemporaryError
         If its file server fails.
     """
     image, values = _opened(path, lambda image: np.asarray(image.dataobj))
-    return nib.Nifti1Image(values.reshape(values.shape[:3]), image.affine)
+    inside = (values.reshape(values.shape[:3]) > 0).astype(np.uint8)
+    return nib.Nifti1Image(inside, image.affine)
 
 
 def check_mask_header(path: Path, scan: Any) -> None:
@@ -72,6 +79,10 @@ def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
     if len(shape) < 3 or np.prod(shape) != np.prod(shape[:3]):
         raise DataError(
             f'the brain mask <{path}> is not one 3-D volume but {shape}; give one volume'
+        )
+    if image.get_data_dtype().kind not in 'biuf':
+        raise DataError(
+            f'the brain mask <{path}> holds colours or complex values; give one of plain numbers'
         )
     return image, content
 

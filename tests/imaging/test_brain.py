@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -66,6 +67,24 @@ def test_mask_with_one_volume_is_read(tmp_path: Path) -> None:
     path = tmp_path / 'mask.nii.gz'
     nib.Nifti1Image(np.ones((4, 4, 4, 1), np.uint8), np.eye(4)).to_filename(path)
     assert read_mask(path).shape == (4, 4, 4)
+
+
+@pytest.mark.parametrize('dtype', [np.int64, np.uint64, np.float64, np.int8])
+def test_mask_of_any_numbers_is_read(tmp_path: Path, dtype: type[np.generic]) -> None:
+    path, values = tmp_path / 'mask.nii.gz', np.zeros((4, 4, 4), dtype)
+    values[1:3] = 2
+    nib.Nifti1Image(values, np.eye(4), dtype=dtype).to_filename(path)
+    np.testing.assert_array_equal(np.asarray(read_mask(path).dataobj), values // 2)
+
+
+@pytest.mark.parametrize('dtype', [[('R', 'u1'), ('G', 'u1'), ('B', 'u1')], np.complex64])
+def test_mask_of_colours_is_refused(tmp_path: Path, dtype: Any) -> None:
+    scan, path = _scan(), tmp_path / 'mask.nii.gz'
+    nib.Nifti1Image(np.zeros(scan.shape, dtype), scan.affine).to_filename(path)
+    with pytest.raises(DataError, match='holds colours or complex values'):
+        read_mask(path)
+    with pytest.raises(DataError, match='holds colours or complex values'):
+        check_mask_header(path, scan)
 
 
 def test_broken_mask_is_refused(tmp_path: Path) -> None:
