@@ -39,14 +39,17 @@ def write_pages(out_dir: Path, scans: Iterable[Scan]) -> None:
 
 
 def write_all_pages(out_dir: Path) -> None:
-    """Rebuild tables and pages of every session that has a record in OUT_DIR."""
+    """Rebuild tables and pages of every session that has a record and a folder in OUT_DIR."""
     from shivacmb.bids import read_records, write_scans_table
+    from shivacmb.bids.names import session_dir
 
     for folder in sorted((out_dir / 'logs').glob('sub-*')):
         records = read_records(out_dir, folder.name.removeprefix('sub-'))
         for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
-            write_scans_table(out_dir, participant, session)
-            write_page(out_dir, participant, session)
+            # a folder that the user removed stays removed
+            if session_dir(out_dir, participant, session).is_dir():
+                write_scans_table(out_dir, participant, session)
+                write_page(out_dir, participant, session)
 
 
 def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:

@@ -110,6 +110,15 @@ def test_pages_that_are_there_are_not_written_again(out: Path) -> None:
     ]
 
 
+def test_rebuilding_all_pages_makes_no_folder_that_was_removed(out: Path) -> None:
+    for path in (out / 'sub-02', out / 'sub-01' / 'ses-b'):
+        shutil.rmtree(path)
+    assert main([str(out.parent / 'absent'), str(out), 'group', '--reports-only', '-q']) == 0
+    assert [path.name for path in (out / 'docs').glob('sub-*.html')] == ['sub-01_ses-a.html']
+    assert [path.parent.name for path in out.glob('sub-*/**/*_scans.tsv')] == ['ses-a']
+    assert not (out / 'sub-02').exists()
+
+
 @pytest.mark.parametrize(
     ('changed', 'told'),
     [
