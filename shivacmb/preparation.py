@@ -140,9 +140,15 @@ def _load(image: Image) -> nib.Nifti1Image:
     if isinstance(image, (str, Path)):
         return load_scan(image).image
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'image.nii'
-        image.to_filename(path)
-        return load_scan(path).image
+        path, files = Path(folder) / 'image.nii', image.file_map
+        try:
+            image.to_filename(path)
+            return load_scan(path).image
+        except DataError as error:
+            raise DataError(str(error).replace(f'<{path}>', name_of(image))) from error
+        finally:
+            # nibabel has the caller's image name the file that it was written to
+            image.file_map = files
 
 
 def _brain(

@@ -105,3 +105,12 @@ def test_a_model_for_another_contrast_is_refused(
     bundle = make_spot_bundle(tmp_path / 'model', inputs=inputs)
     with pytest.raises(ModelError, match='model spots takes T2starw and an image is swi; choose'):
         shivacmb.detect(make_head(), model=bundle, contrast='swi')
+
+
+def test_an_image_in_memory_keeps_its_name_and_no_message_names_another(tmp_path: Path) -> None:
+    path = tmp_path / 'scan.nii'
+    nib.Nifti1Image(np.ones((60, 60, 60), np.float32), np.eye(4)).to_filename(path)
+    image = nib.load(path)
+    with pytest.raises(DataError, match=r'^an image is constant'):
+        shivacmb.detect(image)
+    assert image.get_filename() == str(path)
