@@ -312,9 +312,9 @@ def brain_from(
         total = float(weight.sum())
         if total * net_mm**3 < _MIN_VOLUME_MM3:
             raise DataError(
-                f'the built-in brain mask sees {total * net_mm**3 / 1000:.0f} mL of brain in'
-                f' <{image.get_filename() or "an image"}>: check that it is a head scan, or give'
-                ' a mask of your own'
+                # not its file: in a run that is an intermediate one
+                f'the built-in brain mask sees {total * net_mm**3 / 1000:.0f} mL of brain: check'
+                ' that it is a head scan, or give a mask of your own'
             )
         index = [
             float((weight.sum(axis=tuple(b for b in range(3) if b != a)) * np.arange(n)).sum())
