@@ -27,6 +27,8 @@ Modality = Literal['auto', 'swi', 't2s']
 _WANTED = {'swi': 'swi', 't2s': 'T2starw'}
 #: Labels named in one message.
 MOST_NAMES = 10
+#: Bytes below which a file is looked into for whether it stands for data that were not fetched.
+SMALLEST_SCAN = 1024
 
 
 def find_scans(
@@ -346,9 +348,14 @@ def _entities(pairs: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, s
 
 
 def _unreadable(path: Path) -> str | None:
-    """Why a file that is listed cannot be opened, or None; one call on the file system."""
+    """Why a file that is listed has no data, or None; one call on the file system for a scan."""
     try:
-        path.stat()
+        if 0 < path.stat().st_size < SMALLEST_SCAN:
+            from shivacmb.imaging.source import placeholder  # numpy comes with its package
+
+            with path.open('rb') as stream:
+                problem = placeholder(path, stream.read(SMALLEST_SCAN))
+            return None if problem is None else str(problem)
     except FileNotFoundError:
         return (
             f'<{path}> is a link to a file that is not here: fetch it (for example with '

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.imaging.checks import check_geometry, check_values
 from shivacmb.imaging.grid import Shape3
-from shivacmb.imaging.source import Source, SourceFacts, server_problem
+from shivacmb.imaging.source import Source, SourceFacts, placeholder, server_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +278,7 @@ def _read_header(stream: IO[bytes], path: Path) -> tuple[Any, Shape3]:
     kind = _header_size(block)
     if kind is None:
         msg = f'<{path}> is not a NIfTI file; convert the scan to .nii.gz, for example by dcm2niix'
-        raise DataError(msg)
+        raise placeholder(path, block) or DataError(msg)
     block += stream.read(kind - 348)
     if len(block) < kind:
         msg = f'<{path}> is truncated, it ends within its header; {_AGAIN}'

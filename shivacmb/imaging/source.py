@@ -47,6 +47,8 @@ SERVER_ERRORS = frozenset(
         errno.EMFILE,
     }
 )
+#: How files begin that git-annex (unlocked) and Git LFS leave in the place of data.
+PLACEHOLDERS = (b'/annex/objects/', b'version https://git-lfs.github.com/spec/')
 _BLOCK = 1 << 20
 _BLOCKS_AHEAD = 4
 _AGAIN = 'run the same command again when it is reachable'
@@ -110,6 +112,24 @@ def disk_problem(folder: Path, error: OSError) -> ShivaCMBError:
     place = Path(error.filename or folder)
     return server_problem(place, error) or OutputError(
         f'{error.strerror or error} <{place}>; check the disk and the permissions'
+    )
+
+
+def placeholder(path: Path, start: bytes) -> DataError | None:
+    """Return what to say of a file that stands for data that were not fetched; None for others.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    start : bytes
+        How it begins.
+    """
+    if not start.startswith(PLACEHOLDERS):
+        return None
+    return DataError(
+        f'<{path}> stands for data that are not here: fetch them (for example with "datalad get" '
+        'or "git lfs pull")'
     )
 
 

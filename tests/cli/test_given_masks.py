@@ -84,3 +84,28 @@ def test_a_broken_scan_is_not_its_mask_s_fault(
     words += ['--model', str(spot_bundle), '--brain-mask', str(tmp_path / 'mask.nii')]
     assert main(words) == 65
     assert f'would fail: <{finished.image}> is not a NIfTI file' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+@pytest.mark.parametrize(
+    'placeholder',
+    [
+        '/annex/objects/SHA256E-s163840--0123.nii.gz\n',
+        'version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 163840\n',
+    ],
+)
+def test_the_result_of_a_scan_whose_data_were_dropped_stays(
+    tmp_path: Path, finished: ScanPlan, spot_bundle: Path, capsys: pytest.CaptureFixture[str],
+    placeholder: str, overwrite: bool,
+) -> None:  # fmt: skip
+    out = tmp_path / 'out'
+    as_first_scan(finished, out)
+    finished.image.write_text(placeholder)
+    before = content(out / 'sub-01')
+    words = [str(tmp_path / 'bids'), str(out), 'participant', '--model', str(spot_bundle)]
+    assert main([*words, *(['--overwrite'] if overwrite else [])]) == 65
+    said = capsys.readouterr()
+    assert f'<{finished.image}> stands for data that are not here: fetch them' in said.err
+    assert content(out / 'sub-01') == before
+    [row] = [line for line in said.out.splitlines() if line.startswith('sub-01')]
+    assert row.split() == ['sub-01', 'ok', '(earlier', 'run)', '2', '1-3', '9.0']

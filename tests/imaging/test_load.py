@@ -99,6 +99,8 @@ def test_files_that_are_no_scan(save, tmp_path):
     refused(empty, 'is not a NIfTI file')
     empty.write_bytes(gzip.compress(b'x' * 5000))
     refused(empty, 'is not a NIfTI file')
+    empty.write_text('/annex/objects/SHA256E-s9--0123.nii.gz\n')
+    refused(empty, 'stands for data that are not here: fetch them')
     good = save(name='good.nii')
     pair = tmp_path / 'pair.nii'
     pair.write_bytes(good.read_bytes().replace(b'n+1\x00', b'ni1\x00', 1))
