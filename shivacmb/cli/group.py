@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Scans named in one message; group_desc-CMB_summary.json lists them all.
 MOST_NAMES = 10
+#: Mask methods among which ``--mask auto`` chooses for each scan: no different settings.
+_AUTO_MASKS = (None, 'builtin', 'background')
 #: Settings that select scans, and are left empty by default.
 _SELECT = (
     'participant_label', 'exclude_participant_label', 'session_label', 'bids_filter_file',
@@ -59,6 +61,7 @@ def run_group(settings: Settings) -> int:
         (
             record.model, record.model_version, record.threshold, record.min_voxels,
             record.outline_threshold, record.toolkit, record.software_version,
+            None if record.brain_mask in _AUTO_MASKS else record.brain_mask,
         )
         for record in written.records if record.status == 'ok'
     }  # fmt: skip

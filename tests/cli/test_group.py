@@ -126,6 +126,10 @@ def test_rebuilding_all_pages_makes_no_folder_that_was_removed(out: Path) -> Non
         ({'threshold': 0.3}, True),
         ({'min_parenchyma': 0.25}, True),
         ({'outline_threshold': 0.3}, True),
+        ({'brain_mask': 'bet'}, True),
+        ({'brain_mask': 'given'}, True),
+        # chosen by the image, not by somebody
+        ({'brain_mask': 'background'}, False),
         # each contrast has its own rule; records of earlier versions have none
         ({'min_parenchyma': 0.0, 'contrast': 'swi'}, False),
         ({'min_parenchyma': None, 'contrast': 'swi'}, False),
@@ -140,7 +144,7 @@ def test_scans_of_different_settings_are_told_of(
         stem = f'sub-{participant}'
         values: dict[str, Any] = {
             'contrast': 'T2starw', 'threshold': 0.5, 'min_voxels': 2, 'min_parenchyma': 0.5,
-            **other,
+            'brain_mask': 'builtin', **other,
         }  # fmt: skip
         record = ScanRecord(
             participant=participant, session=None, stem=stem,
