@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from shivacmb.exceptions import DataError, OutputError
+from shivacmb.exceptions import OutputError
 from shivacmb.reports.files import write_whole
 from shivacmb.reports.views import LesionLike
 
@@ -178,14 +178,15 @@ def _page_name(participant: str, session: str | None) -> str:
 
 
 def _picture(docs: Path, path: Path) -> dict[str, Any] | None:
-    """Address and size in pixels of a picture, if it is there and its scan was drawn."""
+    """Address and size in pixels of a picture; None where it is not there, or cut short."""
     try:
         with path.open('rb') as stream:
             size = stream.read(_PNG_SIZE.stop)[_PNG_SIZE]
     except FileNotFoundError:
         return None
     if len(size) < 8:
-        raise DataError(f'The picture <{path}> is cut short. Delete it and run the scan again.')
+        # one damaged picture must not cost the pages of all others, nor the index
+        return None
     return {
         'src': quote(path.relative_to(docs).as_posix()),
         'width': int.from_bytes(size[:4], 'big'),

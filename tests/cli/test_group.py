@@ -63,6 +63,15 @@ def test_no_page_shows_what_a_killed_run_has_replaced(out: Path, stem: str) -> N
     assert ('the image is constant' in page.read_text()) is (stem != 'sub-02')
 
 
+def test_a_damaged_picture_stops_nothing(out: Path) -> None:
+    picture = out / 'docs' / 'figures' / 'sub-01' / 'sub-01_ses-a_overview.png'
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b'\x89PNG')
+    assert group(out) == 0
+    assert len(list((out / 'docs').glob('sub-*.html'))) == 3
+    assert (out / 'docs' / 'index.html').is_file()
+
+
 def test_results_that_were_removed_are_in_no_index(out: Path) -> None:
     assert group(out) == 0
     for path in ('sub-02', 'logs/sub-02', 'sub-01/ses-b', 'logs/sub-01/sub-01_ses-b.json'):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from shivacmb.exceptions import DataError, OutputError
+from shivacmb.exceptions import OutputError
 from shivacmb.reports import (
     ScanReport,
     figure_paths,
@@ -118,12 +118,17 @@ def test_pictures_are_linked_where_they_lie(tmp_path, lesion):
         assert len(image['alt']) > 40
 
 
-def test_a_picture_cut_short_is_named(tmp_path, lesion):
+def test_a_picture_cut_short_costs_no_page(tmp_path, lesion):
     path = figure_paths(tmp_path, '01', 'sub-01_ses-a_run-1')[0]
     path.parent.mkdir(parents=True)
     path.write_bytes(PNG[:20])
-    with pytest.raises(DataError, match=r'<.*_overview\.png> is cut short'):
-        write_session_page(tmp_path, '01', 'a', [_scan(lesion)])
+    page = _page(write_session_page(tmp_path, '01', 'a', [_scan(lesion)]))
+    assert not page.all('img')
+    assert 'picture of this scan is missing or damaged' in page.text
+    path.write_bytes(PNG)
+    page = _page(write_session_page(tmp_path, '01', 'a', [_scan(lesion)]))
+    assert len(page.all('img')) == 1
+    assert 'is missing or damaged' not in page.text
 
 
 def test_a_failed_scan_shows_its_reason_and_nothing_old(tmp_path, lesion):
