@@ -94,6 +94,14 @@ def test_broken_mask_is_refused(tmp_path: Path) -> None:
         read_mask(path)
 
 
+def test_mask_that_was_not_fetched_is_to_be_fetched(tmp_path: Path) -> None:
+    path = tmp_path / 'mask.nii.gz'
+    path.write_text('/annex/objects/MD5E-s9--0123.nii.gz\n')
+    for read in (read_mask, lambda path: check_mask_header(path, _scan())):
+        with pytest.raises(DataError, match=r'mask\.nii\.gz> stands for data that are not here'):
+            read(path)
+
+
 def test_a_header_alone_tells_of_another_grid(tmp_path: Path) -> None:
     scan, path = _scan(), tmp_path / 'mask.nii.gz'
     nib.Nifti1Image(np.ones((*scan.shape, 1), np.uint8), scan.affine).to_filename(path)
