@@ -89,16 +89,21 @@ class SidecarReader:
 
 def _read_json(path: Path) -> dict[str, Any] | str:
     """Content of a sidecar, or the sentence that says why it cannot be had."""
+    raw = b''
     try:
-        content = json.loads(path.read_text(encoding='utf-8-sig'))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode('utf-8-sig'))
     except FileNotFoundError:
         return (
             f'sidecar <{path}> is a link to a file that is not here: fetch it '
             '(for example with "datalad get") or remove the link'
         )
     except (OSError, ValueError, RecursionError) as error:
+        from shivacmb.imaging.source import placeholder  # numpy comes with its package
+
         # ValueError: no UTF-8, no JSON, or a number of thousands of digits
-        return f'sidecar <{path}> cannot be read ({error}): mend or remove it'
+        said = f'sidecar <{path}> cannot be read ({error}): mend or remove it'
+        return str(placeholder(path, raw) or said)
     if not isinstance(content, dict):
         return f'sidecar <{path}> does not hold a JSON object: mend or remove it'
     return content

@@ -245,6 +245,13 @@ def test_a_link_to_a_file_that_was_not_fetched_stops_its_scan_with_the_remedy(da
         bad.check()
 
 
+def test_a_sidecar_that_was_not_fetched_is_to_be_fetched(dataset):
+    text = '/annex/objects/MD5E-s9--0123.json\n'
+    root = dataset('sub-01/anat/sub-01_swi.nii.gz', ('sub-01/anat/sub-01_swi.json', text))
+    with pytest.raises(DataError, match=r'sub-01_swi.json> stands for data that are not here'):
+        find_scans(root).scans[0].check()
+
+
 def test_dataset_errors_say_what_to_do(dataset, tmp_path):
     with pytest.raises(DatasetError, match=r'cannot be read .* in a container, bind it'):
         find_scans(tmp_path / 'absent')
