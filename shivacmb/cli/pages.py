@@ -27,6 +27,8 @@ _LINKS = (
     ('desc-zones_dseg.nii.gz', 'Zones of the brain'),
     ('desc-CMB_dseg.json', 'Provenance'),
 )
+#: How often a page is written anew while other processes finish scans of its session.
+_ROUNDS = 100
 GROUPS_SHOWN = ('lobar', 'deep', 'infratentorial', 'unplaced')
 
 
@@ -77,6 +79,9 @@ def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:
 def write_page(out_dir: Path, participant: str, session: str | None) -> None:
     """Write the page of one session from its records.
 
+    As for the scan table (docs/decisions/0032), the records are read again once it is written:
+    another process may have finished a scan of the session, and have written its page, meanwhile.
+
     Parameters
     ----------
     out_dir : Path
@@ -87,10 +92,14 @@ def write_page(out_dir: Path, participant: str, session: str | None) -> None:
     from shivacmb.bids import read_records
     from shivacmb.reports import write_session_page
 
-    records = [item for item in read_records(out_dir, participant) if item.session == session]
-    if records:
+    shown: list[ScanRecord] = []
+    for _ in range(_ROUNDS):
+        records = [item for item in read_records(out_dir, participant) if item.session == session]
+        if records == shown or not records:
+            return
         reports = [scan_report(out_dir, record) for record in records]
         write_session_page(out_dir, participant, session, reports, version=__version__)
+        shown = records
 
 
 def write_index_page(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from shivacmb.bids.records import ScanRecord
-from shivacmb.cli.pages import _left_out
+from shivacmb import reports
+from shivacmb.bids.records import ScanRecord, write_record
+from shivacmb.cli.pages import _left_out, write_page
 
 
 @pytest.mark.parametrize(
@@ -26,3 +30,29 @@ def test_what_was_not_counted(left_out: int | None, rule: float, words: str) -> 
     found = _left_out(record)
     assert bool(found) == bool(words)
     assert all(label == 'Not counted' and text.startswith(words) for label, text in found)
+
+
+def test_a_page_shows_what_another_process_finished_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(run: int) -> None:
+        stem = f'sub-01_run-{run}'
+        name = f'anat/{stem}_desc-CMB_dseg.json'
+        write_record(tmp_path, ScanRecord('01', None, stem, name, 'failed', f'reason {run}'))
+
+    written: list[int] = []
+    write = reports.write_session_page
+
+    def slow(out_dir: Path, participant: str, session: Any, scans: Any, **rest: Any) -> Path:
+        if not written:
+            finish(2)
+        written.append(len(scans))
+        return write(out_dir, participant, session, scans, **rest)
+
+    monkeypatch.setattr(reports, 'write_session_page', slow)
+    finish(1)
+    write_page(tmp_path, '01', None)
+    assert written == [1, 2]
+    text = (tmp_path / 'docs' / 'sub-01.html').read_text()
+    assert 'reason 1' in text
+    assert 'reason 2' in text
