@@ -332,7 +332,9 @@ def _without_labels(stem: str) -> str:
 
 def _natural(text: str) -> list[tuple[int, str]]:
     """Sort key: sub-2 before sub-10."""
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'(\d+)', text)]
+    return [
+        (int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', text)
+    ]
 
 
 @lru_cache(maxsize=1)

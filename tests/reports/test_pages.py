@@ -206,6 +206,7 @@ def test_the_index_passes_over_what_is_no_page_of_ours(tmp_path, lesion):
     ours = '<script type="application/json" id="shivacmb-summary">{}</script>'
     (docs / 'sub-2.html').write_bytes('Zürich'.encode('latin-1'))
     (docs / 'sub-3.html').mkdir()
+    (docs / 'sub-3²4.html').write_text('a digit that is no number')
     (docs / 'sub-4.html').symlink_to('gone.html')
     for number, content in enumerate(('{"a":', '[1]', '{"participant": "x"}'), start=5):
         (docs / f'sub-{number}.html').write_text(ours.replace('{}', content))
