@@ -121,7 +121,7 @@ def test_a_field_of_a_field_is_refused(labelled: Path, field: str) -> None:
 def test_a_wrong_pattern_is_named(labelled: Path) -> None:
     with pytest.raises(UsageError, match=r"--labels '\{subject\}.nii': only \{participant\}"):
         find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern='{subject}.nii'))
-    with pytest.raises(UsageError, match='<~nobody-here/x.nii> begins with a home folder'):
+    with pytest.raises(UsageError, match=r'<~nobody-here/x\.nii> begins with a home folder'):
         find_labelled(labelled / 'raw', labelled, Query(SWI, CMB, pattern='~nobody-here/x.nii'))
 
 
