@@ -105,7 +105,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--snr', type=float, metavar='RATIO', help='white matter over noise')
     group.add_argument('--orientation', choices=('axial', 'coronal', 'sagittal'))
     group.add_argument(
-        '--oblique', type=float, metavar='DEGREES', help='slices against the scanner'
+        '--oblique', type=float, metavar='DEGREES', help='slices against the scanner, 0 to 45'
     )
     group.add_argument('--whole-head', action='store_true', help='scan face and neck too')
     group.add_argument(
