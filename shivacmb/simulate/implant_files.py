@@ -310,11 +310,13 @@ def write_like(source: Path, target: Path, values: Array, boxes: Any, unscale: A
     numbers = found.numbers()
     factor, summand = unscale or (1.0, 0.0)
     for box in boxes:
+        old = numbers[box]
         new = ((values[box].astype(float) - summand) / factor - found.inter) / found.slope
         if found.dtype.kind in 'iu':
             info = np.iinfo(found.dtype)
             new = np.clip(np.rint(new), info.min, info.max)
-        numbers[box] = new.astype(found.dtype)
+        # a background of NaN is read as 0; written as such it would show where a lesion was put
+        numbers[box] = np.where(np.isfinite(old), new.astype(found.dtype), old)
     end = found.start + numbers.nbytes
     whole = found.content[: found.start] + numbers.tobytes(order='F') + found.content[end:]
     packed = gzip.compress(whole, 4, mtime=0) if target.name.endswith('.gz') else whole

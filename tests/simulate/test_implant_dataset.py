@@ -392,3 +392,21 @@ def test_a_copy_that_lacks_a_file_is_made_anew(tmp_path: Path, name: str) -> Non
     (out / name).unlink()
     assert implanted(bids, out)[0] == ['sub-01']
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+
+
+def test_what_is_no_number_stays_none(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    mask = nib.load(bids / 'derivatives/masks/sub-01/anat/sub-01_desc-brain_mask.nii.gz')
+    outside = np.asarray(mask.dataobj) == 0
+    names = ('sub-01/anat/sub-01_T2starw.nii.gz', 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
+    for name in names:
+        image = nib.load(bids / name)
+        values = image.get_fdata(dtype=np.float32)
+        values[outside] = np.nan
+        nib.Nifti1Image(values, image.affine).to_filename(bids / name)
+    assert implanted(bids, out)[0] == ['sub-01']
+    for name in names:
+        old, new = (nib.load(root / name).get_fdata() for root in (bids, out))
+        np.testing.assert_array_equal(np.isnan(new), outside)
+        # boxes of lesions reach beyond the brain
+        assert (new != old)[~outside].any()
