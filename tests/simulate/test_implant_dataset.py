@@ -286,12 +286,13 @@ def test_folders_that_cannot_be_listed_are_named(
     ]
 
 
-def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
+@pytest.mark.parametrize('cell', ['"a" and "b', 140_000 * 'x'], ids=['quotes', 'long'])
+def test_participants_keep_their_cells(tmp_path: Path, cell: str) -> None:
     bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
-    table = 'participant_id\tnote\nsub-00\t"5 mm\nsub-01\t"a" and "b\n'
+    table = f'participant_id\tnote\nsub-00\t"5 mm\n\nsub-01\t{cell}\n'
     (bids / 'participants.tsv').write_text(table)
     implanted(bids, out)
-    assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
+    assert (out / 'participants.tsv').read_text() == f'participant_id\tnote\nsub-01\t{cell}\n'
 
 
 def lose(bids: Path, out: Path) -> float:
