@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 #: What a scan of a head may have: others are another unit, or a slip.
 _FIELD_T, _ECHO_S = (0.1, 20.0), (1e-3, 0.2)
+#: Share of the brain below 0 from which a scan is no magnitude; resampling leaves fewer.
+_MOST_NEGATIVE = 0.05
 _SILENT = ('', 'n/a', 'na', 'none')
 
 
@@ -102,7 +104,8 @@ def load_host(
     Raises
     ------
     DataError
-        When the scan, its phase, its mask or its protocol cannot be used.
+        When the scan, its phase, its mask or its protocol cannot be used, or the scan is no
+        magnitude.
     ModelError
         When the network that finds the zones is missing or altered.
     NoInputError
@@ -130,7 +133,7 @@ def load_host(
             'it; lesions are put anywhere in the mask that is as bright as its surroundings'
         )
     host = Host(
-        np.asarray(image.dataobj, np.float32), affine, brain, protocol, values,
+        _magnitude(image, brain, scan.name), affine, brain, protocol, values,
         fallback.phase_sign,
         # the magnitude of an SWI sequence lacks the mask, whatever its suffix
         swi=scan.contrast == 'swi' and 'part' not in scan.entities,
@@ -230,6 +233,18 @@ def _brain(image: Any, mask: Path | None, name: str) -> tuple[Array, Array | Non
     if not brain.any():
         raise DataError(f'the brain mask of {name} is empty; give one that is not')
     return brain, None if maps is None else maps.zones(brain)
+
+
+def _magnitude(image: Any, brain: Array, name: str) -> Array:
+    """Values of a scan; those around 0 have no share that a lesion could take."""
+    values = np.asarray(image.dataobj, np.float32)
+    negative = float((values[brain] < 0).mean())
+    if negative > _MOST_NEGATIVE:
+        raise DataError(
+            f'{negative:.0%} of the brain in {name} is negative, as after z-scores: a lesion '
+            'takes a share of the signal, so give the magnitude as it was before it was normalised'
+        )
+    return values
 
 
 def zones_model() -> str:

@@ -411,3 +411,15 @@ def test_what_is_no_number_stays_none(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.isnan(new), outside)
         # boxes of lesions reach beyond the brain
         assert (new != old)[~outside].any()
+
+
+def test_a_normalised_scan_is_refused(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    path = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(path)
+    values = image.get_fdata()
+    values = (values - values[values > 250].mean()) / values.std()
+    nib.Nifti1Image(values.astype(np.float32), image.affine).to_filename(path)
+    made, failures, _ = implanted(bids, tmp_path / 'out')
+    assert not made
+    assert 'is negative, as after z-scores' in str(failures['sub-01'])
