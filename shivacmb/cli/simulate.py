@@ -46,8 +46,8 @@ def register(commands: Any) -> None:
         '--nprocs',
         type=types.positive_int,
         metavar='N',
-        help='subjects simulated at the same time, 2 to 4 GB and up to two processors each '
-        '(default: 1)',
+        help='subjects simulated at the same time, 2 to 4 GB (more with voxels under 0.25 mm3) '
+        'and up to two processors each (default: 1)',
     )
     parser.add_argument('-q', '--quiet', action='store_true', help='show no progress')
     parser.set_defaults(handler=run)
