@@ -369,4 +369,6 @@ def write_implanted(folder: Path, scan: Scan, found: HostFile, new: Implanted) -
 
 def _write_sidecar(folder: Path, name: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-    (folder / f'{bare_name(folder / name)}.json').write_text(text, encoding='utf-8')
+    path = folder / f'{bare_name(folder / name)}.json'
+    # half a character, as Python writes bytes in another encoding: JSON escapes it the same way
+    path.write_text(text, encoding='utf-8', errors='backslashreplace')

@@ -423,3 +423,12 @@ def test_a_normalised_scan_is_refused(tmp_path: Path) -> None:
     made, failures, _ = implanted(bids, tmp_path / 'out')
     assert not made
     assert 'is negative, as after z-scores' in str(failures['sub-01'])
+
+
+def test_half_a_character_in_a_sidecar_stops_nothing(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    name = 'sub-01/anat/sub-01_T2starw.json'
+    facts = {'EchoTime': 0.02, 'MagneticFieldStrength': 3, 'Operator': 'M\udcfcller, Zoë'}
+    (bids / name).write_text(json.dumps(facts))
+    assert implanted(bids, out)[0] == ['sub-01']
+    assert json.loads((out / name).read_text('utf-8')) == facts
