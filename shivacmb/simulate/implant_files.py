@@ -18,7 +18,13 @@ from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import load_scan, read_mask, read_stored, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
-from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
+from shivacmb.simulate.implant_phase import (
+    lost_phase,
+    phase_metadata,
+    phase_path,
+    read_phase,
+    same_turns,
+)
 from shivacmb.simulate.lesions import Protocol
 
 if TYPE_CHECKING:
@@ -125,6 +131,11 @@ def load_host(
     if path is not None:
         values, scale, sidecar, guessed = read_phase(path, image, phase_metadata(scan, path))
         notes += guessed
+    elif (lost := lost_phase(scan.path)) is not None:
+        notes.append(
+            f'{lost.name} is a link to a file that is not here, so {scan.name} was taken without '
+            'phase: fetch it (for example with "datalad get") and run the same command again'
+        )
     mask = find_brain_mask(scan, derivatives or {}, mask_pattern)
     brain, zones = _brain(image, mask, scan.name)
     if zones is None:

@@ -432,3 +432,20 @@ def test_half_a_character_in_a_sidecar_stops_nothing(tmp_path: Path) -> None:
     (bids / name).write_text(json.dumps(facts))
     assert implanted(bids, out)[0] == ['sub-01']
     assert json.loads((out / name).read_text('utf-8')) == facts
+
+
+def test_a_phase_that_was_not_fetched_is_told(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    phase = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    content = phase.read_bytes()
+    phase.unlink()
+    phase.symlink_to(tmp_path / 'annex')
+    said: list[str] = []
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert any('is a link to a file that is not here' in text for text in said)
+    assert not list(out.rglob('*part-phase*'))
+    (tmp_path / 'annex').write_bytes(content)
+    said.clear()
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert not any('not here' in text for text in said)
+    assert len(list(out.rglob('*part-phase*'))) == 2
