@@ -46,8 +46,8 @@ def register(commands: Any) -> None:
         '--nprocs',
         type=types.positive_int,
         metavar='N',
-        help='subjects simulated at the same time, 2 to 4 GB and up to two processors each '
-        '(default: 1)',
+        help='subjects simulated at the same time, 2 to 4 GB (more with voxels under 0.25 mm3) '
+        'and up to two processors each (default: 1)',
     )
     parser.add_argument('-q', '--quiet', action='store_true', help='show no progress')
     parser.set_defaults(handler=run)
@@ -105,7 +105,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--snr', type=float, metavar='RATIO', help='white matter over noise')
     group.add_argument('--orientation', choices=('axial', 'coronal', 'sagittal'))
     group.add_argument(
-        '--oblique', type=float, metavar='DEGREES', help='slices against the scanner'
+        '--oblique', type=float, metavar='DEGREES', help='slices against the scanner, 0 to 45'
     )
     group.add_argument('--whole-head', action='store_true', help='scan face and neck too')
     group.add_argument(

@@ -60,9 +60,11 @@ def prepare_root(
             'write to'
         ) from error
     except ValueError as error:
-        raise UsageError(f'<{record}> is damaged; give a new folder') from error
+        raise _damaged(record) from error
     if have is not None:
-        before = have.get('settings', {})
+        before = have.get('settings', {}) if isinstance(have, dict) else None
+        if not isinstance(before, dict):
+            raise _damaged(record)
         changed = [key for key in asked if before.get(key) != asked[key]]
         if changed:
             raise UsageError(
@@ -97,3 +99,7 @@ def prepare_root(
     write_text(out_dir / '.bidsignore', ignore)
     write_text(out_dir / 'README.md', readme)
     write_text(truth / 'README.md', readme)
+
+
+def _damaged(record: Path) -> UsageError:
+    return UsageError(f'<{record}> is damaged; give a new folder')

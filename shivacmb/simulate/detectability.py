@@ -387,6 +387,8 @@ def measure_detectability(
     if report is not None:
         report(len(scans), len(scans))
     rows = summarise(done, grid)
+    if not rows and say is not None and (out_dir / 'detectability.tsv').is_file():
+        say(f'no scan could be tried; tables and plots in <{out_dir}> are those of an earlier run')
     if rows:
         columns = list(rows[0])
         write_table(

@@ -11,6 +11,9 @@ import numpy as np
 
 from shivacmb.bids import replacing
 
+#: Names of plots, by :func:`shivacmb.simulate.detectability.protocol_name`.
+_NAME = re.compile(r'detectability_(T2starw|swi)-[0-9.]+-T-TE-[0-9]+-ms-[0-9.x]+-mm\.png')
+
 
 def write_plots(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> list[Path]:
     """Draw sensitivity over radius and susceptibility.
@@ -18,7 +21,7 @@ def write_plots(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> lis
     Parameters
     ----------
     folder : Path
-        Exists.
+        Exists; plots of an earlier run whose protocols have no row are removed.
     rows : sequence of dict
         From :func:`shivacmb.simulate.detectability.summarise`.
     title : str
@@ -37,6 +40,10 @@ def write_plots(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> lis
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=120, format='png', metadata={'Software': None})
         paths.append(path)
+    for old in folder.glob('detectability_*.png'):
+        # of a protocol that the table beside it no longer has
+        if old not in paths and _NAME.fullmatch(old.name):
+            old.unlink(missing_ok=True)
     return paths
 
 

@@ -105,7 +105,7 @@ class Implanted:
     labels : ndarray, uint16 [X, Y, Z]
         Numbers of the visible lesions, from 1.
     lesions : list of (Lesion, visible, peak drop)
-        Drops relative to the median of the brain.
+        Drops relative to the median of the brain where it was scanned.
     boxes : list of tuple of three slice
         All that differs from the host.
     """
@@ -283,8 +283,10 @@ def implant(rng: np.random.Generator, host: Host, lesions: Sequence[Lesion]) -> 
     magnitude = host.magnitude.copy()
     phase = None if host.phase is None else host.phase.copy()
     labels = np.zeros(host.shape, np.uint16)
-    noise = noise_level(host.magnitude, host.brain)
-    level = float(np.median(host.magnitude[host.brain]))
+    # the mask of a whole brain may lie on a scan of a part of it, with 0 in the rest
+    scanned = host.brain & (host.magnitude > 0)
+    noise = noise_level(host.magnitude, scanned)
+    level = float(np.median(host.magnitude[scanned])) if scanned.any() else 1.0
     least = least_drop(level / max(noise, 1e-9))
     seen: list[tuple[Lesion, bool, float]] = []
     boxes: list[Box] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -338,10 +336,10 @@ def _participants(out_dir: Path, table: str | None, words: str | None) -> None:
     if table is None:
         return
     here = {path.name for path in out_dir.glob('sub-*')}
-    # BIDS tables quote nothing: a lone quote would swallow the rows that follow
-    rows = list(csv.reader(io.StringIO(table), delimiter='\t', quoting=csv.QUOTE_NONE))
-    kept = [row for row in rows[1:] if row and row[0] in here]
-    write_table(out_dir / 'participants.tsv', rows[0] if rows else ['participant_id'], kept)
+    # BIDS tables quote nothing, and a cell may be as long as it likes
+    header, *rows = (line.split('\t') for line in table.split('\n'))
+    kept = [row for row in rows if row[0] in here]
+    write_table(out_dir / 'participants.tsv', header if any(header) else ['participant_id'], kept)
     if words is not None:
         write_text(out_dir / 'participants.json', words)
 

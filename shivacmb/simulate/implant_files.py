@@ -18,7 +18,13 @@ from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, ModelError
 from shivacmb.imaging import load_scan, read_mask, read_stored, same_grid
 from shivacmb.simulate.implant import Host, Implanted, field_direction
-from shivacmb.simulate.implant_phase import phase_metadata, phase_path, read_phase, same_turns
+from shivacmb.simulate.implant_phase import (
+    lost_phase,
+    phase_metadata,
+    phase_path,
+    read_phase,
+    same_turns,
+)
 from shivacmb.simulate.lesions import Protocol
 
 if TYPE_CHECKING:
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 #: What a scan of a head may have: others are another unit, or a slip.
 _FIELD_T, _ECHO_S = (0.1, 20.0), (1e-3, 0.2)
+#: Share of the brain below 0 from which a scan is no magnitude; resampling leaves fewer.
+_MOST_NEGATIVE = 0.05
 _SILENT = ('', 'n/a', 'na', 'none')
 
 
@@ -102,7 +110,8 @@ def load_host(
     Raises
     ------
     DataError
-        When the scan, its phase, its mask or its protocol cannot be used.
+        When the scan, its phase, its mask or its protocol cannot be used, or the scan is no
+        magnitude.
     ModelError
         When the network that finds the zones is missing or altered.
     NoInputError
@@ -122,6 +131,11 @@ def load_host(
     if path is not None:
         values, scale, sidecar, guessed = read_phase(path, image, phase_metadata(scan, path))
         notes += guessed
+    elif (lost := lost_phase(scan.path)) is not None:
+        notes.append(
+            f'{lost.name} is a link to a file that is not here, so {scan.name} was taken without '
+            'phase: fetch it (for example with "datalad get") and run the same command again'
+        )
     mask = find_brain_mask(scan, derivatives or {}, mask_pattern)
     brain, zones = _brain(image, mask, scan.name)
     if zones is None:
@@ -130,7 +144,7 @@ def load_host(
             'it; lesions are put anywhere in the mask that is as bright as its surroundings'
         )
     host = Host(
-        np.asarray(image.dataobj, np.float32), affine, brain, protocol, values,
+        _magnitude(image, brain, scan.name), affine, brain, protocol, values,
         fallback.phase_sign,
         # the magnitude of an SWI sequence lacks the mask, whatever its suffix
         swi=scan.contrast == 'swi' and 'part' not in scan.entities,
@@ -232,6 +246,18 @@ def _brain(image: Any, mask: Path | None, name: str) -> tuple[Array, Array | Non
     return brain, None if maps is None else maps.zones(brain)
 
 
+def _magnitude(image: Any, brain: Array, name: str) -> Array:
+    """Values of a scan; those around 0 have no share that a lesion could take."""
+    values = np.asarray(image.dataobj, np.float32)
+    negative = float((values[brain] < 0).mean())
+    if negative > _MOST_NEGATIVE:
+        raise DataError(
+            f'{negative:.0%} of the brain in {name} is negative, as after z-scores: a lesion '
+            'takes a share of the signal, so give the magnitude as it was before it was normalised'
+        )
+    return values
+
+
 def zones_model() -> str:
     """Name and version of the network whose zones decide where lesions go."""
     from shivacmb.models import find_bundle
@@ -310,11 +336,13 @@ def write_like(source: Path, target: Path, values: Array, boxes: Any, unscale: A
     numbers = found.numbers()
     factor, summand = unscale or (1.0, 0.0)
     for box in boxes:
+        old = numbers[box]
         new = ((values[box].astype(float) - summand) / factor - found.inter) / found.slope
         if found.dtype.kind in 'iu':
             info = np.iinfo(found.dtype)
             new = np.clip(np.rint(new), info.min, info.max)
-        numbers[box] = new.astype(found.dtype)
+        # a background of NaN is read as 0; written as such it would show where a lesion was put
+        numbers[box] = np.where(np.isfinite(old), new.astype(found.dtype), old)
     end = found.start + numbers.nbytes
     whole = found.content[: found.start] + numbers.tobytes(order='F') + found.content[end:]
     packed = gzip.compress(whole, 4, mtime=0) if target.name.endswith('.gz') else whole
@@ -352,4 +380,6 @@ def write_implanted(folder: Path, scan: Scan, found: HostFile, new: Implanted) -
 
 def _write_sidecar(folder: Path, name: str, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + '\n'
-    (folder / f'{bare_name(folder / name)}.json').write_text(text, encoding='utf-8')
+    path = folder / f'{bare_name(folder / name)}.json'
+    # half a character, as Python writes bytes in another encoding: JSON escapes it the same way
+    path.write_text(text, encoding='utf-8', errors='backslashreplace')

@@ -39,6 +39,22 @@ def phase_path(path: Path) -> Path | None:
     path : Path
         Such as ``sub-1_T2starw.nii.gz`` or ``sub-1_part-mag_T2starw.nii.gz``.
     """
+    return next((other for other in _phase_names(path) if other.is_file()), None)
+
+
+def lost_phase(path: Path) -> Path | None:
+    """Link by the name of a phase image to a file that is not here, or None.
+
+    Parameters
+    ----------
+    path : Path
+        Of the magnitude image.
+    """
+    links = (other for other in _phase_names(path) if other.is_symlink())
+    return next((other for other in links if not other.exists()), None)
+
+
+def _phase_names(path: Path) -> list[Path]:
     name, found = re.subn(r'_part-mag(nitude)?(?=_)', '_part-phase', path.name)
     if not found:
         stem, _, suffix = path.name.rpartition('_')
@@ -46,8 +62,7 @@ def phase_path(path: Path) -> Path | None:
         name = f'{before}_part-phase{chunk}{after}_{suffix}'
     # one may be compressed and the other not
     unpacked = name.removesuffix('.gz')
-    others = [path.with_name(other) for other in (name, unpacked, f'{unpacked}.gz')]
-    return next((other for other in others if other.is_file()), None)
+    return [path.with_name(other) for other in (name, unpacked, f'{unpacked}.gz')]
 
 
 def phase_metadata(scan: Scan, path: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ LIMITS = {
     'field (T)': (0.5, 11.7),
     'echo time (ms)': (1.0, 80.0),
     'signal to noise': (2.0, 1000.0),
-    'obliqueness (degrees)': (0.0, 60.0),
+    # beyond, slices are nearer to another orientation, and would be stored as its own are
+    'obliqueness (degrees)': (0.0, 45.0),
 }
 
 
@@ -149,8 +150,10 @@ def draw_scanner(rng: np.random.Generator, wishes: Wishes | None = None) -> Scan
         sizes[axis] = through
     angles = np.array(drawn.tilt) * [1.0, 0.5, 0.5]
     if wishes.oblique_deg is not None:
-        # tilted about the left-right axis, as slices along the line between the commissures are
-        angles = np.array([np.deg2rad(wishes.oblique_deg), 0.0, 0.0])
+        # tilted about the left-right axis, as slices along the line between the commissures are;
+        # that axis lies across sagittal slices, which would turn in their own plane
+        angles = np.zeros(3)
+        angles[1 if axis == 0 else 0] = np.deg2rad(wishes.oblique_deg)
     echoes = wishes.echoes_s or (drawn.protocol.echo_s,)
     main = min(echoes, key=lambda echo: abs(echo - 0.020))
     tilt = (float(angles[0]), float(angles[1]), float(angles[2]))

@@ -24,10 +24,11 @@ COLUMNS = {
     'apparent_radius_mm': 'Radius of what is seen at this field and echo time, mm.',
     'radius_mm': 'Radius of one sphere that holds all the material, mm.',
     'chi_ppm': 'Susceptibility difference to tissue, ppm; negative is diamagnetic.',
-    'visible': 'Whether the largest loss of signal exceeds 0.15 (white matter is 1) and 4 times '
-    'the noise.',
+    'visible': 'Whether the largest loss of signal exceeds 0.15 (see peak_drop) and 4 times the '
+    'noise.',
     'visible_volume_mm3': 'Volume of the voxels with this label, mm3.',
-    'peak_drop': 'Largest loss of noise-free signal, white matter being 1.',
+    'peak_drop': 'Largest loss of signal; 1 is white matter in simulated heads, without noise, '
+    'and the median of the brain in scans of people.',
 }
 _LESION = tuple(COLUMNS)
 _MIMIC = ('index', 'name', 'x', 'y', 'z', 'chi_ppm')

@@ -303,3 +303,27 @@ def test_a_cell_without_a_lesion_has_no_size() -> None:
     empty = ScanTrials('sub-01', 'p', 0)
     for row in summarise([empty], GRID):
         assert (row['implanted'], row['apparent_radius_mm'], row['peak_drop']) == (0, None, None)
+
+
+def test_plots_are_those_of_the_table_beside_them(tmp_path: Path) -> None:
+    grid = Grid((0.6,), (0.2,))
+    long, short = (
+        summarise([ScanTrials('sub-1', f'T2starw 3 T, TE {echo} ms, 0.9x0.9x2 mm', 0)], grid)
+        for echo in (30, 20)
+    )
+    mine = tmp_path / 'detectability_of_our_site.png'
+    mine.touch()
+    write_plots(tmp_path, [*long, *short], 'x')
+    assert len(list(tmp_path.iterdir())) == 3
+    assert {*write_plots(tmp_path, short, 'x'), mine} == set(tmp_path.iterdir())
+
+
+def test_tables_of_an_earlier_run_are_told(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    said: list[str] = []
+    options: dict[str, Any] = {'detector_name': 'x', 'participants': ['01'], 'say': said.append}
+    assert measure_detectability(bids, out, Grid((1.6,), (2.0,)), nothing, **options)[0]
+    assert not any('earlier run' in text for text in said)
+    (bids / 'sub-01/anat/sub-01_T2starw.nii.gz').write_bytes(b'no image')
+    assert not measure_detectability(bids, out, Grid((1.6,), (2.0,)), nothing, **options)[0]
+    assert 'are those of an earlier run' in said[-1]

@@ -65,3 +65,11 @@ def test_a_dataset_of_an_earlier_simulator_is_not_gone_on(
     monkeypatch.setattr(bids_dataset, 'SIMULATOR', bids_dataset.SIMULATOR + 1)
     with pytest.raises(UsageError, match=r'other settings \(simulator: see .*another folder'):
         make_dataset(tmp_path / 'out', Order(), 0)
+
+
+@pytest.mark.parametrize('text', ['[]', '{"settings": null}', '{"settings": {'])
+def test_a_record_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / 'code').mkdir()
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(UsageError, match=r'simulate.json> is damaged'):
+        make_dataset(tmp_path, Order(), 0)

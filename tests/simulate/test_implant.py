@@ -243,6 +243,7 @@ def test_a_dataset_is_copied_with_lesions_and_truth(tmp_path: Path) -> None:
     assert labels.max() == 3
     facts = json.loads((truth / 'sub-01_desc-CMB_dseg.json').read_text())
     assert (facts['EchoTime'], facts['FieldStrength']) == (0.025, 1.5)
+    assert 'median of the brain in scans of people' in facts['peak_drop']['Description']
     people = (out / 'participants.tsv').read_text()
     assert 'sub-01' in people
     assert 'sub-09' not in people

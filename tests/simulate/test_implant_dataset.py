@@ -286,12 +286,13 @@ def test_folders_that_cannot_be_listed_are_named(
     ]
 
 
-def test_a_quotation_mark_swallows_no_participant(tmp_path: Path) -> None:
+@pytest.mark.parametrize('cell', ['"a" and "b', 140_000 * 'x'], ids=['quotes', 'long'])
+def test_participants_keep_their_cells(tmp_path: Path, cell: str) -> None:
     bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
-    table = 'participant_id\tnote\nsub-00\t"5 mm\nsub-01\t"a" and "b\n'
+    table = f'participant_id\tnote\nsub-00\t"5 mm\n\nsub-01\t{cell}\n'
     (bids / 'participants.tsv').write_text(table)
     implanted(bids, out)
-    assert (out / 'participants.tsv').read_text() == ('participant_id\tnote\nsub-01\t"a" and "b\n')
+    assert (out / 'participants.tsv').read_text() == f'participant_id\tnote\nsub-01\t{cell}\n'
 
 
 def lose(bids: Path, out: Path) -> float:
@@ -392,3 +393,59 @@ def test_a_copy_that_lacks_a_file_is_made_anew(tmp_path: Path, name: str) -> Non
     (out / name).unlink()
     assert implanted(bids, out)[0] == ['sub-01']
     assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+
+
+def test_what_is_no_number_stays_none(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    mask = nib.load(bids / 'derivatives/masks/sub-01/anat/sub-01_desc-brain_mask.nii.gz')
+    outside = np.asarray(mask.dataobj) == 0
+    names = ('sub-01/anat/sub-01_T2starw.nii.gz', 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz')
+    for name in names:
+        image = nib.load(bids / name)
+        values = image.get_fdata(dtype=np.float32)
+        values[outside] = np.nan
+        nib.Nifti1Image(values, image.affine).to_filename(bids / name)
+    assert implanted(bids, out)[0] == ['sub-01']
+    for name in names:
+        old, new = (nib.load(root / name).get_fdata() for root in (bids, out))
+        np.testing.assert_array_equal(np.isnan(new), outside)
+        # boxes of lesions reach beyond the brain
+        assert (new != old)[~outside].any()
+
+
+def test_a_normalised_scan_is_refused(tmp_path: Path) -> None:
+    bids = dataset(tmp_path / 'bids')
+    path = bids / 'sub-01/anat/sub-01_T2starw.nii.gz'
+    image = nib.load(path)
+    values = image.get_fdata()
+    values = (values - values[values > 250].mean()) / values.std()
+    nib.Nifti1Image(values.astype(np.float32), image.affine).to_filename(path)
+    made, failures, _ = implanted(bids, tmp_path / 'out')
+    assert not made
+    assert 'is negative, as after z-scores' in str(failures['sub-01'])
+
+
+def test_half_a_character_in_a_sidecar_stops_nothing(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids'), tmp_path / 'out'
+    name = 'sub-01/anat/sub-01_T2starw.json'
+    facts = {'EchoTime': 0.02, 'MagneticFieldStrength': 3, 'Operator': 'M\udcfcller, Zoë'}
+    (bids / name).write_text(json.dumps(facts))
+    assert implanted(bids, out)[0] == ['sub-01']
+    assert json.loads((out / name).read_text('utf-8')) == facts
+
+
+def test_a_phase_that_was_not_fetched_is_told(tmp_path: Path) -> None:
+    bids, out = dataset(tmp_path / 'bids', phase=True), tmp_path / 'out'
+    phase = bids / 'sub-01/anat/sub-01_part-phase_T2starw.nii.gz'
+    content = phase.read_bytes()
+    phase.unlink()
+    phase.symlink_to(tmp_path / 'annex')
+    said: list[str] = []
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert any('is a link to a file that is not here' in text for text in said)
+    assert not list(out.rglob('*part-phase*'))
+    (tmp_path / 'annex').write_bytes(content)
+    said.clear()
+    assert implanted(bids, out, said)[0] == ['sub-01']
+    assert not any('not here' in text for text in said)
+    assert len(list(out.rglob('*part-phase*'))) == 2

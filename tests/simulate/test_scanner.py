@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import UsageError
+from shivacmb.simulate.files import reorient_vector
 from shivacmb.simulate.scanner import Wishes, draw_scanner
 
 
@@ -35,6 +36,22 @@ def test_the_field_stays_along_the_scanner_when_the_slices_tilt() -> None:
     assert np.degrees(np.arccos(b0[2])) == pytest.approx(30.0)
 
 
+@pytest.mark.parametrize('orientation', ['axial', 'coronal', 'sagittal'])
+@pytest.mark.parametrize('degrees', [20.0, 45.0])
+def test_slices_of_any_orientation_are_tilted_and_stored_last(
+    orientation: str, degrees: float
+) -> None:
+    wishes = Wishes(voxel_mm=(1.0, 1.0, 3.0), orientation=orientation, oblique_deg=degrees)
+    drawn = draw_scanner(np.random.default_rng(0), wishes)
+    across = drawn.turn[:, drawn.acquisition.slice_axis]
+    straight = np.eye(3)[drawn.acquisition.slice_axis]
+    assert np.degrees(np.arccos(across @ straight)) == pytest.approx(degrees)
+    affine = np.eye(4)
+    affine[:3, :3] = drawn.turn @ np.diag(drawn.acquisition.voxel_mm)
+    sizes = reorient_vector(drawn.acquisition.voxel_mm, affine, drawn.axes)
+    np.testing.assert_allclose(np.abs(sizes), [1.0, 1.0, 3.0])
+
+
 def test_the_main_echo_is_the_one_nearest_to_20_ms() -> None:
     drawn = draw_scanner(np.random.default_rng(2), Wishes(echoes_s=(0.006, 0.018, 0.030)))
     assert drawn.echoes_s == (0.006, 0.018, 0.030)
@@ -58,6 +75,7 @@ def test_without_artefacts_there_are_none() -> None:
         ({'echoes_s': (0.2,)}, r'echo time \(ms\) 200'),
         ({'echoes_s': (0.02, 0.01)}, 'echo times must rise'),
         ({'snr': float('nan')}, 'signal to noise'),
+        ({'oblique_deg': 50.0}, r'obliqueness \(degrees\) 50 is not between 0 and 45'),
         ({'orientation': 'diagonal'}, 'take sagittal, coronal, axial'),
     ],
 )
