@@ -267,7 +267,7 @@ class _Tell:
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the model; return the exit code."""
-    from shivacmb.exceptions import OutputError
+    from shivacmb.exceptions import OutputError, ShivaCMBError
     from shivacmb.models.descriptor import check_name
     from shivacmb.models.write import require_replaceable
 
@@ -280,6 +280,7 @@ def run(args: argparse.Namespace) -> int:
     require_replaceable(args.output)
     task = task_from(args)
     check_backend()
+    from shivacmb.train.backend import out_of_memory
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
     from shivacmb.train.loop import PausedError
@@ -303,6 +304,12 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
     except PausedError:
         stop.raise_signal()
+        raise
+    except ShivaCMBError:
+        raise
+    except Exception as error:
+        if (told := out_of_memory(error)) is not None:
+            raise told from error
         raise
     point, own = bundle.postprocess, bundle.metrics['unseen']
     print(

@@ -7,7 +7,8 @@ import os
 import platform
 from typing import Any
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import TemporaryError, UsageError
+from shivacmb.models.memory import is_out_of_memory
 from shivacmb.train.processor import ask_for_onednn, has_bfloat16, processor_name
 
 BACKENDS = ('tensorflow', 'jax', 'torch')
@@ -101,3 +102,26 @@ def _device(name: str, library: Any) -> str:
         return 'cpu'
     details = library.config.experimental.get_device_details(gpus[0])
     return str(details.get('device_name', 'gpu'))
+
+
+def out_of_memory(error: Exception) -> TemporaryError | None:
+    """Say what to do where an error of a library means that memory ran out.
+
+    Parameters
+    ----------
+    error : Exception
+        As the library raised it.
+
+    Returns
+    -------
+    TemporaryError or None
+        None for any other error.
+    """
+    if not is_out_of_memory(error):
+        return None
+    return TemporaryError(
+        f'memory ran out in the machine or its GPU ({type(error).__name__}); free some, or take a '
+        'larger one (CUDA_VISIBLE_DEVICES=-1 leaves the GPU out), and run the same command again. '
+        'Less is needed with --precision mixed_bfloat16 and, as long as no fold has begun or in '
+        'another --work, with a lower --batch, with --patch-size or with --network small'
+    )
