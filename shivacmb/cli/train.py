@@ -267,7 +267,7 @@ class _Tell:
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the model; return the exit code."""
-    from shivacmb.exceptions import OutputError, ShivaCMBError
+    from shivacmb.exceptions import OutputError, ShivaCMBError, TemporaryError
     from shivacmb.models.descriptor import check_name
     from shivacmb.models.write import require_replaceable
 
@@ -283,7 +283,6 @@ def run(args: argparse.Namespace) -> int:
     from shivacmb.train.backend import out_of_memory
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
-    from shivacmb.train.loop import PausedError
     from shivacmb.train.run import train_folds
 
     stop, tell = _Stop(args.max_minutes), _Tell(quiet=args.quiet)
@@ -302,7 +301,8 @@ def run(args: argparse.Namespace) -> int:
                 task, trained, args.output, described, overwrite=args.overwrite, stop=stop,
                 tell=tell,
             )  # fmt: skip
-    except PausedError:
+    except TemporaryError:
+        # also what a signal to the whole job, or an end of waiting for a lock, looks like
         stop.raise_signal()
         raise
     except ShivaCMBError:

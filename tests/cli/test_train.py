@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shivacmb.cli.train import register
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import TemporaryError, UsageError
 
 if TYPE_CHECKING:
     import subprocess
@@ -79,3 +81,20 @@ def test_another_error_stays_what_it_is(train_with: Main) -> None:
         raise ZeroDivisionError
 
     assert 'unexpected ZeroDivisionError' in train_with(training).stderr
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 75)]
+)
+def test_a_signal_is_told_as_one_whatever_it_ended(
+    train_with: Main, number: int | None, code: int
+) -> None:
+    def training(*_: object, **__: object) -> None:
+        if number is not None:
+            os.kill(os.getpid(), number)
+        # waiting for a lock, or processes that the signal ended
+        raise TemporaryError('another training works in <work>')
+
+    done = train_with(training)
+    assert done.returncode == code
+    assert ('another training works' in done.stderr) == (number is None)
