@@ -28,6 +28,8 @@ Array = NDArray[Any]
 
 #: Value of voxels that count neither as a lesion nor as background.
 IGNORED = 255
+#: Largest value of a label map; in floating point larger ones would turn negative as integers.
+LARGEST = 2**31 - 1
 
 
 def read_labels(path: Path, scan: Any) -> Array:
@@ -68,14 +70,20 @@ def read_labels(path: Path, scan: Any) -> Array:
             f'{scan.shape}, or another position in space; resample it to the scan (nearest '
             'neighbour)'
         )
-    values = values.reshape(scan.shape)
-    whole = np.rint(values)
-    if not np.isfinite(values).all() or (np.abs(values - whole) > 1e-3).any() or whole.min() < 0:
+    if not _are_labels(values):
         raise DataError(
-            f'the label map <{path}> holds values that are no labels (negative, fractions or '
-            'NaN); give whole numbers, 0 for background'
+            f'the label map <{path}> holds values that are no labels (negative, fractions, NaN, '
+            f'colours or above {LARGEST}); give whole numbers, 0 for background'
         )
-    return np.asarray(whole, np.int64)
+    return np.asarray(np.rint(values.reshape(scan.shape)), np.int64)
+
+
+def _are_labels(values: Array) -> bool:
+    if values.dtype.kind not in 'biuf' or not np.isfinite(values).all():
+        return False
+    whole = np.rint(values)
+    near = np.abs(values - whole) <= 1e-3
+    return bool(near.all() and float(whole.min()) >= 0 and float(whole.max()) <= LARGEST)
 
 
 def class_map(

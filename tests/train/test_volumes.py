@@ -132,6 +132,11 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     half = save(tmp_path / 'half.nii.gz', np.full(SHAPE, 0.4, np.float32))
     with pytest.raises(DataError, match=r'<.*half.nii.gz> holds values that are no labels'):
         read_labels(half, scan)
+    coloured = np.zeros(SHAPE, [(name, 'u1') for name in 'RGB'])
+    for bad in (coloured, np.full(SHAPE, 1e20), np.ones(SHAPE, np.complex64)):
+        path = save(tmp_path / 'bad.nii.gz', bad)
+        with pytest.raises(DataError, match=r'<.*bad.nii.gz> holds values that are no labels'):
+            read_labels(path, scan)
     for shape in ((*SHAPE, 2), (2, 2)):
         several = save(tmp_path / 'several.nii.gz', np.zeros(shape, np.uint8))
         with pytest.raises(DataError, match=r'several.nii.gz> is not one 3-D volume but \(.*2\);'):
