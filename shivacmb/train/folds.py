@@ -145,7 +145,7 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for number, row in enumerate(_rows(path), start=2):
         person, text = row.get('person'), row.get('fold') or ''
-        if not person or not text.isdigit() or int(text) >= folds:
+        if not person or not text.isdecimal() or int(text) >= folds:
             raise DataError(
                 f'line {number} of <{path}> must have a person and a fold from 0 to '
                 f'{folds - 1}; take the folds.tsv of an earlier training'
@@ -164,7 +164,8 @@ def absent_in(path: Path) -> set[str]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline='', encoding='utf-8') as stream:
+        # some programs begin such files with a mark
+        with path.open(newline='', encoding='utf-8-sig') as stream:
             return list(csv.DictReader(stream, delimiter='\t'))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
