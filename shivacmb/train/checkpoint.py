@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,11 @@ class State:
         try:
             with path.open('rb') as stream, np.load(stream) as saved:
                 content = {name: saved[name] for name in saved.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            step = int(content['step'])
+        except MemoryError:
+            raise
+        except Exception as error:
+            # zipfile and numpy raise whatever a damaged byte leads them to
             raise DataError(
                 f'The checkpoint <{path}> cannot be read ({error}); it was altered or not copied '
                 'completely: copy it again, or remove it to begin anew.'
@@ -117,7 +120,7 @@ class State:
         if _same_shapes(scale, self.scaling):
             for variable, value in zip(self.scaling, scale, strict=True):
                 variable.assign(value)
-        self.step = int(content['step'])
+        self.step = step
         self.losses = list(content.get('losses', []))
         self.seconds = float(content.get('seconds', 0.0))
 
