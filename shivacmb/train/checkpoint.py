@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,7 @@ class State:
                 f'The checkpoint <{path}> cannot be read ({error}); it was altered or not copied '
                 'completely: copy it again, or remove it to begin anew.'
             ) from error
-        weights = [content[name] for name in sorted(content) if name[0] == 'w']
-        state = [content[name] for name in sorted(content) if name[0] == 'o']
+        weights, state = _stored(content, 'w'), _stored(content, 'o')
         if not _same_shapes(weights, self.model.get_weights()) or not _same_shapes(
             state, self.variables
         ):
@@ -114,9 +114,7 @@ class State:
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
         # after a change of the precision the scale of the loss starts anew
-        scale = [
-            content[name] for name in sorted(content) if name[:1] == 's' and name[1:].isdigit()
-        ]
+        scale = _stored(content, 's')
         if _same_shapes(scale, self.scaling):
             for variable, value in zip(self.scaling, scale, strict=True):
                 variable.assign(value)
@@ -127,6 +125,12 @@ class State:
 
 def _same_shapes(ours: list[Any], theirs: list[Any]) -> bool:
     return [tuple(one.shape) for one in ours] == [tuple(one.shape) for one in theirs]
+
+
+def _stored(saved: Mapping[str, Array], kind: str) -> list[Array]:
+    """Arrays of a kind in the order of their numbers, of which the later have more digits."""
+    numbers = {int(name[1:]): name for name in saved if name[0] == kind and name[1:].isdecimal()}
+    return [saved[numbers[number]] for number in sorted(numbers)]
 
 
 def saved_weights(folder: Path) -> tuple[list[Array], int, float]:
@@ -147,6 +151,6 @@ def saved_weights(folder: Path) -> tuple[list[Array], int, float]:
         What the training took so far.
     """
     with np.load(folder / CHECKPOINT) as saved:
-        weights = [saved[name] for name in sorted(saved.files) if name[0] == 'w']
+        weights = _stored(saved, 'w')
         seconds = float(saved['seconds']) if 'seconds' in saved.files else 0.0
         return weights, int(saved['step']), seconds

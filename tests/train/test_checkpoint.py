@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError
-from shivacmb.train.checkpoint import CHECKPOINT, State
+from shivacmb.train.checkpoint import CHECKPOINT, State, saved_weights
 
 CANNOT_BE_READ = r'The checkpoint <.*> cannot be read .*copy it again, or'
 
@@ -30,3 +30,11 @@ def test_a_damaged_byte_is_named(tmp_path: Path, place: int, bits: int) -> None:
     np.savez(path, w000=np.ones(2))
     with pytest.raises(DataError, match=CANNOT_BE_READ):
         State(model).restore(path)
+
+
+def test_more_than_a_thousand_arrays_keep_their_order(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {f'w{number:03d}': np.array([number]) for number in range(1101)}
+    np.savez(tmp_path / CHECKPOINT, **arrays, step=2, seconds=1.0, losses=np.zeros(0))
+    weights, step, _ = saved_weights(tmp_path)
+    assert [int(weight[0]) for weight in weights] == list(range(1101))
+    assert step == 2
