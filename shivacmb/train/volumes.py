@@ -414,11 +414,12 @@ def _prepare_beside(
                     tell(f'prepared {scan.name}')
                 except DataError as error:
                     problems.append(f'{scan.name}: {error}')
-                except BrokenExecutor as error:
-                    raise TemporaryError(
-                        'a process that prepares scans ended without a word, most often because '
-                        'memory ran out; lower --nprocs and run the same command again'
-                    ) from error
+    except BrokenExecutor as error:
+        # of a scan under way, or when the next one is handed over
+        raise TemporaryError(
+            'a process that prepares scans ended without a word, most often because '
+            'memory ran out; lower --nprocs and run the same command again'
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.exceptions import DataError, TemporaryError, UsageError
 from shivacmb.imaging import Box, SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
@@ -347,6 +349,32 @@ def test_several_processes_prepare_the_same_and_stop_when_asked(
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
+
+
+@pytest.mark.parametrize('healthy', [0, 1])
+def test_a_process_that_is_killed_while_it_prepares_is_told(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: int
+) -> None:
+    class Executor:
+        """One whose process ends before the next scan is handed over."""
+
+        def __init__(self, *_: object) -> None:
+            self.left = healthy
+
+        def submit(self, *_: object) -> Future[None]:
+            if not self.left:
+                raise BrokenProcessPool
+            self.left -= 1
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr('shivacmb.train.volumes.ProcessPoolExecutor', Executor)
+    with pytest.raises(TemporaryError, match='ended without a word, most often because memory'):
+        prepare_all(tmp_path, scans_of(labelled), how(), workers=2)
 
 
 def test_a_scan_without_a_mask_is_prepared_again_with_another_mask_network(
