@@ -16,6 +16,7 @@ import pytest
 from shivacmb.exceptions import DataError, TemporaryError, UsageError
 from shivacmb.imaging import Box, SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
+from shivacmb.processes import machine, temporary_name
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
 from shivacmb.train.labels import IGNORED, class_map, components, lost, read_labels, to_grid
 from shivacmb.train.volumes import (
@@ -289,6 +290,15 @@ def test_a_missing_volume_is_named(tmp_path: Path) -> None:
         r'<.*x__y\.labels\.npy> and <.*x__y\.json>, and run the same command again',
     ):
         open_volume(tmp_path, 'x/y')
+
+
+def test_what_a_killed_run_was_preparing_is_swept_away(tmp_path: Path) -> None:
+    left = tmp_path / f'.tmp-{machine()}-999999999-0123abcd-raw__sub-01_T2starw.image.npy'
+    left.write_bytes(b'half')
+    own = tmp_path / temporary_name('raw__sub-02_T2starw.image.npy')
+    own.write_bytes(b'of a process that lives')
+    assert prepare_all(tmp_path, (), how())
+    assert list(tmp_path.iterdir()) == [own]
 
 
 @pytest.mark.parametrize('part', ['image', 'labels'])
