@@ -367,6 +367,11 @@ def _file_names(stem: str, label: str) -> tuple[str, str]:
     return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
 
 
+def endings_of(item: LabelClass) -> tuple[str, str]:
+    """Ends of the names that the label maps of a class have."""
+    return f'desc-{item.name}_dseg', f'label-{item.name}_mask'
+
+
 def _labels(
     scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
 ) -> list[Path]:
@@ -376,7 +381,7 @@ def _labels(
         path = path if path.is_absolute() else root / path
         return [path] if path.is_file() else []
     folder = session_dir(root, scan.participant, scan.session)
-    endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
+    endings = endings_of(item)
     files = session_images(folder)
     found: list[Path] = []
     for ending in endings:
