@@ -197,7 +197,7 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     Raises
     ------
     DataError
-        No scan has a lesion.
+        No scan has a lesion of a class in its box.
     UsageError
         The scans or the settings differ from those that the training began with.
     """
@@ -206,9 +206,13 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     counts = [facts[name]['lesions'][JUDGED] for name in names]
     for item in plan.classes:
         if not any(facts[name]['lesions'][item.name] for name in names):
+            outside = sum(facts[name]['outside'][item.name] for name in names)
             raise DataError(
-                f'none of the {len(names)} label maps holds {item.name}; check the label maps, '
-                'and --class'
+                f'the box leaves all {outside} lesions of {item.name} out; see --shape, and the '
+                'brain masks, which place it'
+                if outside
+                else f'none of the {len(names)} label maps holds {item.name}; check the label '
+                'maps, and --class'
             )
     fixed = _fixed_folds(task, {facts[name]['person'] for name in names}, tell)
     folds = assign_folds(

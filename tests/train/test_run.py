@@ -250,6 +250,34 @@ def test_a_fold_that_learns_from_no_lesion_is_told(
     assert warning.startswith(f'warning: fold {folds[0]} learns from no CMB at all')
 
 
+def prepared(monkeypatch: pytest.MonkeyPatch, lesions: list[dict[str, int]], **more: Any) -> Any:
+    """Scans of as many people, each with these lesions; their names."""
+    facts = {
+        f'raw/sub-{number}_swi': {
+            'person': f'raw/sub-{number}', 'dataset': 'raw', 'lesions': own, 'key': str(number),
+            'image_sha256': str(number), 'outside': dict.fromkeys(own, 0), **more,
+        }
+        for number, own in enumerate(lesions)
+    }  # fmt: skip
+    monkeypatch.setattr(
+        'shivacmb.train.run.open_volume', lambda _, name: SimpleNamespace(facts=facts[name])
+    )
+    return list(facts)
+
+
+def test_lesions_that_are_all_outside_the_box_are_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = prepared(monkeypatch, [{'CMB': 0}] * 3, outside={'CMB': 2})
+    with pytest.raises(DataError, match='the box leaves all 6 lesions of CMB out; see --shape, a'):
+        deal(task(tmp_path), names, lambda _: None)
+    names = prepared(monkeypatch, [{'CMB': 0}] * 3)
+    with pytest.raises(
+        DataError, match='none of the 3 label maps holds CMB; check the label maps'
+    ):
+        deal(task(tmp_path), names, lambda _: None)
+
+
 def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_path: Path) -> None:
     mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
     names = gather(mine, lambda: False, lambda _: None)
