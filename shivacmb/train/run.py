@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,10 +220,11 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
-    for fold in range(plan.folds):
-        if not any(count for count, own in zip(counts, folds, strict=True) if own != fold):
+    for fold, item in product(range(plan.folds), plan.classes):
+        seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
+        if not any(facts[name]['lesions'][item.name] for name in seen):
             tell(
-                f'warning: fold {fold} learns from no {JUDGED} at all, because it leaves out '
+                f'warning: fold {fold} learns from no {item.name} at all, because it leaves out '
                 'everybody who has some; label more people, or lower --folds'
             )
     content = _settings(task, {name: facts[name]['key'] for name in names})

@@ -278,6 +278,18 @@ def test_lesions_that_are_all_outside_the_box_are_not_said_to_be_missing(
         deal(task(tmp_path), names, lambda _: None)
 
 
+def test_a_fold_that_learns_from_none_of_another_class_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesions = [{'CMB': 1, 'iron': int(number == 2)} for number in range(4)]
+    names = prepared(monkeypatch, lesions)
+    classes = (LabelClass('CMB'), LabelClass('iron'))
+    told: list[str] = []
+    folds, _ = deal(task(tmp_path, plan=Plan(folds=2, classes=classes)), names, told.append)
+    (warning,) = told
+    assert warning.startswith(f'warning: fold {folds[2]} learns from no iron at all')
+
+
 def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_path: Path) -> None:
     mine = replace(task(tmp_path), sets=((labelled / 'raw', labelled / 'labels'),))
     names = gather(mine, lambda: False, lambda _: None)
