@@ -354,6 +354,8 @@ def task_from(args: argparse.Namespace) -> Task:
     ------
     UsageError
         They contradict each other, or the model that is given to begin with.
+    ModelError
+        That model is none that the app runs.
     """
     from shivacmb.bids import parse_labels
     from shivacmb.exceptions import UsageError
@@ -362,6 +364,9 @@ def task_from(args: argparse.Namespace) -> Task:
     from shivacmb.train.run import Task
 
     start = find_bundle(args.init_from, args.models_dir) if args.init_from else None
+    if start is not None:
+        # what is trained keeps its grid, and the app would refuse it
+        start.check_detects()
     plan = _plan(args, start)
     if args.only_fold is not None and not 0 <= args.only_fold < plan.folds:
         raise UsageError(f'--only-fold must lie between 0 and {plan.folds - 1}')
