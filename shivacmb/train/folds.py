@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,6 +155,21 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
         if found.setdefault(person, int(text)) != int(text):
             raise DataError(f'<{path}> has {person} in two folds; keep one')
     return found
+
+
+def folds_sha256(folds: Mapping[str, int]) -> str:
+    """Checksum of a table of folds, by which a later one is known for the same; it has no names.
+
+    Parameters
+    ----------
+    folds : mapping of str to int
+        Of :func:`read_folds`.
+
+    Returns
+    -------
+    str
+    """
+    return hashlib.sha256(json.dumps(sorted(folds.items())).encode()).hexdigest()
 
 
 def absent_in(path: Path) -> set[str]:

@@ -21,7 +21,7 @@ from shivacmb.train.checkpoint import CHECKPOINT
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
 from shivacmb.train.finish import describe_numbers, training_facts
-from shivacmb.train.folds import read_folds
+from shivacmb.train.folds import folds_sha256, read_folds, write_folds
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
 from shivacmb.train.run import (
@@ -107,6 +107,15 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     assert start_caution(again, people) == (
         'of first 1.0, with which the training began: seen before'
     )
+    # the table of an earlier round, or of another training of the same people
+    first = start(2)
+    mine = task(tmp_path, start=first, fold_table=table)
+    first.training['folds_sha256'] = folds_sha256({'raw/sub-01': 1})
+    assert start_caution(mine, people) == ''
+    first.training['folds_sha256'] = folds_sha256({'raw/sub-01': 0})
+    assert 'with another table of folds than that of its own training: if' in start_caution(
+        mine, people
+    )
 
 
 def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
@@ -128,7 +137,10 @@ def test_the_card_gives_the_rates_of_every_fold(
     def recipe(**changes: Any) -> dict[str, Any]:
         mine = task(tmp_path, plan=Plan(folds=3, **changes))
         steps = [mine.plan.total(7 - len(own)) for own in left_out]
+        mine.work.mkdir(exist_ok=True)
+        (mine.work / 'folds.tsv').write_text(write_folds([('raw/0', 'x', 1, 2)]))
         made = training_facts(mine, Trained([], left_out, facts, 0.0, steps))
+        assert made['folds_sha256'] == folds_sha256({'raw/0': 2})
         assert made['data']['raw']['lesions'] == {'CMB': 14}
         found: dict[str, Any] = made['recipe']
         return found
@@ -142,7 +154,7 @@ def test_the_card_gives_the_rates_of_every_fold(
     )
     assert usual['epochs'] == 200
     # a fold that went on with another rate
-    (tmp_path / 'work' / 'fold-1').mkdir(parents=True)
+    (tmp_path / 'work' / 'fold-1').mkdir(parents=True, exist_ok=True)
     before, after = ({**usual['rates'][1][0], 'high': high} for high in (0.1, 1e-3))
     for rate, steps in ((before, 0), (before, 20), (after, 30), (before, 40), (after, 40)):
         rate.pop('from_step', None)
