@@ -37,6 +37,8 @@ def start_backend(*, deterministic: bool) -> str:
         raise UsageError(
             f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
         )
+    # Keras would take what ~/.keras/keras.json says, of another project perhaps
+    os.environ['KERAS_BACKEND'] = wanted
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     ask_for_onednn()
     if deterministic and wanted == 'torch':
@@ -54,6 +56,8 @@ def start_backend(*, deterministic: bool) -> str:
             f"`pip install '.[{wanted}]'`, or set KERAS_BACKEND to another of "
             f'{", ".join(BACKENDS)}'
         ) from error
+    keras.config.set_image_data_format('channels_last')
+    keras.config.set_floatx('float32')
     name = str(keras.backend.backend())
     if deterministic:
         _make_deterministic(name, library)
