@@ -17,6 +17,7 @@ from shivacmb.imaging import (
     reorient_to_std,
     resample_isotropic,
     same_grid,
+    server_problem,
 )
 
 if TYPE_CHECKING:
@@ -52,11 +53,17 @@ def read_labels(path: Path, scan: Any) -> Array:
     DataError
         It cannot be read, is not one volume, has another grid, or holds something else than
         labels.
+    TemporaryError
+        Its file server fails.
     """
     try:
-        image = nib.load(path)
+        # not mapped: a file that shrinks meanwhile would end the process without a word
+        image: Any = nib.load(path, mmap=False)
         values = np.asarray(image.dataobj)
     except Exception as error:
+        problem = server_problem(path, error) if isinstance(error, OSError) else None
+        if problem is not None:
+            raise problem from error
         raise DataError(
             f'the label map <{path}> cannot be read ({error}); replace it, or leave its scan out'
         ) from error

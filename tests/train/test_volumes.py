@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -149,6 +150,18 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     (tmp_path / 'text.nii.gz').write_text('no')
     with pytest.raises(DataError, match=r'<.*text.nii.gz> cannot be read'):
         read_labels(tmp_path / 'text.nii.gz', scan)
+
+
+def test_a_file_server_that_fails_is_no_fault_of_the_labels(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    scan = nib.load(labelled / 'raw/sub-01/anat/sub-01_T2starw.nii.gz')
+    monkeypatch.setattr('shivacmb.train.labels.nib.load', stale)
+    with pytest.raises(TemporaryError, match=r'<.*labels\.nii>'):
+        read_labels(tmp_path / 'labels.nii', scan)
 
 
 def test_every_bad_scan_is_named_at_once(
