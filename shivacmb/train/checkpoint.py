@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shivacmb.bids import replacing
 from shivacmb.exceptions import DataError
+from shivacmb.imaging import server_problem
 
 Array = NDArray[Any]
 
@@ -97,6 +98,7 @@ class State:
         except MemoryError:
             raise
         except Exception as error:
+            raise_if_server(path, error)
             # zipfile and numpy raise whatever a damaged byte leads them to
             raise DataError(
                 f'The checkpoint <{path}> cannot be read ({error}); it was altered or not copied '
@@ -121,6 +123,13 @@ class State:
         self.step = step
         self.losses = list(content.get('losses', []))
         self.seconds = float(content.get('seconds', 0.0))
+
+
+def raise_if_server(path: Path, error: Exception) -> None:
+    """Raise a TemporaryError where a file server is at fault: nobody should remove the file."""
+    problem = server_problem(path, error) if isinstance(error, OSError) else None
+    if problem is not None:
+        raise problem from error
 
 
 def _same_shapes(ours: list[Any], theirs: list[Any]) -> bool:

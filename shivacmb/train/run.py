@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shivacmb.bids import write_text
 from shivacmb.exceptions import DataError, UsageError
 from shivacmb.train.backend import computes_bfloat16, describe_machine, start_backend
-from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
+from shivacmb.train.checkpoint import CHECKPOINT, raise_if_server, saved_weights
 from shivacmb.train.dataset import JUDGED, Query
 from shivacmb.train.folds import assign_folds, check_folds, read_folds, write_folds
 from shivacmb.train.gather import gather_labelled
@@ -413,7 +413,8 @@ def _steps_done(folder: Path) -> int:
         return 0
     try:
         return saved_weights(folder)[1]
-    except Exception:  # noqa: BLE001  the loop says what is wrong with it
+    except Exception as error:  # noqa: BLE001  the loop says what is wrong with it
+        raise_if_server(path, error)
         return 0
 
 
