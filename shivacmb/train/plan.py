@@ -145,8 +145,8 @@ class Plan:
             # the mean of one value is that value: nothing is left of it, and nothing is learnt
             raise UsageError(
                 f'{sizes["stages"]} stages leave one voxel of {widest}, which batch normalisation '
-                f'of a single image takes away: give --patch-size above {stem * 2**halvings}, a '
-                'larger --batch, or fewer --stages (--network small has three)'
+                f'of a single image takes away: give --patch-size above {stem * 2**halvings}, '
+                'fewer --stages (--network small has three), or a larger --batch'
             )
 
     @property

@@ -63,7 +63,7 @@ def test_folds_begin_with_different_weights() -> None:
         ({'patch': 170}, r'--patch-size 170 is larger than the box \(160, 216, 176\)'),
         (
             {'patch': 64},
-            '7 stages leave one voxel of 64, which .* --patch-size above 64, a larger',
+            '7 stages leave one voxel of 64, which .* --patch-size above 64, fewer',
         ),
         ({'architecture': {**NETWORKS['small'], 'stages': 4}, 'patch': 16}, 'patch-size above 16'),
         ({'grid': Grid((64, 60, 62))}, '7 stages leave one voxel of 64'),
