@@ -391,7 +391,10 @@ def _train_fold(
         tell=lambda row: tell(f'fold {fold}, step ' + _readable(row, recipe.steps)),
     )  # fmt: skip
     tell(f'fold {fold}: {recipe.steps} steps on {len(seen)} scans, {len(unseen)} left out')
-    note_rate(folder, plan.described_rate(len(seen)), _steps_done(folder))
+    steps = _steps_done(folder)
+    if steps or not (folder / CHECKPOINT).exists():
+        # of a damaged checkpoint, which may be copied again, nobody knows the steps
+        note_rate(folder, plan.described_rate(len(seen)), steps)
     try:
         train(source, recipe, folder, initial=first, watch=watch,
               network=plan.network(len(seen), fold))  # fmt: skip
