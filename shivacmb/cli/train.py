@@ -267,7 +267,7 @@ class _Tell:
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the model; return the exit code."""
-    from shivacmb.exceptions import OutputError
+    from shivacmb.exceptions import OutputError, ShivaCMBError, TemporaryError
     from shivacmb.models.descriptor import check_name
     from shivacmb.models.write import require_replaceable
 
@@ -280,9 +280,9 @@ def run(args: argparse.Namespace) -> int:
     require_replaceable(args.output)
     task = task_from(args)
     check_backend()
+    from shivacmb.train.backend import out_of_memory
     from shivacmb.train.finish import finish
     from shivacmb.train.lock import locked
-    from shivacmb.train.loop import PausedError
     from shivacmb.train.run import train_folds
 
     stop, tell = _Stop(args.max_minutes), _Tell(quiet=args.quiet)
@@ -301,8 +301,15 @@ def run(args: argparse.Namespace) -> int:
                 task, trained, args.output, described, overwrite=args.overwrite, stop=stop,
                 tell=tell,
             )  # fmt: skip
-    except PausedError:
+    except TemporaryError:
+        # also what a signal to the whole job, or an end of waiting for a lock, looks like
         stop.raise_signal()
+        raise
+    except ShivaCMBError:
+        raise
+    except Exception as error:
+        if (told := out_of_memory(error)) is not None:
+            raise told from error
         raise
     point, own = bundle.postprocess, bundle.metrics['unseen']
     print(
@@ -347,6 +354,8 @@ def task_from(args: argparse.Namespace) -> Task:
     ------
     UsageError
         They contradict each other, or the model that is given to begin with.
+    ModelError
+        That model is none that the app runs.
     """
     from shivacmb.bids import parse_labels
     from shivacmb.exceptions import UsageError
@@ -355,6 +364,9 @@ def task_from(args: argparse.Namespace) -> Task:
     from shivacmb.train.run import Task
 
     start = find_bundle(args.init_from, args.models_dir) if args.init_from else None
+    if start is not None:
+        # what is trained keeps its grid, and the app would refuse it
+        start.check_detects()
     plan = _plan(args, start)
     if args.only_fold is not None and not 0 <= args.only_fold < plan.folds:
         raise UsageError(f'--only-fold must lie between 0 and {plan.folds - 1}')

@@ -7,7 +7,8 @@ import os
 import platform
 from typing import Any
 
-from shivacmb.exceptions import UsageError
+from shivacmb.exceptions import TemporaryError, UsageError
+from shivacmb.models.memory import is_out_of_memory
 from shivacmb.train.processor import ask_for_onednn, has_bfloat16, processor_name
 
 BACKENDS = ('tensorflow', 'jax', 'torch')
@@ -36,6 +37,8 @@ def start_backend(*, deterministic: bool) -> str:
         raise UsageError(
             f'KERAS_BACKEND is {wanted!r}; training runs on {", ".join(BACKENDS)}: set it to one'
         )
+    # Keras would take what ~/.keras/keras.json says, of another project perhaps
+    os.environ['KERAS_BACKEND'] = wanted
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     ask_for_onednn()
     if deterministic and wanted == 'torch':
@@ -53,6 +56,8 @@ def start_backend(*, deterministic: bool) -> str:
             f"`pip install '.[{wanted}]'`, or set KERAS_BACKEND to another of "
             f'{", ".join(BACKENDS)}'
         ) from error
+    keras.config.set_image_data_format('channels_last')
+    keras.config.set_floatx('float32')
     name = str(keras.backend.backend())
     if deterministic:
         _make_deterministic(name, library)
@@ -101,3 +106,26 @@ def _device(name: str, library: Any) -> str:
         return 'cpu'
     details = library.config.experimental.get_device_details(gpus[0])
     return str(details.get('device_name', 'gpu'))
+
+
+def out_of_memory(error: Exception) -> TemporaryError | None:
+    """Say what to do where an error of a library means that memory ran out.
+
+    Parameters
+    ----------
+    error : Exception
+        As the library raised it.
+
+    Returns
+    -------
+    TemporaryError or None
+        None for any other error.
+    """
+    if not is_out_of_memory(error):
+        return None
+    return TemporaryError(
+        f'memory ran out in the machine or its GPU ({type(error).__name__}); free some, or take a '
+        'larger one (CUDA_VISIBLE_DEVICES=-1 leaves the GPU out), and run the same command again. '
+        'Less is needed with --precision mixed_bfloat16 and, as long as no fold has begun or in '
+        'another --work, with a lower --batch, with --patch-size or with --network small'
+    )

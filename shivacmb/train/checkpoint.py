@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shivacmb.bids import replacing
 from shivacmb.exceptions import DataError
+from shivacmb.imaging import server_problem
 
 Array = NDArray[Any]
 
@@ -93,13 +94,17 @@ class State:
         try:
             with path.open('rb') as stream, np.load(stream) as saved:
                 content = {name: saved[name] for name in saved.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            step = int(content['step'])
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise_if_server(path, error)
+            # zipfile and numpy raise whatever a damaged byte leads them to
             raise DataError(
                 f'The checkpoint <{path}> cannot be read ({error}); it was altered or not copied '
                 'completely: copy it again, or remove it to begin anew.'
             ) from error
-        weights = [content[name] for name in sorted(content) if name[0] == 'w']
-        state = [content[name] for name in sorted(content) if name[0] == 'o']
+        weights, state = _stored(content, 'w'), _stored(content, 'o')
         if not _same_shapes(weights, self.model.get_weights()) or not _same_shapes(
             state, self.variables
         ):
@@ -111,19 +116,30 @@ class State:
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
         # after a change of the precision the scale of the loss starts anew
-        scale = [
-            content[name] for name in sorted(content) if name[:1] == 's' and name[1:].isdigit()
-        ]
+        scale = _stored(content, 's')
         if _same_shapes(scale, self.scaling):
             for variable, value in zip(self.scaling, scale, strict=True):
                 variable.assign(value)
-        self.step = int(content['step'])
+        self.step = step
         self.losses = list(content.get('losses', []))
         self.seconds = float(content.get('seconds', 0.0))
 
 
+def raise_if_server(path: Path, error: Exception) -> None:
+    """Raise a TemporaryError where a file server is at fault: nobody should remove the file."""
+    problem = server_problem(path, error) if isinstance(error, OSError) else None
+    if problem is not None:
+        raise problem from error
+
+
 def _same_shapes(ours: list[Any], theirs: list[Any]) -> bool:
     return [tuple(one.shape) for one in ours] == [tuple(one.shape) for one in theirs]
+
+
+def _stored(saved: Mapping[str, Array], kind: str) -> list[Array]:
+    """Arrays of a kind in the order of their numbers, of which the later have more digits."""
+    numbers = {int(name[1:]): name for name in saved if name[0] == kind and name[1:].isdecimal()}
+    return [saved[numbers[number]] for number in sorted(numbers)]
 
 
 def saved_weights(folder: Path) -> tuple[list[Array], int, float]:
@@ -144,6 +160,6 @@ def saved_weights(folder: Path) -> tuple[list[Array], int, float]:
         What the training took so far.
     """
     with np.load(folder / CHECKPOINT) as saved:
-        weights = [saved[name] for name in sorted(saved.files) if name[0] == 'w']
+        weights = _stored(saved, 'w')
         seconds = float(saved['seconds']) if 'seconds' in saved.files else 0.0
         return weights, int(saved['step']), seconds

@@ -18,8 +18,9 @@ from shivacmb.bids import (
     find_scans,
 )
 from shivacmb.bids.channels import bare_name, session_images
+from shivacmb.bids.find import name_some
 from shivacmb.bids.names import session_dir
-from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.exceptions import DatasetError, FilterError, NoInputError, UsageError
 from shivacmb.models import Input
 from shivacmb.paths import expand_home
 
@@ -236,7 +237,9 @@ def find_labelled(
     Raises
     ------
     DatasetError
-        The folder of labels is not there, or no scan has a label.
+        The folder of labels is not there, there is no scan, or none has a label.
+    FilterError
+        The filter file and the contrasts of the first channel leave no scan.
     NoInputError
         A scan has maps for some of the classes only, several fit, or a channel is missing.
     UsageError
@@ -247,10 +250,7 @@ def find_labelled(
     check_classes(query.classes, query.pattern)
     if query.pattern is None and not labels_dir.is_dir():
         raise DatasetError(f'there is no folder of labels <{labels_dir}>; check the path')
-    found = find_scans(
-        bids_dir, participants=query.participants, exclude=query.exclude, filters=query.filters,
-        modality=_modality(query.inputs[0]), require_description=False,
-    )  # fmt: skip
+    found = _find_scans(bids_dir, query)
     if found.unreadable:
         # trained without them, the model would be another one
         raise found.left_out(bids_dir)[str(found.unreadable[0].path)]
@@ -261,6 +261,8 @@ def find_labelled(
     if not found.scans and query.participants is not None:
         # they may be in another dataset
         return LabelledSet((), (), refused=_refused(found, bids_dir))
+    if not found.scans:
+        raise DatasetError(_no_scan(bids_dir, query.inputs[0], _refused(found, bids_dir)))
     check_mask_pattern(query.mask_pattern, found.scans)
     scans, passed, two_maps = [], [], []
     for scan in found.scans:
@@ -306,6 +308,32 @@ def find_labelled(
     )  # fmt: skip
 
 
+def _find_scans(bids_dir: Path, query: Query) -> Found:
+    first = query.inputs[0]
+    try:
+        return find_scans(
+            bids_dir, participants=query.participants, exclude=query.exclude,
+            filters=query.filters, modality=_modality(first), require_description=False,
+        )  # fmt: skip
+    except FilterError as error:
+        if '--modality' not in str(error):
+            raise
+        # an option of the app, which stands for the contrasts here
+        raise FilterError(
+            f'no scan of <{bids_dir}> is {" or ".join(first.contrasts)}, as --input {first.name} '
+            'says, and passes --bids-filter-file; change them, or leave that dataset out'
+        ) from error
+
+
+def _no_scan(bids_dir: Path, first: Input, refused: Sequence[tuple[str, str]]) -> str:
+    why = name_some(f'<{name}>: {reason}' for name, reason in refused)
+    return (
+        f'<{bids_dir}> has no scan ({" or ".join(first.contrasts)}) to train on'
+        + (f' ({why})' if why else '')
+        + '; see the names of its files, and --exclude-participant-label'
+    )
+
+
 def _refused(found: Found, bids_dir: Path) -> tuple[tuple[str, str], ...]:
     """Files that cannot be used, of sessions of which nothing else is."""
     root = bids_dir.absolute()
@@ -339,6 +367,11 @@ def _file_names(stem: str, label: str) -> tuple[str, str]:
     return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
 
 
+def endings_of(item: LabelClass) -> tuple[str, str]:
+    """Ends of the names that the label maps of a class have."""
+    return f'desc-{item.name}_dseg', f'label-{item.name}_mask'
+
+
 def _labels(
     scan: Scan, item: LabelClass, root: Path, pattern: str | None, beside: Sequence[Scan]
 ) -> list[Path]:
@@ -348,7 +381,7 @@ def _labels(
         path = path if path.is_absolute() else root / path
         return [path] if path.is_file() else []
     folder = session_dir(root, scan.participant, scan.session)
-    endings = (f'desc-{item.name}_dseg', f'label-{item.name}_mask')
+    endings = endings_of(item)
     files = session_images(folder)
     found: list[Path] = []
     for ending in endings:

@@ -26,11 +26,12 @@ from shivacmb.train.card_text import card_text
 from shivacmb.train.compact import save_compact
 from shivacmb.train.curves import Rows, join_curves, plot_curves, read_curve
 from shivacmb.train.dataset import JUDGED
+from shivacmb.train.folds import folds_sha256, read_folds
 from shivacmb.train.loop import PausedError
 from shivacmb.train.operating import choose_point, points_table, pooled, score_fold
-from shivacmb.train.run import POOL, Task, Trained, used_precision
+from shivacmb.train.run import FOLDS, POOL, Task, Trained, used_precision
 from shivacmb.train.runs import read_rates, read_runs
-from shivacmb.train.unseen import start_caution
+from shivacmb.train.unseen import FOLDS_SUM, start_caution
 
 if TYPE_CHECKING:
     from shivacmb.models import Bundle
@@ -198,6 +199,7 @@ def training_facts(task: Task, trained: Trained) -> dict[str, Any]:
         'optimizer': 'Adam (0.9, 0.999, 1e-7)',
         'start': f'{task.start.name} {task.start.version}' if task.start else 'random weights',
         'caution': _caution(task, trained),
+        FOLDS_SUM: folds_sha256(read_folds(task.work / FOLDS, plan.folds)),
         'machines': list(machines.values()),
         'minutes': round(trained.seconds / 60, 1),
         'software': f'shivacmb {__version__}',

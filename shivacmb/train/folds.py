@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -145,7 +147,7 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for number, row in enumerate(_rows(path), start=2):
         person, text = row.get('person'), row.get('fold') or ''
-        if not person or not text.isdigit() or int(text) >= folds:
+        if not person or not text.isdecimal() or int(text) >= folds:
             raise DataError(
                 f'line {number} of <{path}> must have a person and a fold from 0 to '
                 f'{folds - 1}; take the folds.tsv of an earlier training'
@@ -153,6 +155,21 @@ def read_folds(path: Path, folds: int) -> dict[str, int]:
         if found.setdefault(person, int(text)) != int(text):
             raise DataError(f'<{path}> has {person} in two folds; keep one')
     return found
+
+
+def folds_sha256(folds: Mapping[str, int]) -> str:
+    """Checksum of a table of folds, by which a later one is known for the same; it has no names.
+
+    Parameters
+    ----------
+    folds : mapping of str to int
+        Of :func:`read_folds`.
+
+    Returns
+    -------
+    str
+    """
+    return hashlib.sha256(json.dumps(sorted(folds.items())).encode()).hexdigest()
 
 
 def absent_in(path: Path) -> set[str]:
@@ -164,7 +181,8 @@ def absent_in(path: Path) -> set[str]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline='', encoding='utf-8') as stream:
+        # some programs begin such files with a mark
+        with path.open(newline='', encoding='utf-8-sig') as stream:
             return list(csv.DictReader(stream, delimiter='\t'))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+from shivacmb.bids.channels import bare_name, session_images
 from shivacmb.bids.find import name_some
 from shivacmb.exceptions import NoInputError, UsageError
-from shivacmb.train.dataset import LabelledScan, Query, find_labelled
+from shivacmb.train.dataset import LabelledScan, Query, endings_of, find_labelled
 
 
 def dataset_names(folders: Sequence[Path]) -> list[str]:
@@ -57,6 +58,7 @@ def gather_labelled(
     tags = dataset_names([bids for bids, _ in sets])
     scans: list[LabelledScan] = []
     people: dict[str, set[str]] = {}
+    known: set[str] = set()
     for (bids, labels), tag in zip(sets, tags, strict=True):
         found = find_labelled(bids, labels, _for_dataset(query, tag, tags), name=tag)
         scans += found.scans
@@ -64,6 +66,7 @@ def gather_labelled(
         for name, reason in found.passed_over:
             tell(f'passed over {name}: {reason}')
         for name, reason in found.refused:
+            known.add(name.partition('/')[0].removeprefix('sub-'))
             tell(f'warning: passed over {name}: {reason}')
         if found.two_maps:
             tell(
@@ -82,6 +85,7 @@ def gather_labelled(
         )
     _check_masks(query, people)
     _check_scans(scans)
+    _tell_left_over(sets, query, known.union(*people.values()), tell)
     labelled: dict[str, set[str]] = {}
     for scan in scans:
         labelled.setdefault(scan.dataset, set()).add(scan.participant)
@@ -110,6 +114,35 @@ def _tell_mistyped(
                 f'warning: {option}: there is no {named}; see whether that is what you meant: '
                 + then
             )
+
+
+def _tell_left_over(
+    sets: Sequence[tuple[Path, Path]], query: Query, known: Set[str],
+    tell: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Say who has label maps and no scan: a slip in a name would cost them without a word."""
+    if query.pattern is not None or query.filters is not None:
+        return
+    endings = tuple(f'_{ending}' for item in query.classes for ending in endings_of(item))
+    left_over = sorted({
+        path.name
+        for _, labels in sets
+        for folder in labels.glob('sub-*')
+        if _is_meant(folder.name.removeprefix('sub-'), query, known)
+        for session in (folder, *folder.glob('ses-*'))
+        for path in session_images(session)
+        if bare_name(path).endswith(endings)
+    })  # fmt: skip
+    if left_over:
+        tell(
+            f'warning: {name_some(left_over)}: no scan of these people was found, and nothing is '
+            'learnt from their label maps; see whether a name has a slip'
+        )
+
+
+def _is_meant(label: str, query: Query, known: Set[str]) -> bool:
+    asked = query.participants is None or label in query.participants
+    return asked and label not in known and label not in query.exclude
 
 
 def _for_dataset(query: Query, tag: str, tags: Sequence[str]) -> Query:

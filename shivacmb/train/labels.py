@@ -17,6 +17,7 @@ from shivacmb.imaging import (
     reorient_to_std,
     resample_isotropic,
     same_grid,
+    server_problem,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ Array = NDArray[Any]
 
 #: Value of voxels that count neither as a lesion nor as background.
 IGNORED = 255
+#: Largest value of a label map; in floating point larger ones would turn negative as integers.
+LARGEST = 2**31 - 1
 
 
 def read_labels(path: Path, scan: Any) -> Array:
@@ -50,11 +53,17 @@ def read_labels(path: Path, scan: Any) -> Array:
     DataError
         It cannot be read, is not one volume, has another grid, or holds something else than
         labels.
+    TemporaryError
+        Its file server fails.
     """
     try:
-        image = nib.load(path)
+        # not mapped: a file that shrinks meanwhile would end the process without a word
+        image: Any = nib.load(path, mmap=False)
         values = np.asarray(image.dataobj)
     except Exception as error:
+        problem = server_problem(path, error) if isinstance(error, OSError) else None
+        if problem is not None:
+            raise problem from error
         raise DataError(
             f'the label map <{path}> cannot be read ({error}); replace it, or leave its scan out'
         ) from error
@@ -68,14 +77,20 @@ def read_labels(path: Path, scan: Any) -> Array:
             f'{scan.shape}, or another position in space; resample it to the scan (nearest '
             'neighbour)'
         )
-    values = values.reshape(scan.shape)
-    whole = np.rint(values)
-    if not np.isfinite(values).all() or (np.abs(values - whole) > 1e-3).any() or whole.min() < 0:
+    if not _are_labels(values):
         raise DataError(
-            f'the label map <{path}> holds values that are no labels (negative, fractions or '
-            'NaN); give whole numbers, 0 for background'
+            f'the label map <{path}> holds values that are no labels (negative, fractions, NaN, '
+            f'colours or above {LARGEST}); give whole numbers, 0 for background'
         )
-    return np.asarray(whole, np.int64)
+    return np.asarray(np.rint(values.reshape(scan.shape)), np.int64)
+
+
+def _are_labels(values: Array) -> bool:
+    if values.dtype.kind not in 'biuf' or not np.isfinite(values).all():
+        return False
+    whole = np.rint(values)
+    near = np.abs(values - whole) <= 1e-3
+    return bool(near.all() and float(whole.min()) >= 0 and float(whole.max()) <= LARGEST)
 
 
 def class_map(

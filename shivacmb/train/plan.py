@@ -139,6 +139,15 @@ class Plan:
                 f'--patch-size {self.patch} is larger than the box {self.grid.shape}; lower it, '
                 'or leave it out to train on whole boxes'
             )
+        halvings = int(sizes['stages']) - 1
+        widest = max(self.grid.shape if self.patch is None else (self.patch,))
+        if self.batch == 1 and widest <= stem * 2**halvings:
+            # the mean of one value is that value: nothing is left of it, and nothing is learnt
+            raise UsageError(
+                f'{sizes["stages"]} stages leave one voxel of {widest}, which batch normalisation '
+                f'of a single image takes away: give --patch-size above {stem * 2**halvings}, '
+                'fewer --stages (--network small has three), or a larger --batch'
+            )
 
     @property
     def top(self) -> float:

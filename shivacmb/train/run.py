@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from shivacmb.bids import write_text
 from shivacmb.exceptions import DataError, UsageError
 from shivacmb.train.backend import computes_bfloat16, describe_machine, start_backend
-from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
+from shivacmb.train.checkpoint import CHECKPOINT, raise_if_server, saved_weights
 from shivacmb.train.dataset import JUDGED, Query
 from shivacmb.train.folds import assign_folds, check_folds, read_folds, write_folds
 from shivacmb.train.gather import gather_labelled
@@ -197,7 +198,7 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     Raises
     ------
     DataError
-        No scan has a lesion.
+        No scan has a lesion of a class in its box.
     UsageError
         The scans or the settings differ from those that the training began with.
     """
@@ -206,19 +207,24 @@ def deal(task: Task, names: list[str], tell: Tell) -> tuple[list[int], dict[str,
     counts = [facts[name]['lesions'][JUDGED] for name in names]
     for item in plan.classes:
         if not any(facts[name]['lesions'][item.name] for name in names):
+            outside = sum(facts[name]['outside'][item.name] for name in names)
             raise DataError(
-                f'none of the {len(names)} label maps holds {item.name}; check the label maps, '
-                'and --class'
+                f'the box leaves all {outside} lesions of {item.name} out; see --shape, and the '
+                'brain masks, which place it'
+                if outside
+                else f'none of the {len(names)} label maps holds {item.name}; check the label '
+                'maps, and --class'
             )
     fixed = _fixed_folds(task, {facts[name]['person'] for name in names}, tell)
     folds = assign_folds(
         [facts[name]['person'] for name in names], [facts[name]['dataset'] for name in names],
         counts, folds=plan.folds, seed=plan.seed, fixed=fixed,
     )  # fmt: skip
-    for fold in range(plan.folds):
-        if not any(count for count, own in zip(counts, folds, strict=True) if own != fold):
+    for fold, item in product(range(plan.folds), plan.classes):
+        seen = [name for name, own in zip(names, folds, strict=True) if own != fold]
+        if not any(facts[name]['lesions'][item.name] for name in seen):
             tell(
-                f'warning: fold {fold} learns from no {JUDGED} at all, because it leaves out '
+                f'warning: fold {fold} learns from no {item.name} at all, because it leaves out '
                 'everybody who has some; label more people, or lower --folds'
             )
     content = _settings(task, {name: facts[name]['key'] for name in names})
@@ -385,7 +391,10 @@ def _train_fold(
         tell=lambda row: tell(f'fold {fold}, step ' + _readable(row, recipe.steps)),
     )  # fmt: skip
     tell(f'fold {fold}: {recipe.steps} steps on {len(seen)} scans, {len(unseen)} left out')
-    note_rate(folder, plan.described_rate(len(seen)), _steps_done(folder))
+    steps = _steps_done(folder)
+    if steps or not (folder / CHECKPOINT).exists():
+        # of a damaged checkpoint, which may be copied again, nobody knows the steps
+        note_rate(folder, plan.described_rate(len(seen)), steps)
     try:
         train(source, recipe, folder, initial=first, watch=watch,
               network=plan.network(len(seen), fold))  # fmt: skip
@@ -407,7 +416,8 @@ def _steps_done(folder: Path) -> int:
         return 0
     try:
         return saved_weights(folder)[1]
-    except Exception:  # noqa: BLE001  the loop says what is wrong with it
+    except Exception as error:  # noqa: BLE001  the loop says what is wrong with it
+        raise_if_server(path, error)
         return 0
 
 

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from shivacmb.bids import SCAN_CONTRASTS
 from shivacmb.exceptions import UsageError
-from shivacmb.train.folds import absent_in, read_folds
+from shivacmb.train.folds import absent_in, folds_sha256, read_folds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shivacmb.models import Input
     from shivacmb.train.run import Task
+
+
+#: Entry of a card's training: checksum of its table of folds.
+FOLDS_SUM = 'folds_sha256'
 
 
 def unknown_to_table(
@@ -76,6 +80,10 @@ def start_caution(task: Task, people: Collection[str]) -> str:
         reason = 'with a table of folds that cannot tell datasets in folders of one name apart'
     elif unknown := unknown_to_table(people, task.fold_table, task.plan.folds, named=False):
         reason = f'with a table of folds that does not fit ({unknown})'
+    elif start.training.get(FOLDS_SUM, '') not in (
+        '', folds_sha256(read_folds(task.fold_table, task.plan.folds))
+    ):  # fmt: skip
+        reason = 'with another table of folds than that of its own training'
     elif inherited:
         return f'of {start.name} {start.version}, with which the training began: {inherited}'
     else:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shivacmb.bids import replacing, write_text
+from shivacmb.bids import remove_stale, replacing, write_text
 from shivacmb.exceptions import DataError, OutputError, TemporaryError, UsageError
 from shivacmb.imaging import crop, voxels_outside
 from shivacmb.models import Grid, Intensity, find_bundle
@@ -372,6 +372,8 @@ def prepare_all(
         Some scans cannot be used; up to ten are named, each with its reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # a scan has tens of megabytes, and a kill leaves a part of one under another name each time
+    remove_stale(folder)
     problems: list[str] = []
     if workers == 1:
         for scan in scans:
@@ -414,11 +416,12 @@ def _prepare_beside(
                     tell(f'prepared {scan.name}')
                 except DataError as error:
                     problems.append(f'{scan.name}: {error}')
-                except BrokenExecutor as error:
-                    raise TemporaryError(
-                        'a process that prepares scans ended without a word, most often because '
-                        'memory ran out; lower --nprocs and run the same command again'
-                    ) from error
+    except BrokenExecutor as error:
+        # of a scan under way, or when the next one is handed over
+        raise TemporaryError(
+            'a process that prepares scans ended without a word, most often because '
+            'memory ran out; lower --nprocs and run the same command again'
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from shivacmb.cli.tools import main
 from shivacmb.cli.train import register, task_from
+from shivacmb.models import find_bundle
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,16 @@ def test_masks_must_be_there_unless_the_scans_are_prepared(
     assert task_from(parser.parse_args(options(gone, '--from-pool'))).from_pool
     more = parser.parse_args(options(tmp_path, '-d', f'other={tmp_path}'))
     assert task_from(more).query.derivatives == {'other': tmp_path, 'masks': tmp_path}
+
+
+def test_a_start_that_the_app_would_not_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(find_bundle('synth-cmb').path, tmp_path / 'thick')
+    content = json.loads((folder / 'model.json').read_text())
+    content['grid']['voxel_mm'] = [1.0, 1.0, 1.5]
+    (folder / 'model.json').write_text(json.dumps(content))
+    folders = [str(tmp_path / name) for name in ('raw', 'labels', 'm')]
+    code = main(['train', *folders[:2], '-o', folders[2], '--init-from', str(folder)])
+    assert code == 65
+    assert 'only isotropic RAS grids are supported' in capsys.readouterr().err

@@ -154,6 +154,8 @@ def test_training_goes_on_in_chunks_of_time_and_from_a_model(
     assert second.returncode == 0, second.stderr
     bundle = load_bundle(tmp_path / 'round-2')
     assert bundle.training['start'] == 'chunks 0.1.0'
+    # the table is that of its own training
+    assert bundle.training['caution'] == ''
     assert bundle.architecture['filters'] == 2
     kernels = [saved_weights(tmp_path / work / 'fold-0')[0][0]
                for work in ('chunks.work', 'round-2.work')]  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DatasetError, NoInputError, UsageError
+from shivacmb.exceptions import DatasetError, FilterError, NoInputError, UsageError
 from shivacmb.models import Input
 from shivacmb.train.dataset import LabelClass, Query, find_labelled, parse_class, parse_input
 
@@ -85,6 +85,24 @@ def test_no_labels_at_all(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r'none of the 5 scans of <.*> has a label in <.*>; '
                        r'expected \*_desc-CMB_dseg\.nii\.gz'):  # fmt: skip
         find_labelled(labelled / 'raw', tmp_path, Query(SWI, CMB))
+
+
+def test_no_scan_at_all(tmp_path: Path, write_scan: Callable[..., None]) -> None:
+    write_scan(tmp_path, '01', 1)
+    folders = tmp_path / 'raw', tmp_path / 'labels'
+    with pytest.raises(FilterError, match=r'no scan of <.*raw> is swi, as --input a says, and pa'):
+        find_labelled(*folders, Query((Input('a', ('swi',)),), CMB))
+    with pytest.raises(FilterError, match='--exclude-participant-label removes all that are ask'):
+        find_labelled(*folders, Query(SWI, CMB, exclude=['01']))
+    scan = tmp_path / 'raw/sub-01/anat/sub-01_T2starw.nii.gz'
+    scan.rename(scan.with_name('sub-01_part-phase_T2starw.nii.gz'))
+    with pytest.raises(DatasetError, match=r'to train on \(<sub-01/anat/sub-01_part-phase_.*>: p'):
+        find_labelled(*folders, Query(SWI, CMB))
+    (scan.with_name('sub-01_part-phase_T2starw.nii.gz')).rename(
+        scan.with_name('sub-01_T1w.nii.gz')
+    )
+    with pytest.raises(DatasetError, match=r'raw> has no scan \(T2starw or swi\) to train on; se'):
+        find_labelled(*folders, Query(SWI, CMB))
 
 
 def test_a_class_that_some_scans_lack(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shivacmb.exceptions import DataError, UsageError
-from shivacmb.train.folds import assign_folds, load_class, read_folds, write_folds
+from shivacmb.train.folds import absent_in, assign_folds, load_class, read_folds, write_folds
 
 
 def cohort(seed: int) -> tuple[list[str], list[str], list[int]]:
@@ -85,13 +85,21 @@ def test_a_table_that_leaves_a_fold_empty_is_refused() -> None:
 @pytest.mark.parametrize(
     ('row', 'message'),
     [('p\tx\t1\t5', 'line 2 of <.*> must have a person and a fold from 0 to 2'),
+     ('p\tx\t1\t\u00b2', 'line 2 of <.*> must have a person and a fold from 0 to 2'),
      ('p\tx\t1\t0\np\ty\t1\t1', 'has p in two folds')],
 )  # fmt: skip
 def test_a_table_with_nonsense_is_refused(tmp_path: Path, row: str, message: str) -> None:
     table = tmp_path / 'folds.tsv'
-    table.write_text('person\tscan\tlesions\tfold\n' + row + '\n')
+    table.write_text('person\tscan\tlesions\tfold\n' + row + '\n', 'utf-8')
     with pytest.raises(DataError, match=message):
         read_folds(table, 3)
+
+
+def test_a_table_with_a_mark_at_its_start_is_read(tmp_path: Path) -> None:
+    table = tmp_path / 'folds.tsv'
+    table.write_text('person\tscan\tlesions\tfold\r\nd/sub-1\tx\t1\t1\r\n', 'utf-8-sig')
+    assert read_folds(table, 2) == {'d/sub-1': 1}
+    assert absent_in(table) == set()
 
 
 @pytest.mark.parametrize('content', [

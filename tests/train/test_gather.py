@@ -142,3 +142,26 @@ def test_sessions_in_the_folder_alone_are_two_scans(
         'raw/sub-01_ses-a_T2starw', 'raw/sub-01_ses-b_T2starw',
     ]  # fmt: skip
     assert len({scan.labels for scan in found}) == 2
+
+
+def test_label_maps_of_people_without_a_scan_are_told(
+    tmp_path: Path, write_scan: Callable[..., None]
+) -> None:
+    pairs = sites(tmp_path, write_scan)
+    for label, session in (('02', None), ('03', 'a'), ('04', None)):
+        write_scan(tmp_path / 'B', label, 1, session=session)
+    # sub-04 of the one dataset has its labels beside those of the other
+    shutil.move(tmp_path / 'B/raw/sub-04', tmp_path / 'A/A/sub-04')
+
+    def told(query: Query) -> list[str]:
+        lines: list[str] = []
+        gather_labelled(pairs, query, lines.append)
+        return [line for line in lines if 'slip' in line]
+
+    assert told(QUERY) == [
+        'warning: sub-02_desc-CMB_dseg.nii.gz, sub-03_ses-a_desc-CMB_dseg.nii.gz: no scan of '
+        'these people was found, and nothing is learnt from their label maps; see whether a name '
+        'has a slip'
+    ]
+    assert told(replace(QUERY, exclude=['02', '03'])) == []
+    assert told(replace(QUERY, participants=['01'])) == []

@@ -61,6 +61,12 @@ def test_folds_begin_with_different_weights() -> None:
         ({'architecture': {'growth': 0.1}}, '--growth leaves a stage without filters'),
         ({'decay': 1.5}, '--decay must be above 0 and at most 1, not 1.5'),
         ({'patch': 170}, r'--patch-size 170 is larger than the box \(160, 216, 176\)'),
+        (
+            {'patch': 64},
+            '7 stages leave one voxel of 64, which .* --patch-size above 64, fewer',
+        ),
+        ({'architecture': {**NETWORKS['small'], 'stages': 4}, 'patch': 16}, 'patch-size above 16'),
+        ({'grid': Grid((64, 60, 62))}, '7 stages leave one voxel of 64'),
         ({'architecture': NETWORKS['small'], 'patch': 31}, 'must divide by 2'),
         ({'architecture': NETWORKS['small'], 'grid': Grid((31, 32, 32))}, 'must divide by 2'),
     ],
@@ -68,6 +74,19 @@ def test_folds_begin_with_different_weights() -> None:
 def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Plan(**changes).check()
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'patch': 65},
+        {'patch': 64, 'batch': 2},
+        {'patch': 32, 'architecture': NETWORKS['small']},
+        {'grid': Grid((64, 65, 64))},
+    ],
+)
+def test_two_voxels_at_the_lowest_stage_are_enough(changes: dict[str, Any]) -> None:
+    Plan(**changes).check()
 
 
 def test_length_rate_and_precision_may_change_and_nothing_else() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +79,25 @@ def test_a_training_asks_for_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS')
     assert backend.start_backend(deterministic=False) == 'tensorflow'
     assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == '1'
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+def test_what_keras_was_told_elsewhere_does_not_count(tmp_path: Path) -> None:
+    usual = {'floatx': 'float16', 'epsilon': 1e-7}
+    other = {'backend': 'torch', 'image_data_format': 'channels_first'}
+    (tmp_path / 'keras.json').write_text(json.dumps({**usual, **other}))
+    code = (
+        'from shivacmb.train.backend import start_backend\n'
+        'name = start_backend(deterministic=True)\n'
+        'import keras\n'
+        'print(name, keras.config.image_data_format(), keras.config.dtype_policy().name)\n'
+    )
+    environment = {**os.environ, 'KERAS_HOME': str(tmp_path), 'KERAS_BACKEND': ''}
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == 'tensorflow channels_last float32\n', done.stderr
 
 
 @pytest.mark.tensorflow

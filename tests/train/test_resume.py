@@ -14,9 +14,13 @@ import pytest
 from shivacmb.exceptions import DataError, OutputError, TemporaryError
 from shivacmb.processes import machine
 from shivacmb.train.checkpoint import CHECKPOINT, saved_weights
+from shivacmb.train.dataset import Query
 from shivacmb.train.lock import locked
 from shivacmb.train.loop import Network, PausedError, Recipe, Watch, seeded, train
 from shivacmb.train.losses import lesion_loss
+from shivacmb.train.plan import Plan
+from shivacmb.train.run import Task, _train_fold
+from shivacmb.train.runs import note_rate, read_rates
 
 keras = pytest.importorskip('keras')
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -135,6 +139,21 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b'PK\x03\x04 cut')
     with pytest.raises(DataError, match=r'The checkpoint <.*> cannot be read .*copy it again, or'):
         train(Dots(), RECIPE, tmp_path, network=tiny())
+
+
+def test_a_damaged_checkpoint_does_not_cost_the_record_of_the_rates(tmp_path: Path) -> None:
+    plan = Plan(
+        architecture={'filters': 1, 'stages': 1, 'convolutions': 1, 'growth': 1.0}, patch=16
+    )
+    folder = tmp_path / 'fold-0'
+    for high, steps in ((0.1, 0), (1e-3, 30)):
+        note_rate(folder, {**plan.described_rate(4), 'high': high}, steps)
+    before = read_rates(folder)
+    (folder / CHECKPOINT).write_bytes(b'PK\x03\x04 cut')
+    task = Task(plan, Query(plan.inputs, plan.classes), (), tmp_path)
+    with pytest.raises(DataError, match=r'The checkpoint <.*> cannot be read'):
+        _train_fold(task, 0, ['a'] * 4, ['b'], None, lambda: False, lambda _: None)
+    assert read_rates(folder) == before
 
 
 def test_what_a_killed_run_was_writing_is_swept_away(tmp_path: Path) -> None:

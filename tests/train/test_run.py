@@ -21,7 +21,7 @@ from shivacmb.train.checkpoint import CHECKPOINT
 from shivacmb.train.curves import read_curve
 from shivacmb.train.dataset import LabelClass, Query
 from shivacmb.train.finish import describe_numbers, training_facts
-from shivacmb.train.folds import read_folds
+from shivacmb.train.folds import folds_sha256, read_folds, write_folds
 from shivacmb.train.loop import _read_curve
 from shivacmb.train.plan import Plan
 from shivacmb.train.run import (
@@ -107,6 +107,15 @@ def test_a_start_that_may_have_seen_the_unseen_scans_is_told(tmp_path: Path) -> 
     assert start_caution(again, people) == (
         'of first 1.0, with which the training began: seen before'
     )
+    # the table of an earlier round, or of another training of the same people
+    first = start(2)
+    mine = task(tmp_path, start=first, fold_table=table)
+    first.training['folds_sha256'] = folds_sha256({'raw/sub-01': 1})
+    assert start_caution(mine, people) == ''
+    first.training['folds_sha256'] = folds_sha256({'raw/sub-01': 0})
+    assert 'with another table of folds than that of its own training: if' in start_caution(
+        mine, people
+    )
 
 
 def test_the_precision_of_every_run_is_remembered(tmp_path: Path) -> None:
@@ -128,7 +137,10 @@ def test_the_card_gives_the_rates_of_every_fold(
     def recipe(**changes: Any) -> dict[str, Any]:
         mine = task(tmp_path, plan=Plan(folds=3, **changes))
         steps = [mine.plan.total(7 - len(own)) for own in left_out]
+        mine.work.mkdir(exist_ok=True)
+        (mine.work / 'folds.tsv').write_text(write_folds([('raw/0', 'x', 1, 2)]))
         made = training_facts(mine, Trained([], left_out, facts, 0.0, steps))
+        assert made['folds_sha256'] == folds_sha256({'raw/0': 2})
         assert made['data']['raw']['lesions'] == {'CMB': 14}
         found: dict[str, Any] = made['recipe']
         return found
@@ -142,7 +154,7 @@ def test_the_card_gives_the_rates_of_every_fold(
     )
     assert usual['epochs'] == 200
     # a fold that went on with another rate
-    (tmp_path / 'work' / 'fold-1').mkdir(parents=True)
+    (tmp_path / 'work' / 'fold-1').mkdir(parents=True, exist_ok=True)
     before, after = ({**usual['rates'][1][0], 'high': high} for high in (0.1, 1e-3))
     for rate, steps in ((before, 0), (before, 20), (after, 30), (before, 40), (after, 40)):
         rate.pop('from_step', None)
@@ -248,6 +260,46 @@ def test_a_fold_that_learns_from_no_lesion_is_told(
     folds, _ = deal(mine, gather(mine, lambda: False, lambda _: None), told.append)
     (warning,) = told
     assert warning.startswith(f'warning: fold {folds[0]} learns from no CMB at all')
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, lesions: list[dict[str, int]], **more: Any) -> Any:
+    """Scans of as many people, each with these lesions; their names."""
+    facts = {
+        f'raw/sub-{number}_swi': {
+            'person': f'raw/sub-{number}', 'dataset': 'raw', 'lesions': own, 'key': str(number),
+            'image_sha256': str(number), 'outside': dict.fromkeys(own, 0), **more,
+        }
+        for number, own in enumerate(lesions)
+    }  # fmt: skip
+    monkeypatch.setattr(
+        'shivacmb.train.run.open_volume', lambda _, name: SimpleNamespace(facts=facts[name])
+    )
+    return list(facts)
+
+
+def test_lesions_that_are_all_outside_the_box_are_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = prepared(monkeypatch, [{'CMB': 0}] * 3, outside={'CMB': 2})
+    with pytest.raises(DataError, match='the box leaves all 6 lesions of CMB out; see --shape, a'):
+        deal(task(tmp_path), names, lambda _: None)
+    names = prepared(monkeypatch, [{'CMB': 0}] * 3)
+    with pytest.raises(
+        DataError, match='none of the 3 label maps holds CMB; check the label maps'
+    ):
+        deal(task(tmp_path), names, lambda _: None)
+
+
+def test_a_fold_that_learns_from_none_of_another_class_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesions = [{'CMB': 1, 'iron': int(number == 2)} for number in range(4)]
+    names = prepared(monkeypatch, lesions)
+    classes = (LabelClass('CMB'), LabelClass('iron'))
+    told: list[str] = []
+    folds, _ = deal(task(tmp_path, plan=Plan(folds=2, classes=classes)), names, told.append)
+    (warning,) = told
+    assert warning.startswith(f'warning: fold {folds[2]} learns from no iron at all')
 
 
 def test_prepared_scans_follow_the_choice_of_participants(labelled: Path, tmp_path: Path) -> None:

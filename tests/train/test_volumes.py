@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from shivacmb.exceptions import DataError, UsageError
+from shivacmb.exceptions import DataError, TemporaryError, UsageError
 from shivacmb.imaging import Box, SpatialChain, centred_box, crop, reorient_to_std, uncrop
 from shivacmb.models import Grid, Input, Intensity
+from shivacmb.processes import machine, temporary_name
 from shivacmb.train.dataset import LabelClass, LabelledScan, Query, find_labelled
 from shivacmb.train.labels import IGNORED, class_map, components, lost, read_labels, to_grid
 from shivacmb.train.volumes import (
@@ -132,6 +136,11 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     half = save(tmp_path / 'half.nii.gz', np.full(SHAPE, 0.4, np.float32))
     with pytest.raises(DataError, match=r'<.*half.nii.gz> holds values that are no labels'):
         read_labels(half, scan)
+    coloured = np.zeros(SHAPE, [(name, 'u1') for name in 'RGB'])
+    for bad in (coloured, np.full(SHAPE, 1e20), np.ones(SHAPE, np.complex64)):
+        path = save(tmp_path / 'bad.nii.gz', bad)
+        with pytest.raises(DataError, match=r'<.*bad.nii.gz> holds values that are no labels'):
+            read_labels(path, scan)
     for shape in ((*SHAPE, 2), (2, 2)):
         several = save(tmp_path / 'several.nii.gz', np.zeros(shape, np.uint8))
         with pytest.raises(DataError, match=r'several.nii.gz> is not one 3-D volume but \(.*2\);'):
@@ -141,6 +150,18 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     (tmp_path / 'text.nii.gz').write_text('no')
     with pytest.raises(DataError, match=r'<.*text.nii.gz> cannot be read'):
         read_labels(tmp_path / 'text.nii.gz', scan)
+
+
+def test_a_file_server_that_fails_is_no_fault_of_the_labels(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    scan = nib.load(labelled / 'raw/sub-01/anat/sub-01_T2starw.nii.gz')
+    monkeypatch.setattr('shivacmb.train.labels.nib.load', stale)
+    with pytest.raises(TemporaryError, match=r'<.*labels\.nii>'):
+        read_labels(tmp_path / 'labels.nii', scan)
 
 
 def test_every_bad_scan_is_named_at_once(
@@ -284,6 +305,15 @@ def test_a_missing_volume_is_named(tmp_path: Path) -> None:
         open_volume(tmp_path, 'x/y')
 
 
+def test_what_a_killed_run_was_preparing_is_swept_away(tmp_path: Path) -> None:
+    left = tmp_path / f'.tmp-{machine()}-999999999-0123abcd-raw__sub-01_T2starw.image.npy'
+    left.write_bytes(b'half')
+    own = tmp_path / temporary_name('raw__sub-02_T2starw.image.npy')
+    own.write_bytes(b'of a process that lives')
+    assert prepare_all(tmp_path, (), how())
+    assert list(tmp_path.iterdir()) == [own]
+
+
 @pytest.mark.parametrize('part', ['image', 'labels'])
 def test_a_prepared_scan_that_is_cut_off_or_removed_is_made_again(
     tmp_path: Path, write_scan: Callable[..., None], part: str
@@ -342,6 +372,32 @@ def test_several_processes_prepare_the_same_and_stop_when_asked(
     assert {path.name: path.read_bytes() for path in one.iterdir()} == {
         path.name: path.read_bytes() for path in two.iterdir()
     }
+
+
+@pytest.mark.parametrize('healthy', [0, 1])
+def test_a_process_that_is_killed_while_it_prepares_is_told(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, healthy: int
+) -> None:
+    class Executor:
+        """One whose process ends before the next scan is handed over."""
+
+        def __init__(self, *_: object) -> None:
+            self.left = healthy
+
+        def submit(self, *_: object) -> Future[None]:
+            if not self.left:
+                raise BrokenProcessPool
+            self.left -= 1
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+
+        def shutdown(self, **_: object) -> None:
+            pass
+
+    monkeypatch.setattr('shivacmb.train.volumes.ProcessPoolExecutor', Executor)
+    with pytest.raises(TemporaryError, match='ended without a word, most often because memory'):
+        prepare_all(tmp_path, scans_of(labelled), how(), workers=2)
 
 
 def test_a_scan_without_a_mask_is_prepared_again_with_another_mask_network(
