@@ -68,8 +68,10 @@ def test_a_mask_on_another_grid_is_refused(brain: nib.Nifti1Image) -> None:
     moved = brain.affine.copy()
     moved[0, 3] += 5
     other = nib.Nifti1Image(np.asarray(brain.dataobj), moved)
-    with pytest.raises(DataError, match='another grid'):
-        shivacmb.detect(SCAN, mask=other)
+    twice = nib.Nifti1Image(np.stack([np.asarray(brain.dataobj)] * 2, axis=3), brain.affine)
+    for mask in (other, twice):
+        with pytest.raises(DataError, match='another grid'):
+            shivacmb.detect(SCAN, mask=mask)
 
 
 def test_unknown_attribute() -> None:

@@ -47,7 +47,8 @@ class Wishes:
     oblique_deg : float, optional
         Angle between slices and scanner.
     mimics : float, optional
-        Amount of mimics, 0 to 2.
+        Amount of vessels and perivascular spaces, 0 to 3, 1 is usual; above 0 there are
+        calcifications, too.
     whole_head : bool
         Scan everything there is instead of the brain with what lies beside it.
     artefacts : bool
