@@ -204,11 +204,14 @@ def retract(out_dir: str | Path, scan: HasOutputs) -> None:
     """
     record = record_path(out_dir, scan)
     tables = scans_table_paths(out_dir, scan.participant, scan.session)
+    page = report_path(out_dir, scan.participant, scan.session)
     try:
-        report_path(out_dir, scan.participant, scan.session).unlink(missing_ok=True)
+        page.unlink(missing_ok=True)
         if not record.exists():
             return
         record.unlink(missing_ok=True)
+        # another process may have written it from the record meanwhile
+        page.unlink(missing_ok=True)
         try:
             if write_scans_table(out_dir, scan.participant, scan.session) is not None:
                 return

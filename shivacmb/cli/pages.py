@@ -50,8 +50,8 @@ def write_all_pages(out_dir: Path) -> None:
         for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
             # a folder that the user removed stays removed
             if session_dir(out_dir, participant, session).is_dir():
-                write_scans_table(out_dir, participant, session)
-                write_page(out_dir, participant, session)
+                write_scans_table(out_dir, participant, session, known=records)
+                write_page(out_dir, participant, session, known=records)
 
 
 def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:
@@ -69,14 +69,19 @@ def write_missing_pages(out_dir: Path, records: Iterable[ScanRecord]) -> None:
 
     # one listing: asking a file server for each of ten thousand pages takes a minute
     present = {path.name for path in (out_dir / 'docs').glob('sub-*.html')}
-    for participant, session in dict.fromkeys((r.participant, r.session) for r in records):
+    sessions: dict[tuple[str, str | None], list[ScanRecord]] = {}
+    for record in records:
+        sessions.setdefault((record.participant, record.session), []).append(record)
+    for (participant, session), known in sessions.items():
         if report_path(out_dir, participant, session).name in present:
             continue
         if session_dir(out_dir, participant, session).is_dir():
-            write_page(out_dir, participant, session)
+            write_page(out_dir, participant, session, known=known)
 
 
-def write_page(out_dir: Path, participant: str, session: str | None) -> None:
+def write_page(
+    out_dir: Path, participant: str, session: str | None, *, known: Sequence[ScanRecord] = ()
+) -> None:
     """Write the page of one session from its records.
 
     As for the scan table (docs/decisions/0032), the records are read again once it is written:
@@ -88,13 +93,20 @@ def write_page(out_dir: Path, participant: str, session: str | None) -> None:
         Root of the derivatives.
     participant, session
         Labels without prefix; ``session`` may be None.
+    known : sequence of ScanRecord
+        Records of the session, and others, that were read a moment ago.
     """
-    from shivacmb.bids import read_records
+    from shivacmb.bids import read_records, report_path
     from shivacmb.reports import write_session_page
 
     shown: list[ScanRecord] = []
     for _ in range(_ROUNDS):
-        records = [item for item in read_records(out_dir, participant) if item.session == session]
+        there = known or read_records(out_dir, participant)
+        known = ()
+        records = [item for item in there if item.session == session]
+        if not records and shown:
+            # the last of its scans was taken back meanwhile
+            report_path(out_dir, participant, session).unlink(missing_ok=True)
         if records == shown or not records:
             return
         reports = [scan_report(out_dir, record) for record in records]

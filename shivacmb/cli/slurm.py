@@ -134,7 +134,10 @@ def _models_outside(settings: Settings) -> Path | None:
 
     if os.environ.get(MODELS):
         named = user_models_dir().absolute()
-        return named if named.is_dir() else None
+        if named.is_dir():
+            return named
+        say(f'note: the folder <{named}> of ${MODELS} cannot be seen from here and is left out')
+        return None
     name = DEFAULT_MODEL if settings.model == DEFAULT else settings.model
     folder = bundle_folders().get(name)
     return None if folder is None or folder.parent == SHIPPED else folder.parent.absolute()

@@ -35,6 +35,7 @@ from shivacmb.imaging.source import (
     changed,
     disk_problem,
     read_source,
+    reading_problem,
     server_problem,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     'read_mask',
     'read_source',
     'read_stored',
+    'reading_problem',
     'reorient_to_std',
     'resample_isotropic',
     'same_grid',

@@ -14,7 +14,7 @@ from shivacmb.exceptions import DataError
 from shivacmb.imaging.reorient import reorient_to_std
 from shivacmb.imaging.resample import resample_isotropic
 from shivacmb.imaging.same import same_grid
-from shivacmb.imaging.source import placeholder, server_problem
+from shivacmb.imaging.source import reading_problem
 
 MIN_BRAIN_ML = 100.0
 _Read = TypeVar('_Read')
@@ -69,9 +69,10 @@ def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
         image: Any = nib.load(path, mmap=False)
         content = read(image)
         shape = tuple(int(size) for size in image.shape)  # a surface has none
+    except MemoryError:
+        raise
     except Exception as error:
-        server = server_problem(path, error) if isinstance(error, OSError) else None
-        problem = server or _not_fetched(path)
+        problem = reading_problem(path, error)
         if problem is not None:
             raise problem from error
         raise DataError(
@@ -86,15 +87,6 @@ def _opened(path: Path, read: Callable[[Any], _Read]) -> tuple[Any, _Read]:
             f'the brain mask <{path}> holds colours or complex values; give one of plain numbers'
         )
     return image, content
-
-
-def _not_fetched(path: Path) -> DataError | None:
-    """Return what to say of a file that stands for data that are elsewhere; None for others."""
-    try:
-        with path.open('rb') as stream:
-            return placeholder(path, stream.read(348))
-    except OSError:
-        return None
 
 
 def given_mask(mask: Any, scan: Any, voxel_mm: float, name: str) -> npt.NDArray[np.bool_]:

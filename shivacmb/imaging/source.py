@@ -50,6 +50,7 @@ SERVER_ERRORS = frozenset(
 #: How files begin that git-annex (unlocked) and Git LFS leave in the place of data.
 PLACEHOLDERS = (b'/annex/objects/', b'version https://git-lfs.github.com/spec/')
 _BLOCK = 1 << 20
+_HEADER = 348
 _BLOCKS_AHEAD = 4
 _AGAIN = 'run the same command again when it is reachable'
 
@@ -131,6 +132,25 @@ def placeholder(path: Path, start: bytes) -> DataError | None:
         f'<{path}> stands for data that are not here: fetch them (for example with "datalad get" '
         'or "git lfs pull")'
     )
+
+
+def reading_problem(path: Path, error: Exception) -> ShivaCMBError | None:
+    """Return what to raise for a file that could not be read; None when it is its own fault.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : Exception
+        What reading it raised.
+    """
+    if isinstance(error, OSError) and (problem := server_problem(path, error)) is not None:
+        return problem
+    try:
+        with path.open('rb') as stream:
+            return placeholder(path, stream.read(_HEADER))
+    except OSError:
+        return None
 
 
 def changed(path: Path) -> TemporaryError:

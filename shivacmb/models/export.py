@@ -63,6 +63,8 @@ def export_bundle(
         A fold is missing, altered or unsafe, or TensorFlow is needed and not installed.
     OutputError
         The folder exists, holds a model or cannot be written.
+    UsageError
+        The path begins with the home folder of nobody.
     """
     if to not in EXPORTS:
         msg = f'there is no export {to!r}; choose one of {", ".join(EXPORTS)}'

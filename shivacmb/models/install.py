@@ -73,6 +73,8 @@ def add_model(
         A file is missing, altered or unsafe, or ``source`` is nothing of the above.
     OutputError
         The name is taken, or the folder cannot be written.
+    UsageError
+        A path begins with the home folder of nobody.
     """
     path = expand_home(source)
     if not path.exists():
@@ -231,6 +233,8 @@ def remove_model(name: str, models_dir: str | Path | None = None) -> Path:
         There is no such model there; shipped models stay.
     OutputError
         It cannot be removed.
+    UsageError
+        The path begins with the home folder of nobody.
     """
     place = expand_home(models_dir) if models_dir is not None else user_models_dir()
     folder = place / check_name(name)

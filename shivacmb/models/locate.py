@@ -107,6 +107,8 @@ def list_bundles(models_dir: str | Path | None = None) -> list[Bundle]:
     ------
     ModelError
         A ``model.json`` is broken.
+    UsageError
+        ``models_dir`` is no folder.
     """
     return [load_bundle(folder) for folder in bundle_folders(models_dir).values()]
 
@@ -130,6 +132,8 @@ def find_bundle(name_or_path: str | Path, models_dir: str | Path | None = None) 
     ------
     ModelError
         There is none, or its ``model.json`` is broken.
+    UsageError
+        ``models_dir`` is no folder, or the path begins with the home folder of nobody.
     """
     if name_or_path == DEFAULT:
         name_or_path = DEFAULT_MODEL

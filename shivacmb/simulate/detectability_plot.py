@@ -12,7 +12,7 @@ import numpy as np
 from shivacmb.bids import replacing
 
 #: Names of plots, by :func:`shivacmb.simulate.detectability.protocol_name`.
-_NAME = re.compile(r'detectability_(T2starw|swi)-[0-9.]+-T-TE-[0-9]+-ms-[0-9.x]+-mm\.png')
+_NAME = re.compile(r'detectability_(T2starw|swi)-[0-9.]+-T-TE-[0-9]+-ms-[0-9.ex-]+-mm\.png')
 
 
 def write_plots(folder: Path, rows: Sequence[dict[str, Any]], title: str) -> list[Path]:

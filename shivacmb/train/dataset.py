@@ -321,7 +321,9 @@ def _find_scans(bids_dir: Path, query: Query) -> Found:
         # an option of the app, which stands for the contrasts here
         raise FilterError(
             f'no scan of <{bids_dir}> is {" or ".join(first.contrasts)}, as --input {first.name} '
-            'says, and passes --bids-filter-file; change them, or leave that dataset out'
+            'says'
+            + (', and passes --bids-filter-file' if query.filters else '')
+            + '; change that, or leave that dataset out'
         ) from error
 
 

@@ -134,9 +134,10 @@ def _tell_left_over(
         if bare_name(path).endswith(endings)
     })  # fmt: skip
     if left_over:
+        contrasts = ' or '.join(query.inputs[0].contrasts)
         tell(
-            f'warning: {name_some(left_over)}: no scan of these people was found, and nothing is '
-            'learnt from their label maps; see whether a name has a slip'
+            f'warning: {name_some(left_over)}: no scan ({contrasts}) of these people was found '
+            'and nothing is learnt from their labels; see whether a name has a slip, or --input'
         )
 
 

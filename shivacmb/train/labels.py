@@ -14,10 +14,10 @@ from shivacmb.imaging import (
     Box,
     SpatialChain,
     crop,
+    reading_problem,
     reorient_to_std,
     resample_isotropic,
     same_grid,
-    server_problem,
 )
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ def read_labels(path: Path, scan: Any) -> Array:
         # not mapped: a file that shrinks meanwhile would end the process without a word
         image: Any = nib.load(path, mmap=False)
         values = np.asarray(image.dataobj)
+    except MemoryError:
+        raise
     except Exception as error:
-        problem = server_problem(path, error) if isinstance(error, OSError) else None
+        problem = reading_problem(path, error)
         if problem is not None:
             raise problem from error
         raise DataError(

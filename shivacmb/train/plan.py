@@ -141,11 +141,12 @@ class Plan:
             )
         halvings = int(sizes['stages']) - 1
         widest = max(self.grid.shape if self.patch is None else (self.patch,))
+        option = 'a side of --shape' if self.patch is None else '--patch-size'
         if self.batch == 1 and widest <= stem * 2**halvings:
             # the mean of one value is that value: nothing is left of it, and nothing is learnt
             raise UsageError(
                 f'{sizes["stages"]} stages leave one voxel of {widest}, which batch normalisation '
-                f'of a single image takes away: give --patch-size above {stem * 2**halvings}, '
+                f'of a single image takes away: give {option} above {stem * 2**halvings}, '
                 'fewer --stages (--network small has three), or a larger --batch'
             )
 

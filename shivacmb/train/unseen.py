@@ -83,7 +83,7 @@ def start_caution(task: Task, people: Collection[str]) -> str:
     elif start.training.get(FOLDS_SUM, '') not in (
         '', folds_sha256(read_folds(task.fold_table, task.plan.folds))
     ):  # fmt: skip
-        reason = 'with another table of folds than that of its own training'
+        reason = 'with another table of folds than that of its own training, or one with more rows'
     elif inherited:
         return f'of {start.name} {start.version}, with which the training began: {inherited}'
     else:

@@ -17,6 +17,9 @@ SWALLOWS = """
 import os, signal, sys, time
 from shivacmb.cli.main import guarded
 
+# tests may have been started with it ignored, as in the background of a script
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def command():
     try:
         os.kill(os.getpid(), getattr(signal, sys.argv[1]))

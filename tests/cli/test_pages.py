@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shivacmb import reports
+from shivacmb.bids import record_path, retract
 from shivacmb.bids.records import ScanRecord, write_record
 from shivacmb.cli.pages import _left_out, write_page
 
@@ -56,3 +57,39 @@ def test_a_page_shows_what_another_process_finished_meanwhile(
     text = (tmp_path / 'docs' / 'sub-01.html').read_text()
     assert 'reason 1' in text
     assert 'reason 2' in text
+
+
+def test_no_page_stays_of_scans_that_were_taken_back_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ScanRecord('01', None, 'sub-01', 'anat/sub-01_desc-CMB_dseg.json', 'failed', 'why')
+    write = reports.write_session_page
+
+    def slow(*args: Any, **rest: Any) -> Path:
+        path = write(*args, **rest)
+        retract(tmp_path, record)
+        # the other process looked before the page was there
+        write(*args, **rest)
+        return path
+
+    monkeypatch.setattr(reports, 'write_session_page', slow)
+    write_record(tmp_path, record)
+    write_page(tmp_path, '01', None)
+    assert not (tmp_path / 'docs' / 'sub-01.html').exists()
+
+
+def test_a_page_written_while_its_record_goes_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = ScanRecord('01', None, 'sub-01', 'anat/sub-01_desc-CMB_dseg.json', 'failed', 'why')
+    write_record(tmp_path, record)
+    unlink = Path.unlink
+
+    def raced(path: Path, missing_ok: bool = False) -> None:
+        if path == record_path(tmp_path, record):
+            write_page(tmp_path, '01', None)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, 'unlink', raced)
+    retract(tmp_path, record)
+    assert not (tmp_path / 'docs' / 'sub-01.html').exists()

@@ -89,6 +89,9 @@ def test_another_error_stays_what_it_is(train_with: Main) -> None:
 def test_a_signal_is_told_as_one_whatever_it_ended(
     train_with: Main, number: int | None, code: int
 ) -> None:
+    # tests may have been started with it ignored, as in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def training(*_: object, **__: object) -> None:
         if number is not None:
             os.kill(os.getpid(), number)

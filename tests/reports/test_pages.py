@@ -128,6 +128,10 @@ def test_a_picture_cut_short_costs_no_page(tmp_path, lesion):
     path.write_bytes(PNG)
     page = _page(write_session_page(tmp_path, '01', 'a', [_scan(lesion)]))
     assert len(page.all('img')) == 1
+    assert 'picture of this scan is missing' not in page.text
+    assert 'picture of the lesions is missing or damaged' in page.text
+    figure_paths(tmp_path, '01', 'sub-01_ses-a_run-1')[1].write_bytes(PNG)
+    page = _page(write_session_page(tmp_path, '01', 'a', [_scan(lesion)]))
     assert 'is missing or damaged' not in page.text
 
 

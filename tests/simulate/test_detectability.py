@@ -308,7 +308,7 @@ def test_a_cell_without_a_lesion_has_no_size() -> None:
 def test_plots_are_those_of_the_table_beside_them(tmp_path: Path) -> None:
     grid = Grid((0.6,), (0.2,))
     long, short = (
-        summarise([ScanTrials('sub-1', f'T2starw 3 T, TE {echo} ms, 0.9x0.9x2 mm', 0)], grid)
+        summarise([ScanTrials('sub-1', f'T2starw 3 T, TE {echo} ms, 0.9x0.9x1e+01 mm', 0)], grid)
         for echo in (30, 20)
     )
     mine = tmp_path / 'detectability_of_our_site.png'

@@ -90,7 +90,7 @@ def test_no_labels_at_all(labelled: Path, tmp_path: Path) -> None:
 def test_no_scan_at_all(tmp_path: Path, write_scan: Callable[..., None]) -> None:
     write_scan(tmp_path, '01', 1)
     folders = tmp_path / 'raw', tmp_path / 'labels'
-    with pytest.raises(FilterError, match=r'no scan of <.*raw> is swi, as --input a says, and pa'):
+    with pytest.raises(FilterError, match=r'no scan of <.*raw> is swi, as --input a says; change'):
         find_labelled(*folders, Query((Input('a', ('swi',)),), CMB))
     with pytest.raises(FilterError, match='--exclude-participant-label removes all that are ask'):
         find_labelled(*folders, Query(SWI, CMB, exclude=['01']))

@@ -159,9 +159,9 @@ def test_label_maps_of_people_without_a_scan_are_told(
         return [line for line in lines if 'slip' in line]
 
     assert told(QUERY) == [
-        'warning: sub-02_desc-CMB_dseg.nii.gz, sub-03_ses-a_desc-CMB_dseg.nii.gz: no scan of '
-        'these people was found, and nothing is learnt from their label maps; see whether a name '
-        'has a slip'
+        'warning: sub-02_desc-CMB_dseg.nii.gz, sub-03_ses-a_desc-CMB_dseg.nii.gz: no scan '
+        '(T2starw or swi) of these people was found and nothing is learnt from their labels; '
+        'see whether a name has a slip, or --input'
     ]
     assert told(replace(QUERY, exclude=['02', '03'])) == []
     assert told(replace(QUERY, participants=['01'])) == []

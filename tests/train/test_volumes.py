@@ -150,6 +150,9 @@ def test_labels_on_another_grid_or_that_are_no_labels_are_refused(
     (tmp_path / 'text.nii.gz').write_text('no')
     with pytest.raises(DataError, match=r'<.*text.nii.gz> cannot be read'):
         read_labels(tmp_path / 'text.nii.gz', scan)
+    (tmp_path / 'text.nii.gz').write_text('/annex/objects/MD5E-s9--0123.nii.gz\n')
+    with pytest.raises(DataError, match=r'<.*text.nii.gz> stands for data that are not here'):
+        read_labels(tmp_path / 'text.nii.gz', scan)
 
 
 def test_a_file_server_that_fails_is_no_fault_of_the_labels(

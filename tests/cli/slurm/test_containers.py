@@ -232,9 +232,13 @@ def test_container_knows_where_models_are(
 
 @pytest.mark.parametrize('named', ['', '{}/missing'])
 def test_container_gets_no_folder_of_models_that_is_not_there(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
-) -> None:
+    tools_main: Tools, tmp_path: Path, bids: Path, spot_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch, named: str,
+) -> None:  # fmt: skip
     monkeypatch.setenv('SHIVACMB_MODELS', named.format(tmp_path))
-    script = make('--container', 'docker://x')
-    assert script.task(0).returncode == 0
-    assert '--models-dir' not in script.seen.read_text().splitlines()
+    words = ('slurm', bids, tmp_path / 'out', '--container', 'docker://x')
+    done = tools_main(*words, '--', '--model', spot_bundle)
+    assert done.returncode == 0
+    assert '--models-dir' not in done.stdout
+    note = f'<{tmp_path}/missing> of $SHIVACMB_MODELS cannot be seen from here and is left out'
+    assert (note in done.stderr) == bool(named)
