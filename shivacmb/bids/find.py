@@ -22,13 +22,12 @@ from shivacmb.bids.rules import (
 from shivacmb.bids.scan import LONG_NAMES, OTHER_ENTITIES, Found, PassedOver, Scan
 from shivacmb.bids.sidecars import SidecarReader, split_name
 from shivacmb.exceptions import DataError, FilterError, UsageError
+from shivacmb.placeholders import placeholder, read_placeholder
 
 Modality = Literal['auto', 'swi', 't2s']
 _WANTED = {'swi': 'swi', 't2s': 'T2starw'}
 #: Labels named in one message.
 MOST_NAMES = 10
-#: Bytes below which a file is looked into for whether it stands for data that were not fetched.
-SMALLEST_SCAN = 1024
 
 
 def find_scans(
@@ -350,12 +349,7 @@ def _entities(pairs: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, s
 def _unreadable(path: Path) -> str | None:
     """Why a file that is listed has no data, or None; one call on the file system for a scan."""
     try:
-        if 0 < path.stat().st_size < SMALLEST_SCAN:
-            from shivacmb.imaging.source import placeholder  # numpy comes with its package
-
-            with path.open('rb') as stream:
-                problem = placeholder(path, stream.read(SMALLEST_SCAN))
-            return None if problem is None else str(problem)
+        problem = placeholder(path, read_placeholder(path, path.stat().st_size))
     except FileNotFoundError:
         return (
             f'<{path}> is a link to a file that is not here: fetch it (for example with '
@@ -363,4 +357,4 @@ def _unreadable(path: Path) -> str | None:
         )
     except OSError as error:
         return f'<{path}> cannot be read ({error.strerror}): check permissions'
-    return None
+    return None if problem is None else str(problem)

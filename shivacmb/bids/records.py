@@ -22,6 +22,7 @@ from shivacmb.bids.files import read_result, write_text
 from shivacmb.bids.names import output_paths, record_path, scans_filename
 from shivacmb.bids.scan import Scan
 from shivacmb.exceptions import ShivaCMBError
+from shivacmb.placeholders import named_sha256, read_placeholder
 
 #: Marks a file as a record of this schema.
 RECORD_TYPE = 'shivacmb-scan/1'
@@ -292,8 +293,9 @@ def is_finished(
     The input counts as unchanged when its size and both times of change are those of the record,
     or, where only times differ (a copied dataset), when its checksum is. Times are compared for
     equality alone, so that a clock that is wrong or jumps is of no consequence; the second, which
-    nobody can set, tells a file that was rewritten under its old time. Data of git-annex that are
-    not fetched count as unchanged while the link names the same content (docs/decisions/0137).
+    nobody can set, tells a file that was rewritten under its old time. Data of git-annex or Git
+    LFS that are not fetched count as unchanged while what stands in their place names the same
+    content (docs/decisions/0137).
     """
     record = read_record(record_path(out_dir, scan))
     if record is None or record.status != 'ok' or record.settings_hash != settings:
@@ -307,7 +309,8 @@ def is_finished(
     try:
         facts = file_facts(scan.path, checksum=False)
         if facts['input_size'] != record.input_size:
-            return False
+            named = named_sha256(read_placeholder(scan.path, facts['input_size']))
+            return named is not None and named == record.input_sha256
         times = (facts['input_mtime_ns'], facts['input_ctime_ns'])
         if times == (record.input_mtime_ns, record.input_ctime_ns):
             return True

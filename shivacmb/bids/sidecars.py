@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.exceptions import DataError
+from shivacmb.placeholders import placeholder
 
 
 def split_name(name: str) -> tuple[dict[str, str], str, list[str]]:
@@ -99,8 +100,6 @@ def _read_json(path: Path) -> dict[str, Any] | str:
             '(for example with "datalad get") or remove the link'
         )
     except (OSError, ValueError, RecursionError) as error:
-        from shivacmb.imaging.source import placeholder  # numpy comes with its package
-
         # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         said = f'sidecar <{path}> cannot be read ({error}): mend or remove it'
         return str(placeholder(path, raw) or said)

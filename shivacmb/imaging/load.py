@@ -22,7 +22,8 @@ import numpy.typing as npt
 from shivacmb.exceptions import DataError, ShivaCMBError
 from shivacmb.imaging.checks import check_geometry, check_values
 from shivacmb.imaging.grid import Shape3
-from shivacmb.imaging.source import Source, SourceFacts, placeholder, server_problem
+from shivacmb.imaging.source import Source, SourceFacts, server_problem
+from shivacmb.placeholders import placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from shivacmb.exceptions import DataError, OutputError, ShivaCMBError, TemporaryError
+from shivacmb.placeholders import placeholder, read_placeholder
 
 #: Seconds without a byte after which a file server counts as gone.
 STALL_S = 600.0
@@ -47,10 +48,7 @@ SERVER_ERRORS = frozenset(
         errno.EMFILE,
     }
 )
-#: How files begin that git-annex (unlocked) and Git LFS leave in the place of data.
-PLACEHOLDERS = (b'/annex/objects/', b'version https://git-lfs.github.com/spec/')
 _BLOCK = 1 << 20
-_HEADER = 348
 _BLOCKS_AHEAD = 4
 _AGAIN = 'run the same command again when it is reachable'
 
@@ -116,24 +114,6 @@ def disk_problem(folder: Path, error: OSError) -> ShivaCMBError:
     )
 
 
-def placeholder(path: Path, start: bytes) -> DataError | None:
-    """Return what to say of a file that stands for data that were not fetched; None for others.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    start : bytes
-        How it begins.
-    """
-    if not start.startswith(PLACEHOLDERS):
-        return None
-    return DataError(
-        f'<{path}> stands for data that are not here: fetch them (for example with "datalad get" '
-        'or "git lfs pull")'
-    )
-
-
 def reading_problem(path: Path, error: Exception) -> ShivaCMBError | None:
     """Return what to raise for a file that could not be read; None when it is its own fault.
 
@@ -147,8 +127,7 @@ def reading_problem(path: Path, error: Exception) -> ShivaCMBError | None:
     if isinstance(error, OSError) and (problem := server_problem(path, error)) is not None:
         return problem
     try:
-        with path.open('rb') as stream:
-            return placeholder(path, stream.read(_HEADER))
+        return placeholder(path, read_placeholder(path, path.stat().st_size))
     except OSError:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -232,6 +233,43 @@ def test_finished_scan_whose_data_were_dropped(
             Path(finished.outputs[picture]).unlink()
         assert main([word for word in words if word != '--dry-run']) == 0
         assert '1 already finished with the same settings' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('text', 'skipped'),
+    [
+        ('version https://git-lfs.github.com/spec/v1\noid sha256:{sum}\nsize 9\n', True),
+        ('/annex/objects/SHA256E-s9--{sum}.nii.gz\n', True),
+        ('/annex/objects/SHA256-s9--{other}\n', False),
+        ('/annex/objects/MD5E-s9--0123456789abcdef0123456789abcdef.nii.gz\n', False),
+        ('oid sha256:{sum}\n', False),
+    ],
+)
+def test_finished_scan_in_whose_place_a_text_was_left(
+    finished: ScanPlan,
+    spot_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    skipped: bool,
+) -> None:
+    bids, out, scan = tmp_path / 'bids', tmp_path / 'out', finished.image
+    settings = Settings(bids, out, 'participant', model=str(spot_bundle))
+    bundle = find_bundle(settings.model)
+    [found] = search(settings).scans
+    _, plan = prepare(settings, found, build_detection(settings, bundle), bundle)
+    assert isinstance(plan, ScanPlan)
+    result = {'cmb_count': 1, 'cmb_volume_mm3': 8.0, 'burden_class': '1-3'}
+    known = hashlib.sha256(scan.read_bytes()).hexdigest()
+    record = {**plan.facts['record'], **result, 'input_sha256': known}
+    write_record(out, ScanRecord(**record))
+    scan.write_text(text.format(sum=known, other=known[::-1]))
+    words = [str(bids), str(out), 'participant', '--dry-run', '--model', str(spot_bundle)]
+    code = main(words)
+    said = capsys.readouterr().out
+    assert (SKIPPED in said) == skipped
+    assert code == (0 if skipped else 65)
+    assert ('stands for data that are not here' in said) == ('annex' in text and not skipped)
 
 
 def test_a_mask_dropped_with_its_scan_is_named_as_well(
