@@ -62,6 +62,10 @@ def image_sidecar(
         sidecar['SelectedBecause'] = facts['reason']
         sidecar['Warnings'] = found['warnings']
     if key == 'net':
+        if facts.get('channel_sources'):
+            sidecar['Description'] = sidecar['Description'].replace(
+                "The network's own input", "First channel of the network's own input"
+            )
         sidecar['SkullStripped'] |= bool(facts['parameters']['masked'])
         sidecar['Resolution'] = (
             f'{facts["parameters"]["voxel_mm"]:g} mm isotropic, cropped to '

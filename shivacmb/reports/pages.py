@@ -98,7 +98,7 @@ def write_session_page(
     participant, session : str
         Labels, with or without ``sub-`` and ``ses-``.
     scans : sequence of ScanReport
-        Finished and failed ones, in the order to show.
+        Finished and failed ones; shown by name, run-2 before run-10.
     version : str
         Version of this package, for the foot of the page.
 
@@ -116,6 +116,7 @@ def write_session_page(
     participant = participant.removeprefix('sub-')
     session = session.removeprefix('ses-') if session else None
     name = _page_name(participant, session)
+    scans = sorted(scans, key=lambda scan: _natural(scan.stem))
     summary = page_summary(participant, session, scans)
     sections = [
         {

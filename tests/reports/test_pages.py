@@ -183,15 +183,15 @@ def test_index_counts_and_orders(tmp_path, lesion):
     for label, count, words in (('10', 0, '0'), ('2', 12, '>=10'), ('1', 3, '1-3')):
         scan = ScanReport(f'sub-{label}', count=count, burden_class=words, volume_mm3=count * 2.0)
         write_session_page(tmp_path, label, None, [scan])
-    failed = ScanReport('sub-3_ses-b_run-1', status='failed', reason='Empty file.')
+    failed = ScanReport('sub-3_ses-b_run-10', status='failed', reason='Empty file.')
     write_session_page(tmp_path, '3', 'b', [failed, ScanReport('sub-3_ses-b_run-2', count=None)])
     (tmp_path / 'docs' / 'sub-foreign.html').write_text('<p>not ours</p>')
     page = _page(write_index(tmp_path))
     words = ' '.join(page.text.split())
     links = [attrs['href'] for attrs in page.all('a')]
     assert links == [
-        'sub-1.html#sub-1', 'sub-2.html#sub-2', 'sub-3_ses-b.html#sub-3_ses-b_run-1',
-        'sub-3_ses-b.html#sub-3_ses-b_run-2', 'sub-10.html#sub-10',
+        'sub-1.html#sub-1', 'sub-2.html#sub-2', 'sub-3_ses-b.html#sub-3_ses-b_run-2',
+        'sub-3_ses-b.html#sub-3_ses-b_run-10', 'sub-10.html#sub-10',
     ]  # fmt: skip
     for link in links:
         name, anchor = link.split('#')

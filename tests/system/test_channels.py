@@ -65,6 +65,8 @@ def test_both_images_decide(done: Any, tools: Any, bids: Path) -> None:
     sources = json.loads(text)['Sources']
     assert sources[0] == 'bids:raw:sub-01/anat/sub-01_T2starw.nii.gz'
     assert sources[1] == 'bids:raw:sub-01/anat/sub-01_T2w.nii.gz'
+    [preproc] = (out / 'sub-01' / 'anat').glob('*_res-net_desc-preproc*.json')
+    assert json.loads(preproc.read_text())['Description'].startswith('First channel of the net')
 
 
 def test_what_a_participant_lacks_is_said(done: Any, tools: Any) -> None:
