@@ -77,7 +77,7 @@ endif
 	$(BIN)/shivacmb-tools evaluate $(WORK)/$(NAME)-out $(TRUTH) -o docs/evaluation/$(NAME) \
 	  --sweep --pdf none --title 'Default model, $(NAME) scans' $(EVALUATE)
 
-# Longer, or another seed: make models DETECTOR="--sharp-steps 9000 --rounds 2 ..."
+# Longer, or another seed: make models DETECTOR="--sharp-steps 9000 --fold-steps 2600 ..."
 models: $(VENV)/.dev  ## rebuild the shipped bundles from nothing (hours)
 	$(BIN)/python -m shivacmb.train.brain_zones -o shivacmb/models/bundles/brain-zones --work build/models/brain-zones
 	$(BIN)/python -m shivacmb.train.synth_cmb -o shivacmb/models/bundles/synth-cmb --work build/models/synth-cmb \
