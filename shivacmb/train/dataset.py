@@ -295,8 +295,8 @@ def find_labelled(
             find_brain_mask(scan, query.derivatives, query.mask_pattern), scan.contrast,
         ))  # fmt: skip
     if not scans:
-        wanted = query.pattern or ' or '.join(_file_names('*', item.name)[0] for item in
-                                              query.classes)  # fmt: skip
+        names = (f'*_{endings_of(item)[0]}.nii.gz' for item in query.classes)
+        wanted = query.pattern or ' or '.join(names)
         raise DatasetError(
             f'none of the {len(found.scans)} scans of <{bids_dir}> has a label in <{labels_dir}>; '
             f'expected {wanted}: mend the names, or name them with --labels and --class'
@@ -363,10 +363,6 @@ def _names(classes: Sequence[LabelClass], labels: Sequence[Path | None]) -> str:
     return ', '.join(
         item.name for item, path in zip(classes, labels, strict=True) if path is not None
     )
-
-
-def _file_names(stem: str, label: str) -> tuple[str, str]:
-    return f'{stem}_desc-{label}_dseg.nii.gz', f'{stem}_label-{label}_mask.nii.gz'
 
 
 def endings_of(item: LabelClass) -> tuple[str, str]:

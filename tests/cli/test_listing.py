@@ -187,6 +187,17 @@ def as_annexed(path: Path, key: str, *, fetched: bool) -> None:
     path.symlink_to(content.relative_to(path.parent))
 
 
+def note_finished(bids: Path, out: Path, bundle_dir: Path, **facts: str) -> None:
+    """Write the record of the one scan of a dataset, as if it had been processed."""
+    settings = Settings(bids, out, 'participant', model=str(bundle_dir))
+    bundle = find_bundle(settings.model)
+    [found] = search(settings).scans
+    _, plan = prepare(settings, found, build_detection(settings, bundle), bundle)
+    assert isinstance(plan, ScanPlan)
+    result = {'cmb_count': 1, 'cmb_volume_mm3': 8.0, 'burden_class': '1-3'}
+    write_record(out, ScanRecord(**{**plan.facts['record'], **result, **facts}))
+
+
 @pytest.mark.parametrize(
     ('first', 'later', 'options', 'skipped'),
     [
@@ -213,13 +224,7 @@ def test_finished_scan_whose_data_were_dropped(
     scan = finished.image
     if first is not None:
         as_annexed(scan, first, fetched=True)
-    settings = Settings(bids, out, 'participant', model=str(spot_bundle))
-    bundle = find_bundle(settings.model)
-    [found] = search(settings).scans
-    _, plan = prepare(settings, found, build_detection(settings, bundle), bundle)
-    assert isinstance(plan, ScanPlan)
-    result = {'cmb_count': 1, 'cmb_volume_mm3': 8.0, 'burden_class': '1-3'}
-    write_record(out, ScanRecord(**{**plan.facts['record'], **result}))
+    note_finished(bids, out, spot_bundle)
     if first is not None:
         shutil.rmtree(scan.parent / '.git')
     as_annexed(scan, later, fetched=False)
@@ -254,15 +259,8 @@ def test_finished_scan_in_whose_place_a_text_was_left(
     skipped: bool,
 ) -> None:
     bids, out, scan = tmp_path / 'bids', tmp_path / 'out', finished.image
-    settings = Settings(bids, out, 'participant', model=str(spot_bundle))
-    bundle = find_bundle(settings.model)
-    [found] = search(settings).scans
-    _, plan = prepare(settings, found, build_detection(settings, bundle), bundle)
-    assert isinstance(plan, ScanPlan)
-    result = {'cmb_count': 1, 'cmb_volume_mm3': 8.0, 'burden_class': '1-3'}
     known = hashlib.sha256(scan.read_bytes()).hexdigest()
-    record = {**plan.facts['record'], **result, 'input_sha256': known}
-    write_record(out, ScanRecord(**record))
+    note_finished(bids, out, spot_bundle, input_sha256=known)
     scan.write_text(text.format(sum=known, other=known[::-1]))
     words = [str(bids), str(out), 'participant', '--dry-run', '--model', str(spot_bundle)]
     code = main(words)
